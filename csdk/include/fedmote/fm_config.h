@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Compile-time limits. Override any of them with -D, or name a header of your own in FM_CONFIG_FILE. */
+#ifndef FM_CONFIG_H
+#define FM_CONFIG_H
+
+#ifdef FM_CONFIG_FILE
+#include FM_CONFIG_FILE
+#endif
+
+/* Longest device id, in bytes without the terminator. Sizes topics, not structs. */
+#ifndef FM_MAX_DEVICE_ID
+#define FM_MAX_DEVICE_ID 63
+#endif
+
+/* Most shared and local tensors of one model. At most 32 (coverage is a 32-bit mask). */
+#ifndef FM_MAX_TENSORS
+#define FM_MAX_TENSORS 16
+#endif
+
+/* Smallest buffers a client accepts, in bytes. The receive buffer holds one control message whole, or the
+ * head of a chunk message; the transmit buffer one control message, or the head of a chunk message. */
+#ifndef FM_MIN_BUFFER
+#define FM_MIN_BUFFER 256
+#endif
+
+/* Elements (or bytes) of CRC, encoding and copying done in one call of fm_client_poll. */
+#ifndef FM_POLL_BUDGET
+#define FM_POLL_BUDGET 1024
+#endif
+
+/* QoS 1 messages received whose acknowledgement waits for the transmitter. */
+#ifndef FM_MQTT_PENDING_ACKS
+#define FM_MQTT_PENDING_ACKS 8
+#endif
+
+/* Payload bytes of one serial frame: 16 to 240. */
+#ifndef FM_SERIAL_PAYLOAD
+#define FM_SERIAL_PAYLOAD 240
+#endif
+
+/* Serial frames that may be unacknowledged: 1 to 7. */
+#ifndef FM_SERIAL_WINDOW
+#define FM_SERIAL_WINDOW 4
+#endif
+
+/* 1: the int8 encoding is compiled in (needs floating point); 0: left out. */
+#ifndef FM_WITH_INT8
+#define FM_WITH_INT8 1
+#endif
+
+#endif
