@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The server's native kernels: everything that touches elements. No state; safe from any number of threads at once. */
+#ifndef FMB_KERNELS_H
+#define FMB_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The wire's Encoding; fm_wire.h has the same numbers, checked where both are seen. */
+enum { FMB_ENCODING_FLOAT32 = 0, FMB_ENCODING_INT8 = 2 };
+
+#define FMB_LARGEST_WEIGHT 1e18
+
+/* Results of fmb_fold(). Anything but FMB_FOLD_OK means that nothing was accumulated. */
+enum {
+  FMB_FOLD_OK = 0,
+  FMB_FOLD_NON_FINITE = 1, /* NaN, infinity, or a value beyond float32 in the update */
+  FMB_FOLD_SIZES = 2       /* lengths, ranges or chunks that do not fit together */
+};
+
+/* One update, as the server holds it once its chunks came: the data of all chunks laid end to end. */
+typedef struct {
+  const uint8_t *data; /* any alignment; little-endian */
+  size_t data_size;
+  const float *base; /* of a delta: the model it adds to, `elements` long; NULL: the data are weights */
+  const float *scales;     /* int8: one for each chunk */
+  const uint8_t *received; /* one for each chunk: 0 is a gap that is skipped; NULL: all came */
+  size_t chunks;           /* entries of scales and received, where they are given */
+  size_t chunk_elements;   /* all but the last chunk have so many; at least 1 */
+  const uint32_t *ranges;  /* pairs (first, count), ascending and apart; with range_count 0 the whole model */
+  size_t range_count;
+  double example_weight;   /* > 0, at most FMB_LARGEST_WEIGHT so that no sum overflows */
+  int encoding;          /* FMB_ENCODING_* */
+} fmb_update_t;
+
+/* Weigh the update into sum[] and weight[], both `elements` long: for each element that it speaks for,
+ * sum += example_weight * value and weight += example_weight. Checks all before it adds anything. Linear in elements. */
+int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *update);
+
+/* out = sum / weight where anyone spoke, else base. A mean that rounds past float32's largest becomes the largest. */
+void fmb_finish(const double *sum, const double *weight, const float *base, float *out, size_t elements);
+
+/* 1 when all are finite. */
+int fmb_all_finite(const uint8_t *data, size_t elements);
+
+/* CRC-32 of zlib and Ethernet, to be continued from `crc`; 0 to start. */
+uint32_t fmb_crc32(uint32_t crc, const uint8_t *data, size_t size);
+
+#endif
