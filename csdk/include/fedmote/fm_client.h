@@ -100,3 +100,87 @@ typedef struct {
   uint32_t partial_updates;     /* receipts for updates with fewer steps than planned */
   uint32_t withdrawals;
 } fm_client_counters_t;
+
+/* One device. Public so that its size is known; read the counters, touch nothing else. */
+typedef struct {
+  fm_client_counters_t counters;
+  const fm_client_config_t *config;
+  uint32_t now_ms;
+  uint32_t random;           /* xorshift32 state, never 0 */
+  uint32_t boot;
+  uint32_t connection;       /* the link's connection this session belongs to; 0: none */
+  uint32_t retry_at_ms;      /* when `waiting`: resend what was not answered */
+  uint32_t come_back_ms;     /* the server's last advice */
+  uint32_t due;              /* messages to send, one bit each, in order of priority */
+  uint8_t session;           /* none, greeting, ready, refused */
+  uint8_t job;               /* fm_state_t from IDLE on */
+  uint8_t attempts;          /* retries since the last progress */
+  bool waiting;              /* retry_at_ms is armed */
+  uint8_t withdraw_reason;
+  uint8_t battery;
+  uint8_t flags;
+  uint8_t refusal;           /* reason of the last Refusal, meaningful when session is refused */
+
+  fm_plan_t plan;            /* of the present job */
+  fm_work_t work;
+  uint32_t plan_at_ms;
+  uint32_t progress_at_ms;
+  uint32_t withdraw_round;
+  uint32_t model_version;    /* the complete, checked model in the tensors; 0: none */
+  uint32_t model_crc32;
+  uint32_t shared;           /* elements of the shared tensors */
+  uint32_t done_round;       /* last round whose commit (or refusal) was seen */
+
+  uint32_t cursor;           /* bytes (checking) or chunks (sealing) done */
+  uint32_t crc32;            /* so far (checking, sealing), then the update's */
+  uint32_t next_chunk;       /* download or upload */
+  uint32_t sent_chunk;       /* the chunk whose data the link may be reading */
+  uint32_t chunks;           /* of the update */
+  uint32_t elements;         /* of the update */
+  float scale;               /* of the chunk being sent */
+  uint8_t encoding;
+  uint8_t kind;
+  bool offered;              /* UpdateBegin of this update may have gone out before: wait for the server's answer */
+  bool receipted;            /* this update's receipt was counted */
+  bool from_base;            /* the model was held already: the working copy is remade from the base */
+  uint8_t check_failures;    /* downloads of this plan whose CRC was wrong */
+  uint8_t window_size;       /* bytes of `window` */
+  uint32_t window_first;
+  uint8_t window[32];        /* chunks the server has, from window_first */
+
+  uint32_t rx_total;         /* of the message being received */
+  uint32_t rx_fill;          /* bytes of it in the receive buffer */
+  uint32_t rx_body;          /* bytes of the bulk vector written */
+  uint32_t rx_body_size;
+  uint8_t rx_mode;           /* head, body, skip */
+} fm_client_t;
+
+/* Check the config and make the client ready. Keeps the pointer to `config`. FM_ERR_ARGUMENT: a missing or out-of-range field,
+ * duplicate or empty tensor, FM_ERR_BUFFER: a buffer under FM_MIN_BUFFER. */
+fm_status_t fm_client_init(fm_client_t *client, const fm_client_config_t *config);
+
+/* The model in the tensors is `version` with this CRC-32 (kept over a reset by the application), so it need not be fetched again if
+ * the plan names it. Checked before it is used. Call between init and the first poll. */
+void fm_client_restore_model(fm_client_t *client, uint32_t version, uint32_t crc32);
+
+/* Do a bounded piece of everything: one poll of the link, one piece of work (one train_step, FM_POLL_BUDGET of CRC), at most one message.
+ * `now_ms`: monotonic, may wrap. *wait_ms: set to how long the caller may sleep if no byte arrives; 0: call again at once. Returns FM_OK, or
+ * FM_ERR_REFUSED while broker or server refuse this device, or FM_ERR_ARGUMENT. */
+fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_ms);
+
+/* What the client is doing. Work goes on without a connection: see fm_client_online() for that. */
+fm_state_t fm_client_state(const fm_client_t *client);
+
+/* True when the server has welcomed this connection. */
+bool fm_client_online(const fm_client_t *client);
+
+/* Stop the present job, if any, and tell the server. `reason`: FM_WITHDRAW_REASON_*. Not from a callback. */
+void fm_client_withdraw(fm_client_t *client, uint8_t reason);
+
+/* Finish the present training now with what there is, as a closing notice would. May be called from train_step. */
+void fm_client_finish_early(fm_client_t *client);
+
+/* Tell the server what gates taking part. battery: percent, 255 unknown. flags: see DeviceState in the schema. */
+void fm_client_set_device_state(fm_client_t *client, uint8_t battery, uint8_t flags);
+
+#endif

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fedmote/fm_client.h"
+
+#include <string.h>
+
+#include "fedmote/fm_codec.h"
+#include "fm_client_internal.h"
+
+#define LONGEST_WAIT_MS 60000u
+#define DEFAULT_RETRY_MIN_MS 1000u
+#define DEFAULT_RETRY_MAX_MS 60000u
+#define LONGEST_NAME 31u
+
+uint32_t fm_client_random(fm_client_t *client) {
+  /* xorshift32 (Marsaglia, "Xorshift RNGs", J. Stat. Software 8(14), 2003): for jitter and identities, not for secrets. */
+  uint32_t x = client->random;
+  x ^= x << 13;
+  x ^= x >> 17;
+  x ^= x << 5;
+  client->random = x;
+  return x;
+}
+
+void fm_client_arm(fm_client_t *client) {
+  const uint32_t least = (client->config->retry_min_ms != 0u) ? client->config->retry_min_ms : DEFAULT_RETRY_MIN_MS;
+  const uint32_t most = (client->config->retry_max_ms != 0u) ? client->config->retry_max_ms : DEFAULT_RETRY_MAX_MS;
+  uint32_t wait = least;
+  for (uint8_t i = 0u; (i < client->attempts) && (wait < most); i++) {
+    wait = (wait < 0x80000000u) ? (2u * wait) : wait;
+  }
+  wait = (wait > most) ? most : wait;
+  client->retry_at_ms = client->now_ms + wait - (fm_client_random(client) % ((wait / 2u) + 1u));
+  client->waiting = true;
+}
+
+void fm_client_calm(fm_client_t *client) {
+  client->attempts = 0u;
+  client->waiting = false;
+}
+
+void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *wait_ms) {
+  const int32_t left = (int32_t)(at_ms - client->now_ms);
+  const uint32_t wait = (left > 0) ? (uint32_t)left : 0u;
+  if (wait < *wait_ms) {
+    *wait_ms = wait;
+  }
+}
+
+fm_status_t fm_client_send(fm_client_t *client, const fm_message_t *message, fm_delivery_t delivery) {
+  const fm_client_config_t *config = client->config;
+  fm_outgoing_t outgoing = {0};
+  fm_status_t status = FM_AGAIN;
+  if ((client->connection != 0u) && !config->link.api->sending(config->link.self)) {
+    status = fm_message_encode(message, config->tx_buffer, config->tx_buffer_size, &outgoing.head_size);
+    if (status == FM_OK) {
+      outgoing.head = config->tx_buffer;
+      status = config->link.api->send(config->link.self, &outgoing, delivery);
+    }
+  }
+  if (status == FM_OK) {
+    client->counters.messages_out++;
+    client->counters.bytes_out += outgoing.head_size;
+  }
+  return status;
+}
+
+/* ---- starting ---- */
+
+static bool tensor_valid(const fm_tensor_t *tensor) {
+  bool valid = (tensor->name != NULL) && (tensor->count != 0u) && (tensor->count < 0x20000000u);
+  if (valid) {
+    const size_t length = strlen(tensor->name);
+    valid = (length >= 1u) && (length <= LONGEST_NAME);
+  }
+  if (valid && (tensor->data == NULL)) {
+    valid = (tensor->io != NULL) && (tensor->io->read != NULL) && (tensor->io->write != NULL);
+  }
+  return valid;
+}
+
+static bool tensors_valid(const fm_client_config_t *config) {
+  bool valid = (config->tensors != NULL) && (config->tensor_count >= 1u) && (config->tensor_count <= FM_MAX_TENSORS);
+  for (uint32_t t = 0u; valid && (t < config->tensor_count); t++) {
+    valid = tensor_valid(&config->tensors[t]);
+    for (uint32_t other = 0u; valid && (other < t); other++) {
+      valid = strcmp(config->tensors[t].name, config->tensors[other].name) != 0;
+    }
+  }
+  return valid;
+}
+
+static bool link_valid(const fm_link_t *link) {
+  const fm_link_api_t *api = link->api;
+  return (api != NULL) && (api->poll != NULL) && (api->connection != NULL) && (api->send != NULL) &&
+         (api->sending != NULL) && (api->abort != NULL);
+}
+
+static bool id_valid(const char *id) {
+  bool valid = (id != NULL) && (id[0] != '\0');
+  uint32_t length = 0u;
+  while (valid && (id[length] != '\0')) {
+    length++;
+    valid = length <= FM_MAX_DEVICE_ID;
+  }
+  return valid;
+}
+
+static fm_status_t config_check(const fm_client_config_t *config) {
+  fm_status_t status = FM_OK;
+  if (!id_valid(config->device_id) || !link_valid(&config->link) || (config->app == NULL) || !tensors_valid(config)) {
+    status = FM_ERR_ARGUMENT;
+  } else if ((config->rx_buffer == NULL) || (config->tx_buffer == NULL)) {
+    status = FM_ERR_ARGUMENT;
+  } else if ((config->rx_buffer_size < FM_MIN_BUFFER) || (config->tx_buffer_size < FM_MIN_BUFFER)) {
+    status = FM_ERR_BUFFER;
+  } else if (fm_tensors_shared(config->tensors, config->tensor_count) == 0u) {
+    status = FM_ERR_ARGUMENT;
+  } else {
+    /* complete */
+  }
+  return status;
+}
+
+fm_status_t fm_client_init(fm_client_t *client, const fm_client_config_t *config) {
+  fm_status_t status = FM_ERR_ARGUMENT;
+  if ((client != NULL) && (config != NULL)) {
+    status = config_check(config);
+  }
+  if (status == FM_OK) {
+    (void)memset(client, 0, sizeof *client);
+    client->config = config;
+    client->random = (config->seed != 0u) ? config->seed : 0x6665646Du;
+    client->boot = fm_client_random(client);
+    client->battery = 255u;
+    client->job = (uint8_t)FM_STATE_IDLE;
+    client->shared = fm_tensors_shared(config->tensors, config->tensor_count);
+  }
+  return status;
+}
+
+void fm_client_restore_model(fm_client_t *client, uint32_t version, uint32_t crc32) {
+  client->model_version = version;
+  client->model_crc32 = crc32;
+}
+
+/* ---- the session ---- */
+
+/* The link came, went, or came anew between two polls. */
+static void session_follow_link(fm_client_t *client) {
+  const fm_link_t *link = &client->config->link;
+  const uint32_t connection = link->api->connection(link->self);
+  if (connection != client->connection) {
+    client->connection = connection;
+    client->due &= FM_DUE_WITHDRAW | FM_DUE_STATE;
+    fm_client_calm(client);
+    if (link->api->sending(link->self)) {
+      link->api->abort(link->self); /* of an older connection: everything is said anew after Welcome */
+    }
+    if (connection != 0u) {
+      client->counters.connections++;
+      client->session = FM_SESSION_GREETING;
+      client->due |= FM_DUE_HELLO;
+    } else {
+      client->session = FM_SESSION_NONE;
+    }
+  }
+}
+
+static void session_retry(fm_client_t *client) {
+  client->waiting = false;
+  client->counters.timeouts++;
+  if (client->attempts < UINT8_MAX) {
+    client->attempts++;
+  }
+  if (client->session == FM_SESSION_GREETING) {
+    client->due |= FM_DUE_HELLO;
+  } else if (client->session == FM_SESSION_READY) {
+    fm_job_retry(client);
+  } else {
+    /* refused or away: nothing is expected */
+  }
+}
+
+static void fill_hello(const fm_client_t *client, fm_hello_t *hello) {
+  const fm_client_config_t *config = client->config;
+  hello->device_id.data = (const uint8_t *)config->device_id;
+  hello->device_id.size = (uint32_t)strlen(config->device_id);
+  hello->protocol_min = 1u;
+  hello->protocol_max = 1u;
+  hello->boot = client->boot;
+  hello->library_version = FM_VERSION;
+  hello->elements = client->shared;
+  hello->layout_crc32 = fm_tensors_layout_crc32(config->tensors, config->tensor_count);
+  hello->examples = config->examples;
+  hello->encodings = (uint8_t)(config->encodings | (1u << FM_ENCODING_FLOAT32));
+  hello->kinds = fm_job_kinds(client);
+  hello->model_version = client->model_version;
+  hello->model_crc32 = client->model_crc32;
+  if ((client->job >= (uint8_t)FM_STATE_OFFERING) && (client->plan.task == FM_TASK_FIT)) {
+    hello->held_round = client->plan.round;
+    hello->held_crc32 = client->crc32;
+  }
+  hello->battery = client->battery;
+  hello->flags = client->flags;
+}
+
+/* ---- sending ---- */
+
+static bool fill_message(const fm_client_t *client, uint32_t due, uint8_t *ranges, fm_message_t *message) {
+  bool wanted = true;
+  (void)memset(message, 0, sizeof *message);
+  switch (due) {
+  case FM_DUE_HELLO:
+    message->type = FM_BODY_HELLO;
+    fill_hello(client, &message->body.hello);
+    break;
+  case FM_DUE_WITHDRAW:
+    message->type = FM_BODY_WITHDRAW;
+    message->body.withdraw.round = client->withdraw_round;
+    message->body.withdraw.reason = client->withdraw_reason;
+    break;
+  case FM_DUE_STATE:
+    message->type = FM_BODY_DEVICE_STATE;
+    message->body.device_state.online = true;
+    message->body.device_state.battery = client->battery;
+    message->body.device_state.flags = client->flags;
+    break;
+  default:
+    wanted = fm_job_message(client, due, ranges, message);
+    break;
+  }
+  return wanted;
+}
+
+/* Ask for the next chunk: through the link's own means first, by message when that brought nothing. */
+static fm_status_t fetch_chunk(fm_client_t *client) {
+  const fm_link_t *link = &client->config->link;
+  fm_status_t status;
+  if ((link->api->fetch != NULL) && (client->attempts < 2u)) {
+    status = link->api->fetch(link->self, client->plan.model_version, client->next_chunk);
+  } else {
+    fm_message_t message;
+    (void)memset(&message, 0, sizeof message);
+    message.type = FM_BODY_CHUNK_REQUEST;
+    message.body.chunk_request.version = client->plan.model_version;
+    message.body.chunk_request.index = client->next_chunk;
+    status = fm_client_send(client, &message, FM_AT_LEAST_ONCE);
+  }
+  return status;
+}
+
+/* Send the most urgent message. Those that want an answer arm the retry timer. */
+static void send_due(fm_client_t *client) {
+  const uint32_t due = client->due & (0u - client->due);
+  fm_status_t status = FM_OK;
+  if (due == FM_DUE_FETCH) {
+    status = fetch_chunk(client);
+  } else {
+    fm_message_t message;
+    uint8_t ranges[FM_RANGES_SIZE];
+    if (fill_message(client, due, ranges, &message)) {
+      status = fm_client_send(client, &message, (due == FM_DUE_PROGRESS) ? FM_AT_MOST_ONCE : FM_AT_LEAST_ONCE);
+    }
+  }
+  if (status != FM_AGAIN) {
+    client->due &= ~due;
+    if ((due & (FM_DUE_HELLO | FM_DUE_BEGIN | FM_DUE_END | FM_DUE_EVALUATION | FM_DUE_FETCH)) != 0u) {
+      fm_client_arm(client);
+    }
+  }
+}
+
+static bool may_send(const fm_client_t *client) {
+  return (client->session == FM_SESSION_READY) ||
+         ((client->session == FM_SESSION_GREETING) && ((client->due & FM_DUE_HELLO) != 0u));
+}
+
+fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_ms) {
+  fm_status_t status = FM_ERR_ARGUMENT;
+  if ((client != NULL) && (client->config != NULL) && (wait_ms != NULL)) {
+    const fm_link_t *link = &client->config->link;
+    const fm_sink_t sink = fm_client_sink(client);
+    client->now_ms = now_ms;
+    *wait_ms = LONGEST_WAIT_MS;
+    status = link->api->poll(link->self, now_ms, &sink, wait_ms);
+    session_follow_link(client);
+    if (client->waiting && ((int32_t)(client->retry_at_ms - now_ms) <= 0)) {
+      session_retry(client);
+    }
+    fm_job_poll(client, wait_ms);
+    if ((client->due != 0u) && may_send(client)) {
+      send_due(client);
+      if (!link->api->sending(link->self)) {
+        *wait_ms = 0u; /* there may be more to send */
+      }
+    }
+    if (link->api->sending(link->self)) {
+      /* give the bytes to the stream now rather than a poll later; what the link waits for, it says itself */
+      fm_status_t again = link->api->poll(link->self, now_ms, &sink, wait_ms);
+      status = (status == FM_OK) ? again : status;
+    }
+    if (client->waiting) {
+      fm_client_wait_until(client, client->retry_at_ms, wait_ms);
+    }
+    if (client->session == FM_SESSION_REFUSED) {
+      status = FM_ERR_REFUSED;
+    }
+  }
+  return status;
+}
+
+/* ---- what the application sees and says ---- */
+
+fm_state_t fm_client_state(const fm_client_t *client) {
+  fm_state_t state = (fm_state_t)client->job;
+  if (client->session == FM_SESSION_REFUSED) {
+    state = FM_STATE_REFUSED;
+  } else if (state != FM_STATE_IDLE) {
+    /* work goes on whatever the session is */
+  } else if (client->session == FM_SESSION_NONE) {
+    state = FM_STATE_OFFLINE;
+  } else if (client->session == FM_SESSION_GREETING) {
+    state = FM_STATE_GREETING;
+  } else {
+    /* idle */
+  }
+  return state;
+}
+
+bool fm_client_online(const fm_client_t *client) { return client->session == FM_SESSION_READY; }
+
+void fm_client_withdraw(fm_client_t *client, uint8_t reason) {
+  if (client->job != (uint8_t)FM_STATE_IDLE) {
+    fm_job_withdraw(client, reason);
+  }
+}
+
+void fm_client_finish_early(fm_client_t *client) { fm_job_close(client); }
+
+void fm_client_set_device_state(fm_client_t *client, uint8_t battery, uint8_t flags) {
+  if ((client->battery != battery) || (client->flags != flags)) {
+    client->battery = battery;
+    client->flags = flags;
+    client->due |= FM_DUE_STATE;
+  }
+}

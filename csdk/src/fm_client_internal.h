@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Internal: how the client's files share its struct.
+ *
+ * fm_client.c    init, poll, the session (Hello until Welcome), sending what is due
+ * fm_client_rx.c the sink: assembling and dispatching what arrives
+ * fm_client_job.c the job: download, check, work, seal, offer, upload, hold
+ */
+#ifndef FM_CLIENT_INTERNAL_H
+#define FM_CLIENT_INTERNAL_H
+
+#include "fedmote/fm_client.h"
+#include "fm_encoding.h"
+
+/* fm_client_t.session */
+enum { FM_SESSION_NONE = 0, FM_SESSION_GREETING, FM_SESSION_READY, FM_SESSION_REFUSED };
+
+/* fm_client_t.due: what to send, lowest bit first. */
+#define FM_DUE_HELLO 0x01u
+#define FM_DUE_WITHDRAW 0x02u
+#define FM_DUE_STATE 0x04u
+#define FM_DUE_BEGIN 0x08u
+#define FM_DUE_END 0x10u
+#define FM_DUE_EVALUATION 0x20u
+#define FM_DUE_FETCH 0x40u
+#define FM_DUE_PROGRESS 0x80u
+
+/* Coverage needs at most every other tensor as a range of its own. */
+#define FM_RANGES_SIZE (8u * ((FM_MAX_TENSORS + 1u) / 2u))
+
+uint32_t fm_client_random(fm_client_t *client);
+/* Arm the retry timer with the back-off that `attempts` asks for. */
+void fm_client_arm(fm_client_t *client);
+/* Progress was made: the next wait is the shortest again. */
+void fm_client_calm(fm_client_t *client);
+/* Lower *wait_ms to what is left until `at_ms`. */
+void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *wait_ms);
+/* Encode and hand to the link. FM_AGAIN: the link is busy. */
+fm_status_t fm_client_send(fm_client_t *client, const fm_message_t *message, fm_delivery_t delivery);
+
+fm_sink_t fm_client_sink(fm_client_t *client);
+
+void fm_job_enter(fm_client_t *client, fm_state_t state);
+/* Forget the job. */
+void fm_job_drop(fm_client_t *client);
+void fm_job_withdraw(fm_client_t *client, uint8_t reason);
+/* The session is ready again: go on where the transfer broke. */
+void fm_job_resume(fm_client_t *client, uint32_t open_round);
+void fm_job_on_plan(fm_client_t *client, const fm_plan_t *plan);
+void fm_job_on_status(fm_client_t *client, const fm_update_status_t *status);
+void fm_job_on_receipt(fm_client_t *client, const fm_receipt_t *receipt);
+void fm_job_on_commit(fm_client_t *client, const fm_commit_t *commit);
+void fm_job_close(fm_client_t *client);
+/* The next model chunk came whole. */
+void fm_job_chunk_done(fm_client_t *client);
+/* Elements of model chunk `index` of the present plan. */
+uint32_t fm_job_model_chunk_size(const fm_client_t *client, uint32_t index);
+/* One bounded piece of the job. */
+void fm_job_poll(fm_client_t *client, uint32_t *wait_ms);
+/* Make the job's due messages again after the retry timer ran out. */
+void fm_job_retry(fm_client_t *client);
+/* Fill in the job's message for one due bit; false: it is no longer wanted. `ranges`: FM_RANGES_SIZE bytes that live as
+ * long as the message. */
+bool fm_job_message(const fm_client_t *client, uint32_t due, uint8_t *ranges, fm_message_t *message);
+uint8_t fm_job_kinds(const fm_client_t *client);
+void fm_put_le32(uint8_t *out, uint32_t value);
+
+#endif

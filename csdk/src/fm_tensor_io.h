@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Internal: the shared tensors as one byte string. `mask` picks tensors by their bit; local ones are never picked. */
+#ifndef FM_TENSOR_IO_H
+#define FM_TENSOR_IO_H
+
+#include "fedmote/fm_tensor.h"
+
+/* Elements of the shared tensors in `mask`. */
+uint32_t fm_tensors_elements(const fm_tensor_t *tensors, uint32_t count, uint32_t mask);
+
+/* Read bytes of the little-endian image of the tensors in `mask` laid end to end; from their base copies when `base`. */
+fm_status_t fm_tensors_read(const fm_tensor_t *tensors, uint32_t count, uint32_t mask, bool base, uint32_t offset,
+                            uint8_t *out, uint32_t size);
+
+/* Write bytes of the whole model's image, into the working copy and, where there is one, the base. */
+fm_status_t fm_tensors_write(const fm_tensor_t *tensors, uint32_t count, uint32_t offset, const uint8_t *bytes,
+                             uint32_t size);
+
+#endif
