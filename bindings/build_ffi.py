@@ -29,7 +29,7 @@ def crc32_tables(count: int = 8) -> list[list[int]]:
 
 
 def crc32_fold_constant(bits: int) -> int:
-    """x^bits modulo CRC-32's polynomial, reflected and shifted as carry-less multiplication of reflected data wants it."""
+    """x^bits modulo CRC-32's polynomial, in the form that carry-less multiplication of reflected data takes."""
     remainder = 0x80000000  # x^0, reflected
     for _ in range(bits):
         remainder = (remainder >> 1) ^ (CRC32_POLYNOMIAL if remainder & 1 else 0)

@@ -18,6 +18,6 @@ typedef struct {
 } fmb_update_t;
 
 int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *update);
-void fmb_finish(const double *sum, const double *weight, const float *base, float *out, size_t elements);
+void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out, size_t elements);
 int fmb_all_finite(const uint8_t *data, size_t elements);
 uint32_t fmb_crc32(uint32_t crc, const uint8_t *data, size_t size);

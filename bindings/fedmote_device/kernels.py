@@ -54,7 +54,7 @@ def all_finite(values: NDArray[np.float32]) -> bool:
 
 def fold(
     sum: NDArray[np.float64],
-    weight: NDArray[np.float64],
+    weight: NDArray[np.float64] | None,
     base: NDArray[np.float32] | None,
     data: Buffer,
     encoding: int,
@@ -69,7 +69,8 @@ def fold(
     For each element e that the update speaks for: `sum[e] += example_weight * value` and
     `weight[e] += example_weight`. The whole update is checked before anything is added.
 
-    sum, weight: float64, one per element of the model.
+    sum, weight: float64, one per element of the model. With weight None only `sum` changes: an accumulator can keep
+    the weight of all updates that speak for the whole model in one number (see `finish`), which is much faster.
     base: for a delta, the float32 model it adds to (value = base + delta); None when the data are weights.
     data: the data of all chunks laid end to end, gaps included; any alignment.
     encoding: FLOAT32 or INT8.
@@ -82,7 +83,7 @@ def fold(
     Returns FOLDED, or NON_FINITE or BAD_SIZES with both arrays untouched. Raises TypeError or ValueError for
     arrays of the wrong type, which are the caller's mistake and never the device's.
     """
-    if sum.dtype != _FLOAT64 or weight.dtype != _FLOAT64 or sum.size != weight.size:
+    if sum.dtype != _FLOAT64 or (weight is not None and (weight.dtype != _FLOAT64 or sum.size != weight.size)):
         raise TypeError("sum and weight must be float64 and of one size")
     if base is not None and (base.dtype != _FLOAT32 or base.size != sum.size):
         raise TypeError("base must be float32 and of sum's size")
@@ -117,11 +118,17 @@ def fold(
             encoding,
         ),
     )
-    return lib.fmb_fold(_from_buffer(_DOUBLES, sum, True), _from_buffer(_DOUBLES, weight, True), sum.size, update)
+    c_weight = _NULL if weight is None else _from_buffer(_DOUBLES, weight, True)
+    return lib.fmb_fold(_from_buffer(_DOUBLES, sum, True), c_weight, sum.size, update)
 
 
-def finish(sum: NDArray[np.float64], weight: NDArray[np.float64], base: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean where anyone spoke (`sum / weight`), `base` elsewhere."""
+def finish(
+    sum: NDArray[np.float64], weight: NDArray[np.float64], base: NDArray[np.float32], whole: float = 0.0
+) -> NDArray[np.float32]:
+    """The mean where anyone spoke, `sum / (weight + whole)`, and `base` elsewhere.
+
+    whole: weight that every element has besides, from updates folded with `weight=None`.
+    """
     if sum.dtype != _FLOAT64 or weight.dtype != _FLOAT64 or base.dtype != _FLOAT32:
         raise TypeError("sum and weight must be float64, base float32")
     if not sum.size == weight.size == base.size:
@@ -130,6 +137,7 @@ def finish(sum: NDArray[np.float64], weight: NDArray[np.float64], base: NDArray[
     lib.fmb_finish(
         _from_buffer(_DOUBLES, sum),
         _from_buffer(_DOUBLES, weight),
+        whole,
         _from_buffer(_FLOATS, base),
         _from_buffer(_FLOATS, out, True),
         out.size,

@@ -105,71 +105,76 @@ WIDE static uint32_t any_non_finite(const uint8_t *restrict data, size_t count) 
   return bad;
 }
 
-WIDE static void decode_float32(const uint8_t *restrict data, size_t count, double *restrict out) {
+WIDE static void decode_float32(const uint8_t *restrict data, size_t count, float *restrict out) {
   for (size_t i = 0u; i < count; i++) {
     const uint32_t bits = load_le32(&data[4u * i]);
-    float value;
-    (void)memcpy(&value, &bits, sizeof value);
-    out[i] = (double)value;
+    (void)memcpy(&out[i], &bits, sizeof bits);
   }
 }
 
-WIDE static void decode_int8(const uint8_t *restrict data, size_t count, double scale, double *restrict out) {
+WIDE static void decode_int8(const uint8_t *restrict data, size_t count, float scale, float *restrict out) {
   for (size_t i = 0u; i < count; i++) {
-    out[i] = (double)(int8_t)data[i] * scale;
+    out[i] = (float)(int8_t)data[i] * scale;
   }
 }
 
-WIDE static void add_base(double *restrict values, const float *restrict base, size_t count) {
-  for (size_t i = 0u; i < count; i++) {
-    values[i] += (double)base[i];
-  }
-}
-
-/* Non-zero when any is not within float32. */
-WIDE static uint32_t any_beyond(const double *restrict values, size_t count) {
+/* Non-zero when a trained value, base + delta, is not finite as a float32. */
+WIDE static uint32_t any_sum_non_finite(const float *restrict values, const float *restrict base, size_t count) {
   uint32_t bad = 0u;
   for (size_t i = 0u; i < count; i++) {
-    bad |= ((values[i] <= LARGEST_FLOAT) && (values[i] >= -LARGEST_FLOAT)) ? 0u : 1u;
+    const float value = values[i] + base[i];
+    uint32_t bits;
+    (void)memcpy(&bits, &value, sizeof bits);
+    bad |= ((bits & 0x7F800000u) == 0x7F800000u) ? 1u : 0u;
   }
   return bad;
 }
 
-WIDE static void accumulate(double *restrict sum, double *restrict weight, const double *restrict values, size_t count,
-                            double example_weight) {
+WIDE static void add_values(double *restrict sum, const float *restrict values, size_t count, double example_weight) {
   for (size_t i = 0u; i < count; i++) {
-    sum[i] += example_weight * values[i];
+    sum[i] += example_weight * (double)values[i];
+  }
+}
+
+WIDE static void add_values_to_base(double *restrict sum, const float *restrict values, const float *restrict base,
+                                    size_t count, double example_weight) {
+  for (size_t i = 0u; i < count; i++) {
+    sum[i] += example_weight * ((double)base[i] + (double)values[i]);
+  }
+}
+
+WIDE static void add_weight(double *restrict weight, size_t count, double example_weight) {
+  for (size_t i = 0u; i < count; i++) {
     weight[i] += example_weight;
   }
 }
 
-/* The common case without the detour through decoded values: whole float32 weights. */
-WIDE static void accumulate_float32(double *restrict sum, double *restrict weight, const uint8_t *restrict data,
-                                    size_t count, double example_weight) {
+/* The common case, float32 weights, without the detour through decoded values. */
+WIDE static void add_float32(double *restrict sum, const uint8_t *restrict data, size_t count, double example_weight) {
   for (size_t i = 0u; i < count; i++) {
     const uint32_t bits = load_le32(&data[4u * i]);
     float value;
     (void)memcpy(&value, &bits, sizeof value);
     sum[i] += example_weight * (double)value;
-    weight[i] += example_weight;
   }
 }
 
-WIDE static void mean(const double *restrict sum, const double *restrict weight, const float *restrict base,
-                      float *restrict out, size_t count) {
+WIDE static void mean(const double *restrict sum, const double *restrict weight, double whole,
+                      const float *restrict base, float *restrict out, size_t count) {
   for (size_t i = 0u; i < count; i++) {
-    const double divisor = (weight[i] > 0.0) ? weight[i] : 1.0;
-    double value = sum[i] / divisor;
+    const double total = weight[i] + whole;
+    double value = sum[i] / ((total > 0.0) ? total : 1.0);
     value = (value > LARGEST_FLOAT) ? LARGEST_FLOAT : value;
     value = (value < -LARGEST_FLOAT) ? -LARGEST_FLOAT : value;
-    out[i] = (weight[i] > 0.0) ? (float)value : base[i];
+    out[i] = (total > 0.0) ? (float)value : base[i];
   }
 }
 
 int fmb_all_finite(const uint8_t *data, size_t elements) { return (any_non_finite(data, elements) == 0u) ? 1 : 0; }
 
-void fmb_finish(const double *sum, const double *weight, const float *base, float *out, size_t elements) {
-  mean(sum, weight, base, out, elements);
+void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out,
+                size_t elements) {
+  mean(sum, weight, whole, base, out, elements);
 }
 
 /* --------------------------------------------------------------------------------------------------------- folding */
@@ -184,36 +189,38 @@ typedef struct {
 
 typedef struct {
   const fmb_update_t *update;
-  double *sum; /* NULL: only check */
-  double *weight;
+  double *sum;    /* NULL: only check */
+  double *weight; /* NULL: left alone */
 } folder_t;
 
 static size_t width_of(const fmb_update_t *u) { return (u->encoding == FMB_ENCODING_INT8) ? 1u : 4u; }
 
-static void decode(const fmb_update_t *u, const run_t *run, double *values) {
+static void decode(const fmb_update_t *u, const run_t *run, float *values) {
   const uint8_t *data = &u->data[run->vector * width_of(u)];
   if (u->encoding == FMB_ENCODING_INT8) {
-    decode_int8(data, run->count, (double)u->scales[run->chunk], values);
+    decode_int8(data, run->count, u->scales[run->chunk], values);
   } else {
     decode_float32(data, run->count, values);
   }
-  if (u->base != NULL) {
-    add_base(values, &u->base[run->model], run->count);
-  }
 }
 
-/* Check or accumulate one run, block by block. Non-zero: not finite. */
+/* Check or accumulate one run by way of decoded values, block by block. Non-zero: not finite. */
 static uint32_t fold_blocks(const folder_t *f, run_t run) {
-  double values[BLOCK];
+  const fmb_update_t *u = f->update;
+  float values[BLOCK];
   uint32_t bad = 0u;
   size_t left = run.count;
   while (left > 0u) {
     run.count = (left < BLOCK) ? left : BLOCK;
-    decode(f->update, &run, values);
-    if (f->sum == NULL) {
-      bad |= any_beyond(values, run.count);
+    decode(u, &run, values);
+    if ((f->sum == NULL) && (u->base != NULL)) {
+      bad |= any_sum_non_finite(values, &u->base[run.model], run.count);
+    } else if (f->sum == NULL) {
+      bad |= any_non_finite((const uint8_t *)values, run.count);
+    } else if (u->base != NULL) {
+      add_values_to_base(&f->sum[run.model], values, &u->base[run.model], run.count, u->example_weight);
     } else {
-      accumulate(&f->sum[run.model], &f->weight[run.model], values, run.count, f->update->example_weight);
+      add_values(&f->sum[run.model], values, run.count, u->example_weight);
     }
     run.model += run.count;
     run.vector += run.count;
@@ -230,8 +237,10 @@ static uint32_t fold_run(const folder_t *f, const run_t *run) {
   } else if (f->sum == NULL) {
     bad = any_non_finite(&u->data[4u * run->vector], run->count);
   } else {
-    accumulate_float32(&f->sum[run->model], &f->weight[run->model], &u->data[4u * run->vector], run->count,
-                       u->example_weight);
+    add_float32(&f->sum[run->model], &u->data[4u * run->vector], run->count, u->example_weight);
+  }
+  if (f->weight != NULL) {
+    add_weight(&f->weight[run->model], run->count, u->example_weight);
   }
   return bad;
 }

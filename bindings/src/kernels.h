@@ -35,11 +35,12 @@ typedef struct {
 } fmb_update_t;
 
 /* Weigh the update into sum[] and weight[], both `elements` long: for each element that it speaks for,
- * sum += example_weight * value and weight += example_weight. Checks all before it adds anything. Linear in elements. */
+ * sum += example_weight * value and weight += example_weight. Checks all before it adds anything. Linear in elements.
+ * With weight NULL only sum changes, and the caller keeps one scalar for all updates that speak for the whole model. */
 int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *update);
 
-/* out = sum / weight where anyone spoke, else base. A mean that rounds past float32's largest becomes the largest. */
-void fmb_finish(const double *sum, const double *weight, const float *base, float *out, size_t elements);
+/* out = sum / (weight + whole) where anyone spoke, else base. A mean that rounds past float32's largest becomes the largest. */
+void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out, size_t elements);
 
 /* 1 when all are finite. */
 int fmb_all_finite(const uint8_t *data, size_t elements);
