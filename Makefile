@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+# The one way to run anything. `make demo` and `make test` set up what they need.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+C_SOURCES := $(wildcard csdk/include/fedmote/*.h csdk/src/*.[ch] csdk/train/*.[ch] csdk/port/posix/*.[ch])
+BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/cdef.h bindings/build_ffi.py
+C_FORMAT  := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+
+.PHONY: help venv demo test bench size format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+# ------------------------------------------------------------------------------------------------------------- set up
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fedmote needs Python 3.11 or newer; name one with make PYTHON=python3.12 ..." >&2; exit 1; }
+	@.ci/need '$(PYTHON) -c "import ensurepip"' python3-venv
+	@.ci/need 'test -f "$$($(PYTHON) -c "import sysconfig; print(sysconfig.get_path(\"include\"))")/Python.h"' python3-dev
+	@.ci/need 'command -v $${CC:-cc}' gcc libc6-dev
+	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check 'scikit-build-core>=0.11' 'cffi>=1.16' 'cmake>=3.26' ninja
+
+# Built without isolation, so that a change of C compiles what changed and no more. Python files are used in place.
+$(VENV)/.run: $(BIN)/python pyproject.toml CMakeLists.txt $(C_SOURCES) $(BINDINGS)
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.run
+	@mkdir -p build
+	@$(BIN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"], sep="\n")' > build/test.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r build/test.txt
+	@touch $@
+
+venv: $(VENV)/.run $(VENV)/.test ## the virtual environment in .venv, with everything for tests
+
+# ---------------------------------------------------------------------------------------------------------------- run
+
+demo: $(VENV)/.run ## a federation of real C clients over a real broker; ARGS="--help" for its options
+	@.ci/need 'command -v mosquitto' mosquitto
+	@PATH="$$PATH:/usr/sbin" $(BIN)/fedmote demo $(ARGS)
+
+bench: venv ## every figure of the README; ARGS names one
+	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'command -v arm-none-eabi-gcc' gcc-arm-none-eabi libnewlib-arm-none-eabi
+	@PATH="$$PATH:/usr/sbin" $(BIN)/python bench/run.py $(ARGS)
+
+size: ## flash, RAM and stack of the device library on a Cortex-M0+
+	@.ci/need 'command -v arm-none-eabi-gcc' gcc-arm-none-eabi libnewlib-arm-none-eabi
+	@$(PYTHON) csdk/tools/size.py $(ARGS)
+
+# --------------------------------------------------------------------------------------------------------------- test
+
+.PHONY: test-tools lint
+test-tools:
+	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'echo "#include <stdint.h>" | arm-none-eabi-gcc -xc -c -o /dev/null -' gcc-arm-none-eabi libnewlib-arm-none-eabi
+	@.ci/need 'command -v clang' clang
+	@.ci/need 'test -n "$$(find $$(clang --print-resource-dir) -name "libclang_rt.fuzzer-*")"' libclang-rt-dev
+	@.ci/need 'command -v clang-format' clang-format
+	@.ci/need 'command -v cppcheck' cppcheck
+
+lint: venv test-tools
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+	@$(if $(C_FORMAT),clang-format --dry-run --Werror $(C_FORMAT))
+	@cppcheck --quiet --std=c99 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	  -I csdk/include -I csdk/src -I csdk/train csdk
+
+# The reports come before pytest's own last line, which stays the last.
+test: lint size ## all tests, with coverage of C and Python
+	@mkdir -p build/coverage && rm -rf build/coverage/* build/ctests
+	@status=0; \
+	PATH="$$PATH:/usr/sbin" $(BIN)/coverage run -m pytest $(ARGS) | tee build/pytest.log || status=$$?; \
+	$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered | tail -n 40; \
+	if [ -n "$$(find build/ctests -name '*.gcda' -print -quit 2>/dev/null)" ]; then \
+	  echo "C, lines:";    $(BIN)/gcovr -r csdk --object-directory build/ctests build/ctests | tail -n +5; \
+	  echo "C, branches:"; $(BIN)/gcovr -r csdk --branches --exclude-throw-branches build/ctests | tail -n +5; \
+	fi; \
+	tail -n 1 build/pytest.log; \
+	exit $$status
+
+format: venv ## put Python and C into the project's format
+	$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet
+	clang-format -i $(C_FORMAT)
+
+clean: ## remove all that make made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis bench/results
+	find . -name __pycache__ -prune -exec rm -rf {} +
