@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Internal: how the client's files share its struct.
  *
- * fm_client.c    init, poll, the session (Hello until Welcome), sending what is due
- * fm_client_rx.c the sink: assembling and dispatching what arrives
- * fm_client_job.c the job: download, check, work, seal, offer, upload, hold
+ * fm_client.c        init, poll, the session (Hello until Welcome), sending what is due
+ * fm_client_rx.c     the sink: assembling and dispatching what arrives
+ * fm_client_job.c    the job: plan, download, check, work
+ * fm_client_update.c what comes of a fit: seal, offer, upload, hold until the commit; and the job's messages
  */
 #ifndef FM_CLIENT_INTERNAL_H
 #define FM_CLIENT_INTERNAL_H
@@ -39,6 +40,11 @@ fm_status_t fm_client_send(fm_client_t *client, const fm_message_t *message, fm_
 
 fm_sink_t fm_client_sink(fm_client_t *client);
 
+static inline uint32_t fm_smaller(uint32_t a, uint32_t b) { return (a < b) ? a : b; }
+uint32_t fm_chunk_count(uint32_t elements, uint32_t chunk_elements);
+/* Elements of chunk `index` when `elements` are cut into chunks of `chunk_elements`; 0 beyond the end. */
+uint32_t fm_chunk_size(uint32_t elements, uint32_t chunk_elements, uint32_t index);
+
 void fm_job_enter(fm_client_t *client, fm_state_t state);
 /* Forget the job. */
 void fm_job_drop(fm_client_t *client);
@@ -46,9 +52,6 @@ void fm_job_withdraw(fm_client_t *client, uint8_t reason);
 /* The session is ready again: go on where the transfer broke. */
 void fm_job_resume(fm_client_t *client, uint32_t open_round);
 void fm_job_on_plan(fm_client_t *client, const fm_plan_t *plan);
-void fm_job_on_status(fm_client_t *client, const fm_update_status_t *status);
-void fm_job_on_receipt(fm_client_t *client, const fm_receipt_t *receipt);
-void fm_job_on_commit(fm_client_t *client, const fm_commit_t *commit);
 void fm_job_close(fm_client_t *client);
 /* The next model chunk came whole. */
 void fm_job_chunk_done(fm_client_t *client);
@@ -62,6 +65,15 @@ void fm_job_retry(fm_client_t *client);
  * long as the message. */
 bool fm_job_message(const fm_client_t *client, uint32_t due, uint8_t *ranges, fm_message_t *message);
 uint8_t fm_job_kinds(const fm_client_t *client);
-void fm_put_le32(uint8_t *out, uint32_t value);
+
+/* Training is over: client->elements are covered. Start to seal them. */
+void fm_update_begin(fm_client_t *client);
+void fm_update_offer(fm_client_t *client);
+void fm_update_sealing(fm_client_t *client);
+void fm_update_offering(fm_client_t *client);
+void fm_update_uploading(fm_client_t *client, uint32_t *wait_ms);
+void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status);
+void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt);
+void fm_update_on_commit(fm_client_t *client, const fm_commit_t *commit);
 
 #endif

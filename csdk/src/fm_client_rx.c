@@ -48,13 +48,13 @@ static void dispatch_ready(fm_client_t *client, const fm_message_t *message) {
     fm_job_on_plan(client, &message->body.plan);
     break;
   case FM_BODY_UPDATE_STATUS:
-    fm_job_on_status(client, &message->body.update_status);
+    fm_update_on_status(client, &message->body.update_status);
     break;
   case FM_BODY_RECEIPT:
-    fm_job_on_receipt(client, &message->body.receipt);
+    fm_update_on_receipt(client, &message->body.receipt);
     break;
   case FM_BODY_COMMIT:
-    fm_job_on_commit(client, &message->body.commit);
+    fm_update_on_commit(client, &message->body.commit);
     break;
   case FM_BODY_CLOSING_NOTICE:
     if (message->body.closing_notice.round == client->plan.round) {

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "fedmote/fm_codec.h"
+#include "fedmote/fm_crc32.h"
+#include "fm_client_internal.h"
+#include "fm_tensor_io.h"
+
+#define PIECE 64u /* bytes on the stack at a time */
+
+static fm_encoder_t encoder(const fm_client_t *client) {
+  const fm_client_config_t *config = client->config;
+  fm_encoder_t e;
+  e.tensors = config->tensors;
+  e.tensor_count = config->tensor_count;
+  e.mask = client->work.covered;
+  /* Of the plan and the device alone, so that an update encoded again after a reset has the same bytes. */
+  e.seed = fm_crc32(client->plan.seed ^ client->plan.round, config->device_id, (uint32_t)strlen(config->device_id));
+  e.encoding = client->encoding;
+  e.delta = client->kind == FM_UPDATE_KIND_DELTA;
+  return e;
+}
+
+void fm_update_begin(fm_client_t *client) {
+  client->chunks = fm_chunk_count(client->elements, client->plan.update_chunk_elements);
+  client->next_chunk = 0u;
+  client->crc32 = 0u;
+  fm_job_enter(client, FM_STATE_SEALING);
+}
+
+void fm_update_offer(fm_client_t *client) {
+  fm_job_enter(client, FM_STATE_OFFERING);
+  client->due |= FM_DUE_BEGIN;
+}
+
+/* ---- sending ---- */
+
+static uint32_t update_chunk_size(const fm_client_t *client, uint32_t index) {
+  return fm_chunk_size(client->elements, client->plan.update_chunk_elements, index);
+}
+
+/* CRC of one chunk's data from the cursor on, within the budget. True when the chunk is done. */
+static bool seal_chunk(fm_client_t *client, const fm_encoder_t *e, uint32_t *budget, fm_status_t *status) {
+  const uint32_t first = client->next_chunk * client->plan.update_chunk_elements;
+  const uint32_t elements = update_chunk_size(client, client->next_chunk);
+  const uint32_t total = elements * fm_encoding_width(e->encoding);
+  if (client->cursor == 0u) {
+    *status = fm_encoding_scale(e, first, elements, &client->scale);
+  }
+  while ((*status == FM_OK) && (client->cursor < total) && (*budget != 0u)) {
+    uint8_t piece[PIECE];
+    const uint32_t size = fm_smaller(fm_smaller(PIECE, total - client->cursor), *budget);
+    *status = fm_encoding_read(e, first, client->scale, client->cursor, piece, size);
+    client->crc32 = fm_crc32(client->crc32, piece, size);
+    client->cursor += size;
+    *budget -= size;
+  }
+  return client->cursor == total;
+}
+
+void fm_update_sealing(fm_client_t *client) {
+  const fm_encoder_t e = encoder(client);
+  uint32_t budget = FM_POLL_BUDGET;
+  fm_status_t status = FM_OK;
+  while ((status == FM_OK) && (budget != 0u) && (client->next_chunk < client->chunks)) {
+    if (seal_chunk(client, &e, &budget, &status)) {
+      client->next_chunk++;
+      client->cursor = 0u;
+    }
+  }
+  if (status != FM_OK) {
+    fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
+  } else if (client->next_chunk == client->chunks) {
+    client->window_first = 0u;
+    client->window_size = 0u;
+    fm_update_offer(client);
+  } else {
+    /* the next poll goes on */
+  }
+}
+
+static fm_status_t read_chunk(void *user, uint32_t offset, uint8_t *out, uint32_t size) {
+  const fm_client_t *client = (const fm_client_t *)user;
+  const fm_encoder_t e = encoder(client);
+  return fm_encoding_read(&e, client->sent_chunk * client->plan.update_chunk_elements, client->scale, offset, out,
+                          size);
+}
+
+static fm_status_t send_chunk(fm_client_t *client) {
+  const fm_client_config_t *config = client->config;
+  const fm_encoder_t e = encoder(client);
+  const uint32_t elements = update_chunk_size(client, client->next_chunk);
+  fm_outgoing_t outgoing = {0};
+  fm_message_t message;
+  fm_status_t status =
+      fm_encoding_scale(&e, client->next_chunk * client->plan.update_chunk_elements, elements, &client->scale);
+  (void)memset(&message, 0, sizeof message);
+  message.type = FM_BODY_UPDATE_CHUNK;
+  message.body.update_chunk.round = client->plan.round;
+  message.body.update_chunk.index = client->next_chunk;
+  message.body.update_chunk.scale = client->scale;
+  message.body.update_chunk.data.size = elements * fm_encoding_width(e.encoding);
+  if (status == FM_OK) {
+    status = fm_message_encode(&message, config->tx_buffer, config->tx_buffer_size, &outgoing.head_size);
+  }
+  if (status == FM_OK) {
+    client->sent_chunk = client->next_chunk;
+    outgoing.head = config->tx_buffer;
+    outgoing.body_size = message.body.update_chunk.data.size;
+    outgoing.read = read_chunk;
+    outgoing.user = client;
+    status = config->link.api->send(config->link.self, &outgoing, FM_AT_MOST_ONCE);
+  }
+  if (status == FM_OK) {
+    client->counters.messages_out++;
+    client->counters.bytes_out += outgoing.head_size + outgoing.body_size;
+    client->counters.chunks_out++;
+  }
+  return status;
+}
+
+void fm_update_uploading(fm_client_t *client, uint32_t *wait_ms) {
+  const fm_link_t *link = &client->config->link;
+  while ((client->next_chunk < client->chunks) && window_has(client, client->next_chunk)) {
+    client->next_chunk++;
+  }
+  /* A full window says nothing of the chunks behind it: the answer to UpdateEnd will. */
+  const uint32_t known = client->window_first + (8u * (uint32_t)sizeof client->window);
+  const bool told_all = (client->window_size == sizeof client->window) && (client->next_chunk >= known);
+  if ((client->next_chunk >= client->chunks) || told_all) {
+    fm_job_enter(client, FM_STATE_CONFIRMING);
+    client->due |= FM_DUE_END;
+  } else if ((client->session == FM_SESSION_READY) && !link->api->sending(link->self)) {
+    const fm_status_t status = send_chunk(client);
+    if (status == FM_OK) {
+      client->next_chunk++;
+      *wait_ms = 0u;
+    } else if (status != FM_AGAIN) {
+      fm_job_withdraw(client, FM_WITHDRAW_REASON_APPLICATION);
+    } else {
+      /* the link says when it wants to be called */
+    }
+  } else {
+    /* away or busy */
+  }
+}
+
+/* With a slot granted by the plan, the first offer needs no answer. */
+void fm_update_offering(fm_client_t *client) {
+  const bool begun = (client->session == FM_SESSION_READY) && ((client->due & FM_DUE_BEGIN) == 0u);
+  if (begun && client->plan.slot_granted && !client->offered) {
+    client->offered = true;
+    fm_job_enter(client, FM_STATE_UPLOADING);
+    client->next_chunk = 0u;
+  }
+}
+
+/* ---- what the server says of it ---- */
+
+static bool window_has(const fm_client_t *client, uint32_t chunk) {
+  const uint32_t bit = chunk - client->window_first;
+  bool has = chunk < client->window_first;
+  if (!has && (bit < (8u * (uint32_t)client->window_size))) {
+    has = ((client->window[bit / 8u] >> (bit % 8u)) & 1u) != 0u;
+  }
+  return has;
+}
+
+/* Take over the server's account of what it has, and send the rest. */
+static void upload_rest(fm_client_t *client, const fm_update_status_t *status) {
+  uint32_t had = 0u;
+  client->window_first = fm_smaller(status->first, client->chunks);
+  client->window_size = (uint8_t)smaller(status->received.size, sizeof client->window);
+  if (client->window_size != 0u) {
+    (void)memcpy(client->window, status->received.data, client->window_size);
+  }
+  for (uint32_t bit = 0u; bit < (8u * (uint32_t)client->window_size); bit++) {
+    had += window_has(client, client->window_first + bit) ? 1u : 0u;
+  }
+  if (client->job == (uint8_t)FM_STATE_OFFERING) {
+    client->counters.chunks_resumed_out += client->window_first + had;
+  }
+  fm_job_enter(client, FM_STATE_UPLOADING);
+  client->next_chunk = client->window_first;
+}
+
+void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status) {
+  const bool mine = (status->round == client->plan.round) && (status->crc32 == client->crc32) &&
+                    (client->plan.task == FM_TASK_FIT);
+  const bool asked = (client->job == (uint8_t)FM_STATE_OFFERING) || (client->job == (uint8_t)FM_STATE_CONFIRMING);
+  if (mine && (status->state == FM_SLOT_STATE_WAIT) && (asked || (client->job == (uint8_t)FM_STATE_UPLOADING))) {
+    fm_job_enter(client, FM_STATE_OFFERING);
+    client->offered = true;
+    client->retry_at_ms = client->now_ms + status->retry_after_ms;
+    client->waiting = true;
+  } else if (mine && asked && (status->state != FM_SLOT_STATE_WAIT)) {
+    upload_rest(client, status);
+  } else {
+    client->counters.unexpected++;
+  }
+}
+
+void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt) {
+  const bool mine = (receipt->round == client->plan.round) && (client->job >= (uint8_t)FM_STATE_OFFERING);
+  if (mine && (client->plan.task != FM_TASK_FIT)) {
+    client->done_round = client->plan.round;
+    fm_job_drop(client);
+  } else if (mine && (receipt->crc32 == client->crc32)) {
+    if (!client->receipted) {
+      client->receipted = true;
+      client->counters.updates++;
+      client->counters.partial_updates += (client->work.steps < client->work.planned_steps) ? 1u : 0u;
+    }
+    fm_job_enter(client, FM_STATE_HOLDING);
+  } else {
+    client->counters.unexpected++;
+  }
+}
+
+void fm_update_on_commit(fm_client_t *client, const fm_commit_t *commit) {
+  if ((client->job != (uint8_t)FM_STATE_IDLE) && (commit->round >= client->plan.round)) {
+    client->done_round = client->plan.round;
+    fm_job_drop(client);
+  }
+}
+
+/* ---- the job's messages ---- */
+
+static void put_le32(uint8_t *out, uint32_t value) {
+  out[0] = (uint8_t)value;
+  out[1] = (uint8_t)(value >> 8);
+  out[2] = (uint8_t)(value >> 16);
+  out[3] = (uint8_t)(value >> 24);
+}
+
+static void put_range(uint8_t *ranges, uint32_t *count, uint32_t first, uint32_t elements) {
+  uint8_t *last = (*count != 0u) ? &ranges[8u * (*count - 1u)] : NULL;
+  uint32_t end = UINT32_MAX;
+  uint32_t length = 0u;
+  if (last != NULL) {
+    length = (uint32_t)last[4] | ((uint32_t)last[5] << 8) | ((uint32_t)last[6] << 16) | ((uint32_t)last[7] << 24);
+    end = ((uint32_t)last[0] | ((uint32_t)last[1] << 8) | ((uint32_t)last[2] << 16) | ((uint32_t)last[3] << 24)) +
+          length;
+  }
+  if (end == first) {
+    put_le32(&last[4], length + elements);
+  } else {
+    put_le32(&ranges[8u * *count], first);
+    put_le32(&ranges[(8u * *count) + 4u], elements);
+    *count += 1u;
+  }
+}
+
+/* The covered tensors as ranges of the model, neighbours joined. Nothing when that is the whole model. */
+static uint32_t fill_ranges(const fm_client_t *client, uint8_t *ranges) {
+  uint32_t first = 0u;
+  uint32_t count = 0u;
+  for (uint32_t t = 0u; t < client->config->tensor_count; t++) {
+    const fm_tensor_t *tensor = &client->config->tensors[t];
+    if (!tensor->local) {
+      if ((client->work.covered & (1uL << t)) != 0u) {
+        put_range(ranges, &count, first, tensor->count);
+      }
+      first += tensor->count;
+    }
+  }
+  return (client->elements == client->shared) ? 0u : (8u * count);
+}
+
+static void fill_begin(const fm_client_t *client, uint8_t *ranges, fm_update_begin_t *begin) {
+  begin->ranges.size = fill_ranges(client, ranges);
+  begin->ranges.data = (begin->ranges.size != 0u) ? ranges : NULL;
+  begin->round = client->plan.round;
+  begin->base_version = client->plan.model_version;
+  begin->crc32 = client->crc32;
+  begin->elements = client->elements;
+  begin->chunk_elements = client->plan.update_chunk_elements;
+  begin->encoding = client->encoding;
+  begin->kind = client->kind;
+  begin->examples = client->work.examples;
+  begin->steps = client->work.steps;
+  begin->planned_steps = client->work.planned_steps;
+  begin->loss = client->work.loss;
+}
+
+static void fill_evaluation(const fm_client_t *client, fm_evaluation_t *evaluation) {
+  evaluation->round = client->plan.round;
+  evaluation->model_version = client->plan.model_version;
+  evaluation->examples = client->work.examples;
+  evaluation->correct = client->work.correct;
+  evaluation->loss = client->work.loss;
+}
+
+bool fm_job_message(const fm_client_t *client, uint32_t due, uint8_t *ranges, fm_message_t *message) {
+  bool wanted = true;
+  switch (due) {
+  case FM_DUE_BEGIN:
+    message->type = FM_BODY_UPDATE_BEGIN;
+    fill_begin(client, ranges, &message->body.update_begin);
+    break;
+  case FM_DUE_END:
+    message->type = FM_BODY_UPDATE_END;
+    message->body.update_end.round = client->plan.round;
+    message->body.update_end.chunks = client->chunks;
+    message->body.update_end.crc32 = client->crc32;
+    break;
+  case FM_DUE_EVALUATION:
+    message->type = FM_BODY_EVALUATION;
+    fill_evaluation(client, &message->body.evaluation);
+    break;
+  case FM_DUE_PROGRESS:
+    message->type = FM_BODY_PROGRESS;
+    message->body.progress.round = client->plan.round;
+    message->body.progress.steps = client->work.steps;
+    message->body.progress.planned_steps = client->work.planned_steps;
+    message->body.progress.examples = client->work.examples;
+    message->body.progress.loss = client->work.loss;
+    break;
+  default:
+    wanted = false;
+    break;
+  }
+  return wanted;
+}
