@@ -12,7 +12,8 @@
 #define LONGEST_NAME 31u
 
 uint32_t fm_client_random(fm_client_t *client) {
-  /* xorshift32 (Marsaglia, "Xorshift RNGs", J. Stat. Software 8(14), 2003): for jitter and identities, not for secrets. */
+  /* xorshift32 (Marsaglia, "Xorshift RNGs", J. Stat. Software 8(14), 2003): for jitter and identities, not for secrets.
+   */
   uint32_t x = client->random;
   x ^= x << 13;
   x ^= x >> 17;

@@ -340,4 +340,3 @@ void fm_job_poll(fm_client_t *client, uint32_t *wait_ms) {
     break; /* these states wait for the server */
   }
 }
-

@@ -87,7 +87,8 @@ static bool chunk_expected(const fm_client_t *client, const fm_model_chunk_t *ch
          (chunk->data.size == (4u * fm_job_model_chunk_size(client, chunk->index)));
 }
 
-/* Write the piece of the chunk's data that is in `bytes`, a stretch of the message that starts at data offset rx_body. */
+/* Write the piece of the chunk's data that is in `bytes`, a stretch of the message that starts at data offset rx_body.
+ */
 static void chunk_write(fm_client_t *client, const uint8_t *bytes, uint32_t size) {
   const uint32_t left = client->rx_body_size - client->rx_body;
   const uint32_t piece = (size < left) ? size : left; /* what follows the data is padding */

@@ -35,6 +35,15 @@ void fm_update_offer(fm_client_t *client) {
 
 /* ---- sending ---- */
 
+static bool window_has(const fm_client_t *client, uint32_t chunk) {
+  const uint32_t bit = chunk - client->window_first;
+  bool has = chunk < client->window_first;
+  if (!has && (bit < (8u * (uint32_t)client->window_size))) {
+    has = ((client->window[bit / 8u] >> (bit % 8u)) & 1u) != 0u;
+  }
+  return has;
+}
+
 static uint32_t update_chunk_size(const fm_client_t *client, uint32_t index) {
   return fm_chunk_size(client->elements, client->plan.update_chunk_elements, index);
 }
@@ -157,20 +166,11 @@ void fm_update_offering(fm_client_t *client) {
 
 /* ---- what the server says of it ---- */
 
-static bool window_has(const fm_client_t *client, uint32_t chunk) {
-  const uint32_t bit = chunk - client->window_first;
-  bool has = chunk < client->window_first;
-  if (!has && (bit < (8u * (uint32_t)client->window_size))) {
-    has = ((client->window[bit / 8u] >> (bit % 8u)) & 1u) != 0u;
-  }
-  return has;
-}
-
 /* Take over the server's account of what it has, and send the rest. */
 static void upload_rest(fm_client_t *client, const fm_update_status_t *status) {
   uint32_t had = 0u;
   client->window_first = fm_smaller(status->first, client->chunks);
-  client->window_size = (uint8_t)smaller(status->received.size, sizeof client->window);
+  client->window_size = (uint8_t)fm_smaller(status->received.size, sizeof client->window);
   if (client->window_size != 0u) {
     (void)memcpy(client->window, status->received.data, client->window_size);
   }
@@ -185,8 +185,8 @@ static void upload_rest(fm_client_t *client, const fm_update_status_t *status) {
 }
 
 void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status) {
-  const bool mine = (status->round == client->plan.round) && (status->crc32 == client->crc32) &&
-                    (client->plan.task == FM_TASK_FIT);
+  const bool mine =
+      (status->round == client->plan.round) && (status->crc32 == client->crc32) && (client->plan.task == FM_TASK_FIT);
   const bool asked = (client->job == (uint8_t)FM_STATE_OFFERING) || (client->job == (uint8_t)FM_STATE_CONFIRMING);
   if (mine && (status->state == FM_SLOT_STATE_WAIT) && (asked || (client->job == (uint8_t)FM_STATE_UPLOADING))) {
     fm_job_enter(client, FM_STATE_OFFERING);
@@ -239,8 +239,8 @@ static void put_range(uint8_t *ranges, uint32_t *count, uint32_t first, uint32_t
   uint32_t length = 0u;
   if (last != NULL) {
     length = (uint32_t)last[4] | ((uint32_t)last[5] << 8) | ((uint32_t)last[6] << 16) | ((uint32_t)last[7] << 24);
-    end = ((uint32_t)last[0] | ((uint32_t)last[1] << 8) | ((uint32_t)last[2] << 16) | ((uint32_t)last[3] << 24)) +
-          length;
+    end =
+        ((uint32_t)last[0] | ((uint32_t)last[1] << 8) | ((uint32_t)last[2] << 16) | ((uint32_t)last[3] << 24)) + length;
   }
   if (end == first) {
     put_le32(&last[4], length + elements);

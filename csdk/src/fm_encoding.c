@@ -32,8 +32,7 @@ static void store_float(float value, uint8_t *bytes) {
 /* Up to PIECE values of the update vector, as float. */
 static fm_status_t read_values(const fm_encoder_t *e, uint32_t first, uint32_t count, float *out) {
   uint8_t bytes[4u * PIECE];
-  fm_status_t status =
-      fm_tensors_read(e->tensors, e->tensor_count, e->mask, false, 4u * first, bytes, 4u * count);
+  fm_status_t status = fm_tensors_read(e->tensors, e->tensor_count, e->mask, false, 4u * first, bytes, 4u * count);
   for (uint32_t i = 0u; (status == FM_OK) && (i < count); i++) {
     out[i] = load_float(&bytes[4u * i]);
   }

@@ -17,8 +17,8 @@ typedef struct {
 /* Bytes of one element. */
 uint32_t fm_encoding_width(uint8_t encoding);
 
-/* Scale of a chunk of `count` elements from `first` of the update vector: 1 for float32; for int8 max(abs) / 127, or NaN
- * when an element is not finite (the server refuses that, as it should). Linear in count. */
+/* Scale of a chunk of `count` elements from `first` of the update vector: 1 for float32; for int8 max(abs) / 127, or
+ * NaN when an element is not finite (the server refuses that, as it should). Linear in count. */
 fm_status_t fm_encoding_scale(const fm_encoder_t *encoder, uint32_t first, uint32_t count, float *scale);
 
 /* Bytes [offset, offset + size) of the data of the chunk that starts at element `first`. */

@@ -8,7 +8,8 @@
 /* Elements of the shared tensors in `mask`. */
 uint32_t fm_tensors_elements(const fm_tensor_t *tensors, uint32_t count, uint32_t mask);
 
-/* Read bytes of the little-endian image of the tensors in `mask` laid end to end; from their base copies when `base`. */
+/* Read bytes of the little-endian image of the tensors in `mask` laid end to end; from their base copies when `base`.
+ */
 fm_status_t fm_tensors_read(const fm_tensor_t *tensors, uint32_t count, uint32_t mask, bool base, uint32_t offset,
                             uint8_t *out, uint32_t size);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device: one struct, one entry point. fm_client_init() once, then fm_client_poll() for ever.
  *
- *   offline -> greeting -> idle -> downloading -> checking -> working -> sealing -> offering -> uploading -> holding -> idle
+ *   offline -> greeting -> idle -> downloading -> checking -> working -> sealing -> offering -> uploading -> holding ->
+ * idle
  *
- * The client talks when the link is up, works cooperatively (one piece of training per poll), and keeps its update until the
- * server's commit. It can lose the link anywhere: transfers go on where they broke.
+ * The client talks when the link is up, works cooperatively (one piece of training per poll), and keeps its update
+ * until the server's commit. It can lose the link anywhere: transfers go on where they broke.
  */
 #ifndef FM_CLIENT_H
 #define FM_CLIENT_H
@@ -20,7 +21,8 @@
 
 #define FM_VERSION 0x00000100u /* major << 16 | minor << 8 | patch: 0.1.0 */
 
-/* What the training (or evaluation) of the present plan has come to. The application writes it, the client reports it. */
+/* What the training (or evaluation) of the present plan has come to. The application writes it, the client reports it.
+ */
 typedef struct {
   uint32_t steps;         /* mini-batches done */
   uint32_t planned_steps; /* mini-batches a full update takes */
@@ -30,14 +32,15 @@ typedef struct {
   uint32_t covered;       /* bit t: tensor t of the table was trained. Set to all before work_begin */
 } fm_work_t;
 
-/* The application's side. `user` is handed back. None of these may block for longer than the application can do without poll, or call the client (but for what is
- * said at each function). */
+/* The application's side. `user` is handed back. None of these may block for longer than the application can do without
+ * poll, or call the client (but for what is said at each function). */
 typedef struct {
   void *user;
-  /* The model is complete and checked: prepare to work on `plan` (valid during the call; copy what is needed). Called again if the
-   * same plan is started over. FM_OK: go. FM_ERR_TRAINING: withdraw. NULL: nothing to prepare. */
+  /* The model is complete and checked: prepare to work on `plan` (valid during the call; copy what is needed). Called
+   * again if the same plan is started over. FM_OK: go. FM_ERR_TRAINING: withdraw. NULL: nothing to prepare. */
   fm_status_t (*work_begin)(void *user, const fm_plan_t *plan, fm_work_t *work);
-  /* One bounded piece of training on tensors in place. FM_OK: more. FM_AGAIN: nothing to do right now, more later. FM_DONE: complete. FM_ERR_TRAINING: withdraw. */
+  /* One bounded piece of training on tensors in place. FM_OK: more. FM_AGAIN: nothing to do right now, more later.
+   * FM_DONE: complete. FM_ERR_TRAINING: withdraw. */
   fm_status_t (*train_step)(void *user, fm_work_t *work);
   /* The same for evaluation; tensors are only read. NULL: evaluate plans are withdrawn from. */
   fm_status_t (*evaluate_step)(void *user, fm_work_t *work);
@@ -48,56 +51,56 @@ typedef struct {
 } fm_app_t;
 
 typedef enum {
-  FM_STATE_OFFLINE = 0,  /* no connection */
-  FM_STATE_GREETING,     /* Hello sent, no Welcome yet */
-  FM_STATE_IDLE,         /* waiting for a plan */
+  FM_STATE_OFFLINE = 0, /* no connection */
+  FM_STATE_GREETING,    /* Hello sent, no Welcome yet */
+  FM_STATE_IDLE,        /* waiting for a plan */
   FM_STATE_DOWNLOADING,
-  FM_STATE_CHECKING,     /* CRC of the model */
-  FM_STATE_WORKING,      /* train_step or evaluate_step */
-  FM_STATE_SEALING,      /* CRC of the update */
-  FM_STATE_OFFERING,     /* UpdateBegin sent, no slot yet */
+  FM_STATE_CHECKING, /* CRC of the model */
+  FM_STATE_WORKING,  /* train_step or evaluate_step */
+  FM_STATE_SEALING,  /* CRC of the update */
+  FM_STATE_OFFERING, /* UpdateBegin sent, no slot yet */
   FM_STATE_UPLOADING,
-  FM_STATE_CONFIRMING,   /* UpdateEnd (or an evaluation's result) sent, no receipt yet */
-  FM_STATE_HOLDING,      /* receipt came, commit not yet */
-  FM_STATE_REFUSED       /* the server refused this device for good */
+  FM_STATE_CONFIRMING, /* UpdateEnd (or an evaluation's result) sent, no receipt yet */
+  FM_STATE_HOLDING,    /* receipt came, commit not yet */
+  FM_STATE_REFUSED     /* the server refused this device for good */
 } fm_state_t;
 
 /* Everything is the caller's and must outlive the client. */
 typedef struct {
   const char *device_id;
   const fm_tensor_t *tensors;
-  uint32_t tensor_count;    /* 1 to FM_MAX_TENSORS */
+  uint32_t tensor_count; /* 1 to FM_MAX_TENSORS */
   const fm_app_t *app;
   fm_link_t link;
-  uint8_t *rx_buffer;       /* at least FM_MIN_BUFFER bytes each */
+  uint8_t *rx_buffer; /* at least FM_MIN_BUFFER bytes each */
   uint32_t rx_buffer_size;
   uint8_t *tx_buffer;
   uint32_t tx_buffer_size;
-  uint32_t seed;            /* of jitter, boot number and stochastic rounding; best from a true random source */
-  uint32_t examples;        /* local training examples, told to the server */
-  uint8_t encodings;        /* mask this device may send; 0: float32 only */
-  bool prefer_delta;        /* send deltas where the plan allows and every shared tensor has a base */
-  uint32_t retry_min_ms;    /* first wait for an answer; 0: 1000. Doubles with jitter up to */
-  uint32_t retry_max_ms;    /* 0: 60000 */
+  uint32_t seed;         /* of jitter, boot number and stochastic rounding; best from a true random source */
+  uint32_t examples;     /* local training examples, told to the server */
+  uint8_t encodings;     /* mask this device may send; 0: float32 only */
+  bool prefer_delta;     /* send deltas where the plan allows and every shared tensor has a base */
+  uint32_t retry_min_ms; /* first wait for an answer; 0: 1000. Doubles with jitter up to */
+  uint32_t retry_max_ms; /* 0: 60000 */
 } fm_client_config_t;
 
 /* One counter for each reason; the application may set any to 0. */
 typedef struct {
   uint32_t messages_in;
   uint32_t messages_out;
-  uint32_t bytes_in;            /* of messages, without the link's overhead */
+  uint32_t bytes_in; /* of messages, without the link's overhead */
   uint32_t bytes_out;
-  uint32_t malformed;           /* dropped: no valid message */
-  uint32_t unexpected;          /* dropped: valid, but not in this state, round or version */
-  uint32_t timeouts;            /* answers that did not come in time */
+  uint32_t malformed;  /* dropped: no valid message */
+  uint32_t unexpected; /* dropped: valid, but not in this state, round or version */
+  uint32_t timeouts;   /* answers that did not come in time */
   uint32_t connections;
-  uint32_t model_crc_errors;    /* downloads started over */
-  uint32_t chunks_in;           /* chunks received whole */
-  uint32_t chunks_out;          /* chunks handed to the link */
-  uint32_t chunks_resumed_in;   /* chunks a broken download did not have to fetch again */
-  uint32_t chunks_resumed_out;  /* chunks a broken upload did not have to send again */
-  uint32_t updates;             /* receipts */
-  uint32_t partial_updates;     /* receipts for updates with fewer steps than planned */
+  uint32_t model_crc_errors;   /* downloads started over */
+  uint32_t chunks_in;          /* chunks received whole */
+  uint32_t chunks_out;         /* chunks handed to the link */
+  uint32_t chunks_resumed_in;  /* chunks a broken download did not have to fetch again */
+  uint32_t chunks_resumed_out; /* chunks a broken upload did not have to send again */
+  uint32_t updates;            /* receipts */
+  uint32_t partial_updates;    /* receipts for updates with fewer steps than planned */
   uint32_t withdrawals;
 } fm_client_counters_t;
 
@@ -106,66 +109,67 @@ typedef struct {
   fm_client_counters_t counters;
   const fm_client_config_t *config;
   uint32_t now_ms;
-  uint32_t random;           /* xorshift32 state, never 0 */
+  uint32_t random; /* xorshift32 state, never 0 */
   uint32_t boot;
-  uint32_t connection;       /* the link's connection this session belongs to; 0: none */
-  uint32_t retry_at_ms;      /* when `waiting`: resend what was not answered */
-  uint32_t come_back_ms;     /* the server's last advice */
-  uint32_t due;              /* messages to send, one bit each, in order of priority */
-  uint8_t session;           /* none, greeting, ready, refused */
-  uint8_t job;               /* fm_state_t from IDLE on */
-  uint8_t attempts;          /* retries since the last progress */
-  bool waiting;              /* retry_at_ms is armed */
+  uint32_t connection;   /* the link's connection this session belongs to; 0: none */
+  uint32_t retry_at_ms;  /* when `waiting`: resend what was not answered */
+  uint32_t come_back_ms; /* the server's last advice */
+  uint32_t due;          /* messages to send, one bit each, in order of priority */
+  uint8_t session;       /* none, greeting, ready, refused */
+  uint8_t job;           /* fm_state_t from IDLE on */
+  uint8_t attempts;      /* retries since the last progress */
+  bool waiting;          /* retry_at_ms is armed */
   uint8_t withdraw_reason;
   uint8_t battery;
   uint8_t flags;
-  uint8_t refusal;           /* reason of the last Refusal, meaningful when session is refused */
+  uint8_t refusal; /* reason of the last Refusal, meaningful when session is refused */
 
-  fm_plan_t plan;            /* of the present job */
+  fm_plan_t plan; /* of the present job */
   fm_work_t work;
   uint32_t plan_at_ms;
   uint32_t progress_at_ms;
   uint32_t withdraw_round;
-  uint32_t model_version;    /* the complete, checked model in the tensors; 0: none */
+  uint32_t model_version; /* the complete, checked model in the tensors; 0: none */
   uint32_t model_crc32;
-  uint32_t shared;           /* elements of the shared tensors */
-  uint32_t done_round;       /* last round whose commit (or refusal) was seen */
+  uint32_t shared;     /* elements of the shared tensors */
+  uint32_t done_round; /* last round whose commit (or refusal) was seen */
 
-  uint32_t cursor;           /* bytes (checking) or chunks (sealing) done */
-  uint32_t crc32;            /* so far (checking, sealing), then the update's */
-  uint32_t next_chunk;       /* download or upload */
-  uint32_t sent_chunk;       /* the chunk whose data the link may be reading */
-  uint32_t chunks;           /* of the update */
-  uint32_t elements;         /* of the update */
-  float scale;               /* of the chunk being sent */
+  uint32_t cursor;     /* bytes (checking) or chunks (sealing) done */
+  uint32_t crc32;      /* so far (checking, sealing), then the update's */
+  uint32_t next_chunk; /* download or upload */
+  uint32_t sent_chunk; /* the chunk whose data the link may be reading */
+  uint32_t chunks;     /* of the update */
+  uint32_t elements;   /* of the update */
+  float scale;         /* of the chunk being sent */
   uint8_t encoding;
   uint8_t kind;
-  bool offered;              /* UpdateBegin of this update may have gone out before: wait for the server's answer */
-  bool receipted;            /* this update's receipt was counted */
-  bool from_base;            /* the model was held already: the working copy is remade from the base */
-  uint8_t check_failures;    /* downloads of this plan whose CRC was wrong */
-  uint8_t window_size;       /* bytes of `window` */
+  bool offered;           /* UpdateBegin of this update may have gone out before: wait for the server's answer */
+  bool receipted;         /* this update's receipt was counted */
+  bool from_base;         /* the model was held already: the working copy is remade from the base */
+  uint8_t check_failures; /* downloads of this plan whose CRC was wrong */
+  uint8_t window_size;    /* bytes of `window` */
   uint32_t window_first;
-  uint8_t window[32];        /* chunks the server has, from window_first */
+  uint8_t window[32]; /* chunks the server has, from window_first */
 
-  uint32_t rx_total;         /* of the message being received */
-  uint32_t rx_fill;          /* bytes of it in the receive buffer */
-  uint32_t rx_body;          /* bytes of the bulk vector written */
+  uint32_t rx_total; /* of the message being received */
+  uint32_t rx_fill;  /* bytes of it in the receive buffer */
+  uint32_t rx_body;  /* bytes of the bulk vector written */
   uint32_t rx_body_size;
-  uint8_t rx_mode;           /* head, body, skip */
+  uint8_t rx_mode; /* head, body, skip */
 } fm_client_t;
 
-/* Check the config and make the client ready. Keeps the pointer to `config`. FM_ERR_ARGUMENT: a missing or out-of-range field,
- * duplicate or empty tensor, FM_ERR_BUFFER: a buffer under FM_MIN_BUFFER. */
+/* Check the config and make the client ready. Keeps the pointer to `config`. FM_ERR_ARGUMENT: a missing or out-of-range
+ * field, duplicate or empty tensor, FM_ERR_BUFFER: a buffer under FM_MIN_BUFFER. */
 fm_status_t fm_client_init(fm_client_t *client, const fm_client_config_t *config);
 
-/* The model in the tensors is `version` with this CRC-32 (kept over a reset by the application), so it need not be fetched again if
- * the plan names it. Checked before it is used. Call between init and the first poll. */
+/* The model in the tensors is `version` with this CRC-32 (kept over a reset by the application), so it need not be
+ * fetched again if the plan names it. Checked before it is used. Call between init and the first poll. */
 void fm_client_restore_model(fm_client_t *client, uint32_t version, uint32_t crc32);
 
-/* Do a bounded piece of everything: one poll of the link, one piece of work (one train_step, FM_POLL_BUDGET of CRC), at most one message.
- * `now_ms`: monotonic, may wrap. *wait_ms: set to how long the caller may sleep if no byte arrives; 0: call again at once. Returns FM_OK, or
- * FM_ERR_REFUSED while broker or server refuse this device, or FM_ERR_ARGUMENT. */
+/* Do a bounded piece of everything: one poll of the link, one piece of work (one train_step, FM_POLL_BUDGET of CRC), at
+ * most one message. `now_ms`: monotonic, may wrap. *wait_ms: set to how long the caller may sleep if no byte arrives;
+ * 0: call again at once. Returns FM_OK, or FM_ERR_REFUSED while broker or server refuse this device, or
+ * FM_ERR_ARGUMENT. */
 fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_ms);
 
 /* What the client is doing. Work goes on without a connection: see fm_client_online() for that. */

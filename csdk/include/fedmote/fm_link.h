@@ -28,8 +28,8 @@ typedef struct {
 } fm_outgoing_t;
 
 typedef enum {
-  FM_AT_MOST_ONCE = 0,  /* MQTT QoS 0: done when handed to the stream */
-  FM_AT_LEAST_ONCE = 1  /* MQTT QoS 1: done when the peer acknowledged; survives reconnects */
+  FM_AT_MOST_ONCE = 0, /* MQTT QoS 0: done when handed to the stream */
+  FM_AT_LEAST_ONCE = 1 /* MQTT QoS 1: done when the peer acknowledged; survives reconnects */
 } fm_delivery_t;
 
 /* Where a link puts what it receives. Bytes are valid during the call only. */
@@ -42,20 +42,22 @@ typedef struct {
 
 typedef struct {
   /* Do a bounded amount of work: connect, read, write, keep alive, retransmit. `now_ms` is any monotonic
-   * millisecond clock and may wrap. Lowers *wait_ms (never raises it) to the time after which it wants to be called again even if no
-   * byte arrives. Link trouble is not an error here: it reconnects by itself. Returns FM_OK, or
+   * millisecond clock and may wrap. Lowers *wait_ms (never raises it) to the time after which it wants to be called
+   * again even if no byte arrives. Link trouble is not an error here: it reconnects by itself. Returns FM_OK, or
    * FM_ERR_REFUSED when retrying is pointless without the application's doing (it still retries, slowly). */
   fm_status_t (*poll)(void *self, uint32_t now_ms, const fm_sink_t *sink, uint32_t *wait_ms);
   /* 0 while there is no connection, otherwise a number that is new for each connection. Wraps past 0. */
   uint32_t (*connection)(const void *self);
-  /* Take one message. FM_OK: taken. FM_AGAIN: still sending the one before, or not connected. FM_ERR_BUFFER: too large for this link. */
+  /* Take one message. FM_OK: taken. FM_AGAIN: still sending the one before, or not connected. FM_ERR_BUFFER: too large
+   * for this link. */
   fm_status_t (*send)(void *self, const fm_outgoing_t *message, fm_delivery_t delivery);
-  /* True while the message taken last still needs its memory. An FM_AT_MOST_ONCE message under way is given up when the connection breaks. */
+  /* True while the message taken last still needs its memory. An FM_AT_MOST_ONCE message under way is given up when the
+   * connection breaks. */
   bool (*sending)(const void *self);
   /* Give up the message under way, so that its memory is free. What the peer got of it is discarded there. */
   void (*abort)(void *self);
-  /* Ask for a model chunk, which then arrives as a ModelChunk message. NULL: the link has no such means, and the client sends a ChunkRequest instead.
-   * FM_AGAIN: not now. A second call before the chunk came replaces the first. */
+  /* Ask for a model chunk, which then arrives as a ModelChunk message. NULL: the link has no such means, and the client
+   * sends a ChunkRequest instead. FM_AGAIN: not now. A second call before the chunk came replaces the first. */
   fm_status_t (*fetch)(void *self, uint32_t version, uint32_t index);
 } fm_link_api_t;
 

@@ -29,7 +29,8 @@ typedef struct {
 /* Elements of the shared tensors together. */
 uint32_t fm_tensors_shared(const fm_tensor_t *tensors, uint32_t count);
 
-/* CRC-32 that both sides compare in Hello: over, per shared tensor in order, its name, a zero byte, and its count as uint32 little-endian. */
+/* CRC-32 that both sides compare in Hello: over, per shared tensor in order, its name, a zero byte, and its count as
+ * uint32 little-endian. */
 uint32_t fm_tensors_layout_crc32(const fm_tensor_t *tensors, uint32_t count);
 
 #endif

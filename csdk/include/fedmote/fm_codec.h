@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Messages to bytes and back: FlatBuffers, by one encoder and one verifier that tables drive (made from the schema). */
+#ifndef FM_CODEC_H
+#define FM_CODEC_H
+
+#include <stdint.h>
+
+#include "fedmote/fm_status.h"
+#include "fedmote/fm_wire.h"
+
+/* Verify a message of `total` bytes, of which the first `available` are at `bytes` (any alignment), and read it into
+ * *out. Everything is checked before it is read: bounds, alignment, offsets, required fields, enum ranges, terminators.
+ * The views in *out point into `bytes`.
+ *
+ * With available < total, all but the bulk data must be there: its view then reaches past `available`; only its first
+ * available - out->bulk_offset bytes may be read. FM_AGAIN: what is there is sound so far, but more of the head is
+ * needed. FM_ERR_MESSAGE: no valid message; *out is unspecified. Linear in the number of fields; touches no bulk data.
+ */
+fm_status_t fm_message_decode(const uint8_t *bytes, uint32_t available, uint32_t total, fm_message_t *out);
+
+/* Write a message to `out`. Of one with bulk data, only the head (under 128 bytes) is written, up to and including the
+ * data's length: exactly data.size bytes must follow. Scalars that have their default are left out, as are empty
+ * strings and vectors.
+ *
+ * *size: bytes written; with out == NULL, bytes it would take. FM_ERR_BUFFER: more than `capacity`.
+ * FM_ERR_ARGUMENT: no such type, or a required string is missing. */
+fm_status_t fm_message_encode(const fm_message_t *message, uint8_t *out, uint32_t capacity, uint32_t *size);
+
+/* Element `index` of UpdateBegin.ranges; index < ranges.size / 8. */
+fm_range_t fm_range_at(fm_bytes_t ranges, uint32_t index);
+
+#endif

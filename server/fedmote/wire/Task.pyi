@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import flatbuffers
+import numpy as np
+
+import typing
+from typing import cast
+
+uoffset: typing.TypeAlias = flatbuffers.number_types.UOffsetTFlags.py_type
+
+class Task(object):
+  Fit = cast(int, ...)
+  Evaluate = cast(int, ...)
+  Query = cast(int, ...)
+

@@ -1,0 +1,1371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The device core against a server written out by hand: a link in memory, a clock that the test moves. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "fedmote/fm_client.h"
+#include "fedmote/fm_codec.h"
+#include "fedmote/fm_crc32.h"
+#include "fm_encoding.h"
+#include "fm_tensor_io.h"
+
+/* ---- a link in memory ---- */
+
+typedef struct {
+  uint32_t connection;
+  bool busy;  /* send() answers FM_AGAIN */
+  bool stuck; /* sending() stays true */
+  bool has_fetch;
+  uint32_t fetches;
+  uint32_t fetch_version, fetch_index;
+  uint32_t aborts;
+  const fm_sink_t *sink;
+  uint8_t in[70000]; /* what the next poll delivers */
+  uint32_t in_size;
+  uint32_t in_piece; /* bytes per data() call */
+  bool in_broken;    /* the message breaks off after in_size bytes of in_total */
+  uint32_t in_total;
+  uint8_t out[16][70000];
+  uint32_t out_size[16];
+  uint32_t out_count;
+} memory_link_t;
+
+static void deliver(memory_link_t *link, const fm_sink_t *sink) {
+  uint32_t at = 0u;
+  sink->begin(sink->user, link->in_total);
+  while (at < link->in_size) {
+    const uint32_t left = link->in_size - at;
+    const uint32_t piece = (left < link->in_piece) ? left : link->in_piece;
+    sink->data(sink->user, &link->in[at], piece);
+    at += piece;
+  }
+  sink->end(sink->user, !link->in_broken);
+  link->in_size = 0u;
+}
+
+static fm_status_t memory_poll(void *self, uint32_t now_ms, const fm_sink_t *sink, uint32_t *wait_ms) {
+  memory_link_t *link = self;
+  (void)now_ms;
+  (void)wait_ms;
+  if (link->in_size != 0u) {
+    deliver(link, sink);
+  }
+  return FM_OK;
+}
+
+static uint32_t memory_connection(const void *self) { return ((const memory_link_t *)self)->connection; }
+
+static fm_status_t memory_send(void *self, const fm_outgoing_t *message, fm_delivery_t delivery) {
+  memory_link_t *link = self;
+  uint8_t *out = link->out[link->out_count];
+  (void)delivery;
+  if (link->busy) {
+    return FM_AGAIN;
+  }
+  memcpy(out, message->head, message->head_size);
+  for (uint32_t at = 0u; at < message->body_size; at += 7u) { /* any piece size must do */
+    const uint32_t left = message->body_size - at;
+    const fm_status_t status = message->read(message->user, at, &out[message->head_size + at], (left < 7u) ? left : 7u);
+    if (status != FM_OK) {
+      return status;
+    }
+  }
+  link->out_size[link->out_count] = message->head_size + message->body_size;
+  link->out_count++;
+  return FM_OK;
+}
+
+static bool memory_sending(const void *self) { return ((const memory_link_t *)self)->stuck; }
+
+static void memory_abort(void *self) {
+  memory_link_t *link = self;
+  link->aborts++;
+  link->stuck = false;
+}
+
+static fm_status_t memory_fetch(void *self, uint32_t version, uint32_t index) {
+  memory_link_t *link = self;
+  if (link->busy) {
+    return FM_AGAIN;
+  }
+  link->fetches++;
+  link->fetch_version = version;
+  link->fetch_index = index;
+  return FM_OK;
+}
+
+static const fm_link_api_t plain_api = {memory_poll,    memory_connection, memory_send,
+                                        memory_sending, memory_abort,      NULL};
+static const fm_link_api_t fetch_api = {memory_poll,    memory_connection, memory_send,
+                                        memory_sending, memory_abort,      memory_fetch};
+
+/* ---- a device ---- */
+
+#define W 300u
+#define B 10u
+#define HEAD 5u
+#define SHARED (W + B)
+
+typedef struct {
+  fm_client_t client;
+  fm_client_config_t config;
+  fm_tensor_t tensors[3];
+  fm_app_t app;
+  memory_link_t link;
+  float data[W + B + HEAD];
+  float base[W + B];
+  float model[W + B];
+  uint8_t rx[256], tx[256];
+  uint32_t now;
+  uint32_t wait;
+  /* the application */
+  uint32_t steps_wanted;
+  uint32_t begun;
+  fm_status_t begin_status, step_status;
+  bool willing;
+  uint32_t covered;
+  bool finish_in_step;
+  uint32_t state_changes;
+  uint8_t flash[4u * B];
+  bool flash_broken;
+} device_t;
+
+static device_t d;
+static fm_message_t got;
+
+static fm_status_t app_begin(void *user, const fm_plan_t *plan, fm_work_t *work) {
+  device_t *device = user;
+  device->begun++;
+  work->planned_steps = device->steps_wanted;
+  if (device->covered != 0u) {
+    work->covered = device->covered;
+  }
+  (void)plan;
+  return device->begin_status;
+}
+
+static fm_status_t app_step(void *user, fm_work_t *work) {
+  device_t *device = user;
+  if (device->step_status != FM_OK) {
+    return device->step_status;
+  }
+  for (uint32_t i = 0u; i < SHARED; i++) {
+    device->data[i] += 0.5f;
+  }
+  work->steps++;
+  work->examples += 4u;
+  work->correct += 3u;
+  work->loss = 0.25f;
+  if (device->finish_in_step) {
+    fm_client_finish_early(&device->client);
+  }
+  return (work->steps >= device->steps_wanted) ? FM_DONE : FM_OK;
+}
+
+static bool app_may(void *user, const fm_plan_t *plan) {
+  (void)plan;
+  return ((device_t *)user)->willing;
+}
+
+static void app_state(void *user, uint8_t state) {
+  (void)state;
+  ((device_t *)user)->state_changes++;
+}
+
+static fm_status_t flash_read(void *user, uint32_t offset, uint8_t *out, uint32_t size) {
+  device_t *device = user;
+  if (device->flash_broken) {
+    return FM_ERR_STORAGE;
+  }
+  memcpy(out, &device->flash[offset], size);
+  return FM_OK;
+}
+
+static fm_status_t flash_write(void *user, uint32_t offset, const uint8_t *bytes, uint32_t size) {
+  device_t *device = user;
+  if (device->flash_broken) {
+    return FM_ERR_STORAGE;
+  }
+  memcpy(&device->flash[offset], bytes, size);
+  return FM_OK;
+}
+
+static const fm_tensor_io_t flash_io = {flash_read, flash_write, &d};
+
+static void setup(void) {
+  memset(&d, 0, sizeof d);
+  d.tensors[0] = (fm_tensor_t){"w", W, false, d.data, d.base, NULL};
+  d.tensors[1] = (fm_tensor_t){"b", B, false, &d.data[W], &d.base[W], NULL};
+  d.tensors[2] = (fm_tensor_t){"head", HEAD, true, &d.data[W + B], NULL, NULL};
+  d.app = (fm_app_t){&d, app_begin, app_step, app_step, app_may, app_state};
+  d.config = (fm_client_config_t){.device_id = "pump-7",
+                                  .tensors = d.tensors,
+                                  .tensor_count = 3u,
+                                  .app = &d.app,
+                                  .link = {&fetch_api, &d.link},
+                                  .rx_buffer = d.rx,
+                                  .rx_buffer_size = sizeof d.rx,
+                                  .tx_buffer = d.tx,
+                                  .tx_buffer_size = sizeof d.tx,
+                                  .seed = 5u,
+                                  .examples = 36u};
+  d.link.in_piece = 64u;
+  d.link.has_fetch = true;
+  d.steps_wanted = 3u;
+  d.willing = true;
+  for (uint32_t i = 0u; i < SHARED; i++) {
+    d.model[i] = (float)i / 8.0f;
+  }
+  CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
+}
+
+static void poll_once(void) { (void)fm_client_poll(&d.client, d.now, &d.wait); }
+
+/* Poll until a message or a fetch goes out, at most `limit` times. */
+static bool poll_out(uint32_t limit) {
+  const uint32_t fetches = d.link.fetches;
+  for (uint32_t i = 0u; (i < limit) && (d.link.out_count == 0u) && (d.link.fetches == fetches); i++) {
+    poll_once();
+  }
+  return d.link.out_count != 0u;
+}
+
+static void give_bytes(const uint8_t *bytes, uint32_t size) {
+  memcpy(d.link.in, bytes, size);
+  d.link.in_size = size;
+  d.link.in_total = size;
+  d.link.in_broken = false;
+  poll_once();
+}
+
+static void give(fm_message_t *message) {
+  static uint8_t buffer[70000];
+  uint32_t size = 0u;
+  CHECK(fm_message_encode(message, buffer, sizeof buffer, &size) == FM_OK);
+  if (message->type == FM_BODY_MODEL_CHUNK) {
+    memcpy(&buffer[size], message->body.model_chunk.data.data, message->body.model_chunk.data.size);
+    size += message->body.model_chunk.data.size;
+  }
+  give_bytes(buffer, size);
+}
+
+/* The oldest message that went out must be a `type`; it is in `got` then. */
+static bool took(uint8_t type) {
+  static uint8_t bytes[70000];
+  bool ok = d.link.out_count != 0u;
+  if (ok) {
+    memcpy(bytes, d.link.out[0], d.link.out_size[0]);
+    ok = (fm_message_decode(bytes, d.link.out_size[0], d.link.out_size[0], &got) == FM_OK) && (got.type == type);
+    for (uint32_t i = 1u; i < d.link.out_count; i++) {
+      memcpy(d.link.out[i - 1u], d.link.out[i], d.link.out_size[i]);
+      d.link.out_size[i - 1u] = d.link.out_size[i];
+    }
+    d.link.out_count--;
+  }
+  return ok;
+}
+
+static void connect_link(void) {
+  static uint32_t number = 0u;
+  number++;
+  d.link.connection = number;
+  d.link.out_count = 0u;
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_HELLO));
+}
+
+static void welcome(uint32_t open_round) {
+  fm_message_t m = {0};
+  m.type = FM_BODY_WELCOME;
+  m.body.welcome.protocol = 1u;
+  m.body.welcome.boot = d.client.boot;
+  m.body.welcome.open_round = open_round;
+  give(&m);
+}
+
+static fm_message_t plan_message(uint32_t round) {
+  fm_message_t m = {0};
+  m.type = FM_BODY_PLAN;
+  m.body.plan.round = round;
+  m.body.plan.task = FM_TASK_FIT;
+  m.body.plan.model_version = round;
+  m.body.plan.model_elements = SHARED;
+  m.body.plan.model_crc32 = fm_crc32(0u, d.model, sizeof d.model);
+  m.body.plan.model_chunk_elements = 100u;
+  m.body.plan.update_chunk_elements = 90u;
+  m.body.plan.encodings = 1u;
+  m.body.plan.kinds = 1u;
+  m.body.plan.partial_allowed = true;
+  m.body.plan.epochs = 1u;
+  m.body.plan.seed = 77u;
+  return m;
+}
+
+static void plan(uint32_t round) {
+  fm_message_t m = plan_message(round);
+  give(&m);
+}
+
+static void chunk(uint32_t version, uint32_t index) {
+  fm_message_t m = {0};
+  const uint32_t left = SHARED - (100u * index);
+  m.type = FM_BODY_MODEL_CHUNK;
+  m.body.model_chunk.version = version;
+  m.body.model_chunk.index = index;
+  m.body.model_chunk.data.data = (const uint8_t *)&d.model[100u * index];
+  m.body.model_chunk.data.size = 4u * ((left < 100u) ? left : 100u);
+  give(&m);
+}
+
+static void download(uint32_t version, uint32_t from) {
+  for (uint32_t i = from; i < 4u; i++) {
+    CHECK(d.link.fetch_version == version);
+    CHECK(d.link.fetch_index == i);
+    chunk(version, i);
+    (void)poll_out(2u);
+  }
+}
+
+static void status(uint32_t round, uint8_t state, uint32_t first, const uint8_t *received, uint32_t size) {
+  fm_message_t m = {0};
+  m.type = FM_BODY_UPDATE_STATUS;
+  m.body.update_status.round = round;
+  m.body.update_status.crc32 = d.client.crc32;
+  m.body.update_status.state = state;
+  m.body.update_status.retry_after_ms = 700u;
+  m.body.update_status.first = first;
+  m.body.update_status.received.data = received;
+  m.body.update_status.received.size = size;
+  give(&m);
+}
+
+static void receipt(uint32_t round, uint32_t crc) {
+  fm_message_t m = {0};
+  m.type = FM_BODY_RECEIPT;
+  m.body.receipt.round = round;
+  m.body.receipt.crc32 = crc;
+  give(&m);
+}
+
+static void commit(uint32_t round) {
+  fm_message_t m = {0};
+  m.type = FM_BODY_COMMIT;
+  m.body.commit.round = round;
+  m.body.commit.model_version = round + 1u;
+  give(&m);
+}
+
+static void closing(uint32_t round) {
+  fm_message_t m = {0};
+  m.type = FM_BODY_CLOSING_NOTICE;
+  m.body.closing_notice.round = round;
+  m.body.closing_notice.remaining_ms = 1000u;
+  give(&m);
+}
+
+static void refuse(uint32_t round, uint32_t retry_after) {
+  fm_message_t m = {0};
+  m.type = FM_BODY_REFUSAL;
+  m.body.refusal.reason = FM_REFUSAL_REASON_LAYOUT;
+  m.body.refusal.round = round;
+  m.body.refusal.retry_after_ms = retry_after;
+  give(&m);
+}
+
+/* Up to and including UpdateBegin, which is left in `got`. */
+static void until_offer(uint32_t round) {
+  connect_link();
+  welcome(round);
+  CHECK(fm_client_online(&d.client));
+  plan(round);
+  CHECK(fm_client_state(&d.client) == FM_STATE_DOWNLOADING);
+  (void)poll_out(2u);
+  download(round, 0u);
+  CHECK(poll_out(100u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+}
+
+/* Take the update's chunks that come now, checking their place; the values go to `update`. Returns how many. */
+static uint32_t take_chunks(float *update) {
+  uint32_t count = 0u;
+  while (poll_out(3u) && (d.link.out_count != 0u) && took(FM_BODY_UPDATE_CHUNK)) {
+    memcpy(&update[90u * got.body.update_chunk.index], got.body.update_chunk.data.data,
+           got.body.update_chunk.data.size);
+    count++;
+  }
+  CHECK(got.type == FM_BODY_UPDATE_END); /* what stopped the loop */
+  return count;
+}
+
+/* ---- tests ---- */
+
+static void test_whole_round(void) {
+  float update[SHARED];
+  setup();
+  poll_once();
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFLINE);
+  connect_link();
+  CHECK(fm_client_state(&d.client) == FM_STATE_GREETING);
+  CHECK(got.body.hello.device_id.size == 6u && memcmp(got.body.hello.device_id.data, "pump-7", 6u) == 0);
+  CHECK(got.body.hello.elements == SHARED);
+  CHECK(got.body.hello.examples == 36u);
+  CHECK(got.body.hello.kinds == 3u);
+  CHECK(got.body.hello.layout_crc32 == fm_tensors_layout_crc32(d.tensors, 3u));
+  CHECK(got.body.hello.held_round == 0u);
+  welcome(0u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  plan(4u);
+  (void)poll_out(2u);
+  download(4u, 0u);
+  CHECK(memcmp(d.base, d.model, sizeof d.model) == 0);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(d.begun == 1u);
+  CHECK(got.body.update_begin.round == 4u && got.body.update_begin.base_version == 4u);
+  CHECK(got.body.update_begin.elements == SHARED && got.body.update_begin.chunk_elements == 90u);
+  CHECK(got.body.update_begin.steps == 3u && got.body.update_begin.planned_steps == 3u);
+  CHECK(got.body.update_begin.examples == 12u && got.body.update_begin.ranges.size == 0u);
+  const uint32_t crc = got.body.update_begin.crc32;
+  status(4u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(take_chunks(update) == 4u);
+  CHECK(got.body.update_end.chunks == 4u && got.body.update_end.crc32 == crc);
+  CHECK(memcmp(update, d.data, sizeof update) == 0);
+  CHECK(fm_crc32(0u, update, sizeof update) == crc);
+  CHECK(update[8] == d.model[8] + 1.5f);
+  CHECK(fm_client_state(&d.client) == FM_STATE_CONFIRMING);
+  receipt(4u, crc ^ 1u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_CONFIRMING);
+  receipt(4u, crc);
+  CHECK(fm_client_state(&d.client) == FM_STATE_HOLDING);
+  commit(3u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_HOLDING);
+  commit(4u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  CHECK(d.client.counters.updates == 1u && d.client.counters.partial_updates == 0u);
+  CHECK(d.state_changes > 5u);
+  plan(4u); /* delivered twice by the broker */
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  CHECK(d.data[W + B] == 0.0f); /* the local tensor was never touched */
+}
+
+static void test_next_round_reuses_the_model_it_holds(void) {
+  setup();
+  until_offer(2u);
+  /* the same model again: nothing is fetched, training starts from the base */
+  fm_message_t m = plan_message(3u);
+  m.body.plan.model_version = 2u;
+  const uint32_t fetches = d.link.fetches;
+  give(&m);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(d.link.fetches == fetches);
+  CHECK(d.data[8] == d.model[8] + 1.5f);
+}
+
+static void test_restored_model(void) {
+  setup();
+  memcpy(d.base, d.model, sizeof d.model);
+  fm_client_restore_model(&d.client, 6u, fm_crc32(0u, d.model, sizeof d.model));
+  connect_link();
+  CHECK(got.body.hello.model_version == 6u);
+  welcome(6u);
+  plan(6u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(d.link.fetches == 0u);
+  /* and one that was spoilt meanwhile is fetched */
+  setup();
+  fm_client_restore_model(&d.client, 6u, fm_crc32(0u, d.model, sizeof d.model));
+  connect_link();
+  welcome(6u);
+  plan(6u);
+  (void)poll_out(50u);
+  CHECK(d.client.counters.model_crc_errors == 1u);
+  CHECK(d.link.fetches == 1u);
+}
+
+static void test_download_resumes(void) {
+  setup();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  chunk(1u, 0u);
+  (void)poll_out(2u);
+  chunk(1u, 1u);
+  (void)poll_out(2u);
+  /* chunk 2 breaks off in the middle, and the link with it */
+  d.link.in_size = 0u;
+  fm_message_t m = {0};
+  uint32_t size = 0u;
+  m.type = FM_BODY_MODEL_CHUNK;
+  m.body.model_chunk.version = 1u;
+  m.body.model_chunk.index = 2u;
+  m.body.model_chunk.data.size = 400u;
+  CHECK(fm_message_encode(&m, d.link.in, sizeof d.link.in, &size) == FM_OK);
+  d.link.in_size = 300u;
+  d.link.in_total = size + 400u;
+  d.link.in_broken = true;
+  poll_once();
+  d.link.connection = 0u;
+  poll_once();
+  CHECK(fm_client_state(&d.client) == FM_STATE_DOWNLOADING);
+  CHECK(!fm_client_online(&d.client));
+  connect_link();
+  welcome(1u);
+  (void)poll_out(2u);
+  plan(1u); /* the server says it again, as it must */
+  (void)poll_out(2u);
+  CHECK(d.client.counters.chunks_resumed_in == 2u);
+  download(1u, 2u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(d.client.counters.chunks_in == 4u);
+}
+
+static void test_wrong_chunks_change_nothing(void) {
+  setup();
+  connect_link();
+  welcome(1u);
+  chunk(1u, 0u); /* not asked for */
+  CHECK(d.base[1] == 0.0f);
+  plan(1u);
+  (void)poll_out(2u);
+  chunk(2u, 0u);
+  chunk(1u, 1u);
+  CHECK(d.base[1] == 0.0f);
+  fm_message_t m = {0};
+  m.type = FM_BODY_MODEL_CHUNK;
+  m.body.model_chunk.version = 1u;
+  m.body.model_chunk.data.data = (const uint8_t *)d.model;
+  m.body.model_chunk.data.size = 396u; /* not the chunk's size */
+  give(&m);
+  CHECK(d.base[1] == 0.0f);
+  CHECK(d.client.counters.unexpected >= 4u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_DOWNLOADING);
+}
+
+static void test_missing_chunk_is_asked_for(void) {
+  setup();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  CHECK(d.link.fetches == 1u);
+  d.now += 61000u;
+  (void)poll_out(3u);
+  CHECK(d.link.fetches == 2u);
+  d.now += 61000u;
+  CHECK(poll_out(3u)); /* the link's own means failed twice */
+  CHECK(took(FM_BODY_CHUNK_REQUEST));
+  CHECK(got.body.chunk_request.version == 1u && got.body.chunk_request.index == 0u);
+  CHECK(d.client.counters.timeouts == 2u);
+  chunk(1u, 0u);
+  CHECK(d.client.counters.chunks_in == 1u);
+}
+
+static void test_serial_style_link_requests_chunks(void) {
+  setup();
+  d.config.link.api = &plain_api;
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  for (uint32_t i = 0u; i < 4u; i++) {
+    CHECK(poll_out(3u));
+    CHECK(took(FM_BODY_CHUNK_REQUEST));
+    CHECK(got.body.chunk_request.index == i);
+    chunk(1u, i);
+  }
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+}
+
+static void test_wrong_model_crc(void) {
+  setup();
+  connect_link();
+  welcome(1u);
+  fm_message_t m = plan_message(1u);
+  m.body.plan.model_crc32 ^= 1u;
+  give(&m);
+  (void)poll_out(2u);
+  for (uint32_t time = 0u; time < 3u; time++) {
+    download(1u, 0u);
+    (void)poll_out(10u);
+  }
+  CHECK(d.client.counters.model_crc_errors == 3u);
+  CHECK(took(FM_BODY_WITHDRAW)); /* three times wrong: not the line's fault */
+  CHECK(d.begun == 0u);
+}
+
+static void test_upload_resumes(void) {
+  float update[SHARED] = {0};
+  setup();
+  until_offer(9u);
+  const uint32_t crc = got.body.update_begin.crc32;
+  status(9u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(poll_out(2u));
+  CHECK(took(FM_BODY_UPDATE_CHUNK));
+  d.link.connection = 0u;
+  d.link.out_count = 0u;
+  poll_once();
+  connect_link();
+  CHECK(got.body.hello.held_round == 9u && got.body.hello.held_crc32 == crc);
+  welcome(9u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(got.body.update_begin.crc32 == crc);
+  const uint8_t have = 0x02u; /* of chunks 1.. : chunk 2 */
+  status(9u, FM_SLOT_STATE_GRANTED, 1u, &have, 1u);
+  CHECK(take_chunks(update) == 2u);
+  CHECK(update[0] == 0.0f && update[90] != 0.0f && update[180] == 0.0f && update[270] != 0.0f);
+  CHECK(d.client.counters.chunks_resumed_out == 2u);
+  /* the last chunk was lost on the way */
+  status(9u, FM_SLOT_STATE_MISSING, 3u, NULL, 0u);
+  memset(update, 0, sizeof update);
+  CHECK(take_chunks(update) == 1u);
+  CHECK(update[270] != 0.0f);
+  /* receipt, then a reconnect before the commit: offered again, receipted again, counted once */
+  receipt(9u, crc);
+  d.link.connection = 0u;
+  poll_once();
+  connect_link();
+  welcome(9u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  receipt(9u, crc);
+  CHECK(fm_client_state(&d.client) == FM_STATE_HOLDING);
+  CHECK(d.client.counters.updates == 1u);
+  /* the round was committed while away */
+  d.link.connection = 0u;
+  poll_once();
+  connect_link();
+  welcome(10u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+}
+
+static void test_no_slot(void) {
+  setup();
+  until_offer(1u);
+  status(1u, FM_SLOT_STATE_WAIT, 0u, NULL, 0u);
+  CHECK(!poll_out(3u));
+  CHECK(d.wait <= 700u);
+  d.now += 700u;
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_UPLOADING);
+  status(1u, FM_SLOT_STATE_WAIT, 0u, NULL, 0u); /* the slot was taken back */
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING);
+  status(2u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u); /* of another round */
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING);
+}
+
+static void test_slot_granted_by_the_plan(void) {
+  float update[SHARED];
+  setup();
+  connect_link();
+  welcome(1u);
+  fm_message_t m = plan_message(1u);
+  m.body.plan.slot_granted = true;
+  give(&m);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(take_chunks(update) == 4u);
+  CHECK(memcmp(update, d.data, sizeof update) == 0);
+}
+
+static void test_full_window(void) {
+  /* 310 chunks of one element: the account of 32 bytes covers 256 of them */
+  uint8_t have[32];
+  uint32_t sent = 0u;
+  setup();
+  connect_link();
+  welcome(1u);
+  fm_message_t m = plan_message(1u);
+  m.body.plan.update_chunk_elements = 1u;
+  give(&m);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  memset(have, 0xFF, sizeof have);
+  have[3] = 0xFEu;
+  status(1u, FM_SLOT_STATE_GRANTED, 2u, have, sizeof have);
+  while (poll_out(3u) && took(FM_BODY_UPDATE_CHUNK)) {
+    CHECK(got.body.update_chunk.index == 26u);
+    sent++;
+  }
+  CHECK(sent == 1u);
+  CHECK(got.type == FM_BODY_UPDATE_END);
+  status(1u, FM_SLOT_STATE_MISSING, 258u, NULL, 0u);
+  sent = 0u;
+  while (poll_out(3u) && took(FM_BODY_UPDATE_CHUNK)) {
+    sent++;
+  }
+  CHECK(sent == 52u);
+}
+
+static void start_working(uint32_t steps) {
+  setup();
+  d.steps_wanted = steps;
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  for (uint32_t i = 0u; (i < 50u) && (d.client.work.steps < 2u); i++) {
+    poll_once();
+  }
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+}
+
+static void test_partial_update(void) {
+  float update[SHARED];
+  start_working(100u);
+  closing(7u); /* of another round */
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  closing(1u);
+  CHECK(poll_out(20u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(got.body.update_begin.steps >= 2u && got.body.update_begin.steps < 10u);
+  CHECK(got.body.update_begin.planned_steps == 100u);
+  CHECK(got.body.update_begin.examples == 4u * got.body.update_begin.steps);
+  const uint32_t crc = got.body.update_begin.crc32;
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(take_chunks(update) == 4u);
+  receipt(1u, crc);
+  CHECK(d.client.counters.partial_updates == 1u);
+}
+
+static void test_soft_deadline_without_notice(void) {
+  setup();
+  d.steps_wanted = 1000u;
+  connect_link();
+  welcome(1u);
+  fm_message_t m = plan_message(1u);
+  m.body.plan.soft_deadline_ms = 5000u;
+  d.now = 0xFFFFF000u; /* the clock wraps before the deadline */
+  give(&m);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  for (uint32_t i = 0u; i < 10u; i++) {
+    poll_once();
+  }
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  d.now += 5000u;
+  CHECK(poll_out(20u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+}
+
+static void test_closing_before_and_without_partial(void) {
+  setup();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  closing(1u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  CHECK(got.body.withdraw.reason == FM_WITHDRAW_REASON_NO_TIME);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  /* a plan that takes no partial update: the device goes on */
+  setup();
+  d.steps_wanted = 50u;
+  connect_link();
+  welcome(1u);
+  fm_message_t m = plan_message(1u);
+  m.body.plan.partial_allowed = false;
+  give(&m);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  for (uint32_t i = 0u; i < 10u; i++) {
+    poll_once();
+  }
+  closing(1u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  closing(1u);
+  CHECK(poll_out(100u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(got.body.update_begin.steps == 50u);
+  closing(1u); /* nothing to shorten any more */
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING);
+}
+
+static void test_notice_before_the_first_step(void) {
+  setup();
+  d.step_status = FM_AGAIN;
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  for (uint32_t i = 0u; i < 10u; i++) {
+    poll_once();
+  }
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  CHECK(d.wait == 10u);
+  closing(1u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_WITHDRAW));
+}
+
+static void test_finish_early_from_a_step(void) {
+  setup();
+  d.finish_in_step = true;
+  until_offer(1u);
+  CHECK(got.body.update_begin.steps == 1u);
+}
+
+static void test_training_fails(void) {
+  setup();
+  d.step_status = FM_ERR_TRAINING;
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  CHECK(got.body.withdraw.reason == FM_WITHDRAW_REASON_TRAINING_FAILED);
+  setup();
+  d.begin_status = FM_ERR_TRAINING;
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  setup();
+  d.app.train_step = NULL;
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_WITHDRAW));
+}
+
+static void test_evaluate(void) {
+  setup();
+  connect_link();
+  welcome(1u);
+  fm_message_t m = plan_message(1u);
+  m.body.plan.task = FM_TASK_EVALUATE;
+  give(&m);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_EVALUATION));
+  CHECK(got.body.evaluation.examples == 12u && got.body.evaluation.correct == 9u);
+  CHECK(got.body.evaluation.loss == 0.25f && got.body.evaluation.model_version == 1u);
+  d.now += 61000u;
+  CHECK(poll_out(3u)); /* no answer: again */
+  CHECK(took(FM_BODY_EVALUATION));
+  d.link.connection = 0u;
+  poll_once();
+  connect_link();
+  CHECK(got.body.hello.held_round == 0u);
+  welcome(1u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_EVALUATION));
+  receipt(1u, 0u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  give(&m);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+}
+
+static void test_evaluate_closes_early(void) {
+  for (uint32_t started = 0u; started < 2u; started++) {
+    setup();
+    d.steps_wanted = 1000u;
+    d.step_status = (started != 0u) ? FM_OK : FM_AGAIN;
+    connect_link();
+    welcome(1u);
+    fm_message_t m = plan_message(1u);
+    m.body.plan.task = FM_TASK_EVALUATE;
+    give(&m);
+    (void)poll_out(2u);
+    download(1u, 0u);
+    for (uint32_t i = 0u; i < 10u; i++) {
+      poll_once();
+    }
+    closing(1u);
+    CHECK(poll_out(3u));
+    CHECK(took((started != 0u) ? FM_BODY_EVALUATION : FM_BODY_WITHDRAW));
+  }
+}
+
+static void test_unwilling_and_withdraw(void) {
+  setup();
+  d.willing = false;
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  CHECK(got.body.withdraw.reason == FM_WITHDRAW_REASON_BUSY);
+  start_working(100u);
+  fm_client_withdraw(&d.client, FM_WITHDRAW_REASON_BATTERY);
+  fm_client_withdraw(&d.client, FM_WITHDRAW_REASON_BATTERY); /* nothing left to withdraw from */
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  CHECK(got.body.withdraw.reason == FM_WITHDRAW_REASON_BATTERY && got.body.withdraw.round == 1u);
+  CHECK(!poll_out(3u));
+  CHECK(d.client.counters.withdrawals == 1u);
+}
+
+static void test_bad_plans(void) {
+  for (uint32_t i = 0u; i < 9u; i++) {
+    setup();
+    connect_link();
+    welcome(1u);
+    fm_message_t m = plan_message(1u);
+    fm_plan_t *p = &m.body.plan;
+    p->model_elements += (i == 0u) ? 1u : 0u;
+    p->model_chunk_elements = (i == 1u) ? 0u : ((i == 2u) ? 16385u : p->model_chunk_elements);
+    p->update_chunk_elements = (i == 3u) ? 0u : ((i == 4u) ? 16385u : p->update_chunk_elements);
+    p->encodings = (i == 5u) ? 8u : p->encodings;
+    p->kinds = (i == 6u) ? 0u : p->kinds;
+    p->model_version = (i == 7u) ? 0u : p->model_version;
+    p->task = (i == 8u) ? (uint8_t)FM_TASK_QUERY : p->task;
+    give(&m);
+    CHECK(poll_out(3u));
+    CHECK(took(FM_BODY_WITHDRAW));
+    CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  }
+}
+
+static void test_new_plan_replaces_the_job(void) {
+  start_working(100u);
+  plan(1u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING); /* the same again */
+  fm_message_t old = plan_message(1u);
+  old.body.plan.round = 0u;
+  give(&old);
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  plan(2u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_DOWNLOADING);
+  CHECK(d.client.plan.round == 2u);
+  commit(2u); /* and the round ends without this device */
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+}
+
+static void test_round_over_while_away(void) {
+  start_working(100u);
+  d.link.connection = 0u;
+  poll_once();
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING); /* training goes on in the tunnel */
+  connect_link();
+  welcome(1u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  d.link.connection = 0u;
+  poll_once();
+  connect_link();
+  welcome(2u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+}
+
+static void test_refusals(void) {
+  setup();
+  connect_link();
+  refuse(0u, 3000u);
+  CHECK(!poll_out(3u));
+  d.now += 3000u;
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_HELLO));
+  refuse(0u, 0u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_REFUSED);
+  CHECK(fm_client_poll(&d.client, d.now, &d.wait) == FM_ERR_REFUSED);
+  CHECK(d.client.refusal == FM_REFUSAL_REASON_LAYOUT);
+  d.now += 600000u;
+  CHECK(!poll_out(5u));
+  connect_link(); /* a new connection asks again */
+  welcome(0u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  refuse(5u, 0u); /* of a round it has nothing to do with */
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  setup();
+  until_offer(5u);
+  refuse(5u, 0u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+}
+
+static void test_retries_back_off(void) {
+  uint32_t last = 0u;
+  setup();
+  connect_link();
+  for (uint32_t i = 0u; i < 10u; i++) {
+    const uint32_t before = d.now;
+    poll_once();
+    CHECK(d.wait <= 60000u && d.wait >= 500u);
+    while (d.link.out_count == 0u) {
+      d.now += 100u;
+      poll_once();
+    }
+    CHECK(took(FM_BODY_HELLO));
+    last = d.now - before;
+  }
+  CHECK(last >= 30000u && last <= 60200u);
+  CHECK(d.client.counters.timeouts == 10u);
+  /* offers and ends are said again, too */
+  setup();
+  until_offer(1u);
+  d.now += 61000u;
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  float update[SHARED];
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(take_chunks(update) == 4u);
+  d.now += 61000u;
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_END));
+}
+
+static void test_messages_out_of_place(void) {
+  setup();
+  connect_link();
+  plan(1u); /* before Welcome */
+  CHECK(d.client.counters.unexpected == 1u);
+  fm_message_t m = {0};
+  m.type = FM_BODY_WELCOME;
+  m.body.welcome.boot = d.client.boot + 1u; /* for an earlier start of this device */
+  give(&m);
+  CHECK(!fm_client_online(&d.client));
+  welcome(0u);
+  m.type = FM_BODY_PROGRESS;
+  memset(&m.body, 0, sizeof m.body);
+  give(&m);
+  receipt(1u, 0u);
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  closing(1u);
+  commit(1u);
+  CHECK(d.client.counters.unexpected == 5u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  uint8_t junk[400];
+  memset(junk, 0xA5, sizeof junk);
+  give_bytes(junk, 40u);
+  give_bytes(junk, sizeof junk); /* longer than the buffer, and no chunk */
+  CHECK(d.client.counters.malformed == 2u);
+}
+
+static void test_busy_link(void) {
+  setup();
+  d.link.connection = 99u;
+  d.link.busy = true;
+  CHECK(!poll_out(3u));
+  d.link.busy = false;
+  d.link.stuck = true;
+  poll_once();
+  CHECK(d.link.out_count == 0u);
+  d.link.connection = 100u; /* what hung in the link is given up */
+  CHECK(poll_out(3u));
+  CHECK(d.link.aborts == 1u);
+  CHECK(took(FM_BODY_HELLO));
+  welcome(1u);
+  plan(1u);
+  d.link.busy = true;
+  (void)poll_out(3u);
+  const uint32_t fetches = d.link.fetches;
+  d.link.busy = false;
+  (void)poll_out(3u);
+  CHECK(d.link.fetches >= fetches);
+}
+
+static void test_coverage(void) {
+  float update[SHARED] = {0};
+  setup();
+  d.covered = 0x2u; /* only the bias was trained */
+  until_offer(1u);
+  CHECK(got.body.update_begin.elements == B);
+  CHECK(got.body.update_begin.ranges.size == 8u);
+  CHECK(fm_range_at(got.body.update_begin.ranges, 0u).first == W);
+  CHECK(fm_range_at(got.body.update_begin.ranges, 0u).count == B);
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(take_chunks(update) == 1u);
+  CHECK(memcmp(update, &d.data[W], 4u * B) == 0);
+  setup();
+  d.covered = 0x4u; /* the local tensor alone: nothing to send */
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  /* neighbours become one range, and what is apart stays apart */
+  setup();
+  d.tensors[0].count = 100u;
+  d.tensors[1] = (fm_tensor_t){"m", 200u, false, &d.data[100], &d.base[100], NULL};
+  d.tensors[2] = (fm_tensor_t){"z", B, false, &d.data[W], &d.base[W], NULL};
+  d.covered = 0x5u;
+  until_offer(1u);
+  CHECK(got.body.update_begin.ranges.size == 16u);
+  CHECK(fm_range_at(got.body.update_begin.ranges, 1u).first == W);
+  setup();
+  d.tensors[0].count = 100u;
+  d.tensors[1] = (fm_tensor_t){"m", 200u, false, &d.data[100], &d.base[100], NULL};
+  d.tensors[2] = (fm_tensor_t){"z", B, false, &d.data[W], &d.base[W], NULL};
+  d.covered = 0x3u;
+  until_offer(1u);
+  CHECK(got.body.update_begin.ranges.size == 8u);
+  CHECK(fm_range_at(got.body.update_begin.ranges, 0u).count == W);
+}
+
+static void test_int8_delta(void) {
+  setup();
+  d.config.encodings = 1u << FM_ENCODING_INT8;
+  d.config.prefer_delta = true;
+  connect_link();
+  welcome(1u);
+  fm_message_t m = plan_message(1u);
+  m.body.plan.encodings = 5u;
+  m.body.plan.kinds = 3u;
+  give(&m);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  CHECK(got.body.update_begin.encoding == FM_ENCODING_INT8);
+  CHECK(got.body.update_begin.kind == FM_UPDATE_KIND_DELTA);
+  const uint32_t want = got.body.update_begin.crc32;
+  uint32_t crc = 0u;
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  while (poll_out(3u) && took(FM_BODY_UPDATE_CHUNK)) {
+    const fm_update_chunk_t *c = &got.body.update_chunk;
+    crc = fm_crc32(crc, c->data.data, c->data.size);
+    for (uint32_t i = 0u; i < c->data.size; i++) {
+      CHECK(fabsf((float)(int8_t)c->data.data[i] * c->scale - 1.5f) <= c->scale);
+    }
+  }
+  CHECK(crc == want);
+}
+
+static void test_float_delta(void) {
+  float update[SHARED];
+  setup();
+  connect_link();
+  welcome(1u);
+  fm_message_t m = plan_message(1u);
+  m.body.plan.kinds = 2u; /* only deltas */
+  give(&m);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  CHECK(poll_out(50u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(take_chunks(update) == 4u);
+  for (uint32_t i = 0u; i < SHARED; i++) {
+    CHECK(update[i] == 1.5f);
+  }
+}
+
+static void test_int8_rounding(void) {
+  float values[1000], base[1000];
+  uint8_t codes[1000], again[1000];
+  float scale = 0.0f;
+  double mean = 0.0;
+  const fm_tensor_t tensor = {"t", 1000u, false, values, base, NULL};
+  const fm_encoder_t e = {&tensor, 1u, 1u, 42u, FM_ENCODING_INT8, false};
+  for (uint32_t i = 0u; i < 1000u; i++) {
+    values[i] = (i == 0u) ? 127.0f : 0.25f; /* scale 1: a quarter of the codes should be 1 */
+    base[i] = 0.0f;
+  }
+  CHECK(fm_encoding_scale(&e, 0u, 1000u, &scale) == FM_OK && scale == 1.0f);
+  CHECK(fm_encoding_read(&e, 0u, scale, 0u, codes, 1000u) == FM_OK);
+  for (uint32_t i = 0u; i < 1000u; i++) { /* any cut gives the same bytes */
+    CHECK(fm_encoding_read(&e, 0u, scale, i, &again[i], 1u) == FM_OK);
+  }
+  CHECK(memcmp(codes, again, sizeof codes) == 0);
+  for (uint32_t i = 1u; i < 1000u; i++) {
+    mean += codes[i] / 999.0;
+  }
+  CHECK(mean > 0.20 && mean < 0.30);
+  for (uint32_t i = 0u; i < 1000u; i++) {
+    values[i] = -values[i];
+  }
+  CHECK(fm_encoding_read(&e, 0u, 1.0f, 0u, codes, 1000u) == FM_OK);
+  CHECK((int8_t)codes[0] == -127);
+  mean = 0.0;
+  for (uint32_t i = 1u; i < 1000u; i++) {
+    mean += (int8_t)codes[i] / 999.0;
+  }
+  CHECK(mean < -0.20 && mean > -0.30);
+  /* zeros, and values that are no numbers */
+  memset(values, 0, sizeof values);
+  CHECK(fm_encoding_scale(&e, 0u, 1000u, &scale) == FM_OK && scale == 0.0f);
+  CHECK(fm_encoding_read(&e, 0u, scale, 0u, codes, 1000u) == FM_OK && codes[5] == 0u);
+  values[7] = INFINITY;
+  CHECK(fm_encoding_scale(&e, 0u, 1000u, &scale) == FM_OK && isnan(scale));
+  values[7] = NAN;
+  CHECK(fm_encoding_scale(&e, 0u, 1000u, &scale) == FM_OK && isnan(scale));
+  CHECK(fm_encoding_read(&e, 0u, scale, 0u, codes, 1000u) == FM_OK);
+  CHECK(fm_encoding_width(FM_ENCODING_FLOAT32) == 4u);
+}
+
+static void test_flash_tensors(void) {
+  float update[SHARED];
+  setup();
+  d.tensors[1] = (fm_tensor_t){"b", B, false, NULL, NULL, &flash_io};
+  until_offer(1u);
+  CHECK(memcmp(d.flash, &d.model[W], sizeof d.flash) == 0);
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(take_chunks(update) == 4u);
+  CHECK(memcmp(&update[W], &d.model[W], 4u * B) == 0);
+  CHECK(d.client.model_version == 0u); /* trained in place without a base: the model is spoilt */
+  /* flash that fails while the model is written, checked and sealed */
+  setup();
+  d.tensors[1] = (fm_tensor_t){"b", B, false, NULL, NULL, &flash_io};
+  connect_link();
+  CHECK(got.body.hello.kinds == 1u);
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  chunk(1u, 0u);
+  (void)poll_out(2u);
+  chunk(1u, 1u);
+  (void)poll_out(2u);
+  chunk(1u, 2u);
+  (void)poll_out(2u);
+  d.flash_broken = true;
+  chunk(1u, 3u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_DOWNLOADING && d.client.next_chunk == 3u);
+  d.flash_broken = false;
+  chunk(1u, 3u);
+  d.flash_broken = true;
+  CHECK(poll_out(20u));
+  CHECK(took(FM_BODY_WITHDRAW));
+}
+
+static void test_flash_fails_later(void) {
+  setup();
+  d.tensors[1] = (fm_tensor_t){"b", B, false, NULL, NULL, &flash_io};
+  d.steps_wanted = 1000u;
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  download(1u, 0u);
+  for (uint32_t i = 0u; i < 20u; i++) {
+    poll_once();
+  }
+  d.flash_broken = true; /* while sealing */
+  closing(1u);
+  CHECK(poll_out(20u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  setup();
+  d.tensors[1] = (fm_tensor_t){"b", B, false, NULL, NULL, &flash_io};
+  until_offer(1u);
+  d.flash_broken = true; /* while sending: the chunk with the tensor cannot be read */
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  for (uint32_t i = 0u; i < 10u; i++) {
+    poll_once();
+  }
+  while (took(FM_BODY_UPDATE_CHUNK)) {
+  }
+  CHECK(got.type == FM_BODY_WITHDRAW);
+}
+
+static void test_progress_and_state(void) {
+  start_working(100000u);
+  d.now += 5000u;
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_PROGRESS));
+  CHECK(got.body.progress.planned_steps == 100000u && got.body.progress.steps > 0u);
+  fm_client_set_device_state(&d.client, 40u, 1u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_DEVICE_STATE));
+  CHECK(got.body.device_state.online && got.body.device_state.battery == 40u && got.body.device_state.flags == 1u);
+  fm_client_set_device_state(&d.client, 40u, 1u); /* nothing new, nothing said */
+  CHECK(!poll_out(3u));
+}
+
+static void test_every_receive_piece(void) {
+  for (uint32_t piece = 1u; piece < 300u; piece += 13u) {
+    setup();
+    d.link.in_piece = piece;
+    until_offer(1u);
+    CHECK(memcmp(d.base, d.model, sizeof d.model) == 0);
+  }
+}
+
+static void test_init_errors(void) {
+  fm_client_t client;
+  setup();
+  CHECK(fm_client_init(NULL, &d.config) == FM_ERR_ARGUMENT);
+  CHECK(fm_client_init(&client, NULL) == FM_ERR_ARGUMENT);
+  CHECK(fm_client_poll(NULL, 0u, &d.wait) == FM_ERR_ARGUMENT);
+  CHECK(fm_client_poll(&d.client, 0u, NULL) == FM_ERR_ARGUMENT);
+#define EXPECT(status, change)                                                                                         \
+  do {                                                                                                                 \
+    setup();                                                                                                           \
+    change;                                                                                                            \
+    CHECK(fm_client_init(&client, &d.config) == (status));                                                             \
+  } while (0)
+  EXPECT(FM_OK, d.config.seed = 0u);
+  EXPECT(FM_ERR_ARGUMENT, d.config.device_id = NULL);
+  EXPECT(FM_ERR_ARGUMENT, d.config.device_id = "");
+  EXPECT(FM_ERR_ARGUMENT, d.config.device_id = "0123456789012345678901234567890123456789012345678901234567890123");
+  EXPECT(FM_ERR_ARGUMENT, d.config.link.api = NULL);
+  EXPECT(FM_ERR_ARGUMENT, d.config.app = NULL);
+  EXPECT(FM_ERR_ARGUMENT, d.config.tensors = NULL);
+  EXPECT(FM_ERR_ARGUMENT, d.config.tensor_count = 0u);
+  EXPECT(FM_ERR_ARGUMENT, d.config.tensor_count = FM_MAX_TENSORS + 1u);
+  EXPECT(FM_ERR_ARGUMENT, d.tensors[1].name = NULL);
+  EXPECT(FM_ERR_ARGUMENT, d.tensors[1].name = "");
+  EXPECT(FM_ERR_ARGUMENT, d.tensors[1].name = "w");
+  EXPECT(FM_ERR_ARGUMENT, d.tensors[1].name = "a name that is far too long for the table");
+  EXPECT(FM_ERR_ARGUMENT, d.tensors[1].count = 0u);
+  EXPECT(FM_ERR_ARGUMENT, d.tensors[1].data = NULL);
+  EXPECT(FM_ERR_ARGUMENT, (d.tensors[0].local = true, d.tensors[1].local = true));
+  EXPECT(FM_ERR_ARGUMENT, d.config.rx_buffer = NULL);
+  EXPECT(FM_ERR_ARGUMENT, d.config.tx_buffer = NULL);
+  EXPECT(FM_ERR_BUFFER, d.config.rx_buffer_size = FM_MIN_BUFFER - 1u);
+  EXPECT(FM_ERR_BUFFER, d.config.tx_buffer_size = FM_MIN_BUFFER - 1u);
+}
+
+int main(void) {
+  test_whole_round();
+  test_next_round_reuses_the_model_it_holds();
+  test_restored_model();
+  test_download_resumes();
+  test_wrong_chunks_change_nothing();
+  test_missing_chunk_is_asked_for();
+  test_serial_style_link_requests_chunks();
+  test_wrong_model_crc();
+  test_upload_resumes();
+  test_no_slot();
+  test_slot_granted_by_the_plan();
+  test_full_window();
+  test_partial_update();
+  test_soft_deadline_without_notice();
+  test_closing_before_and_without_partial();
+  test_notice_before_the_first_step();
+  test_finish_early_from_a_step();
+  test_training_fails();
+  test_evaluate();
+  test_evaluate_closes_early();
+  test_unwilling_and_withdraw();
+  test_bad_plans();
+  test_new_plan_replaces_the_job();
+  test_round_over_while_away();
+  test_refusals();
+  test_retries_back_off();
+  test_messages_out_of_place();
+  test_busy_link();
+  test_coverage();
+  test_int8_delta();
+  test_float_delta();
+  test_int8_rounding();
+  test_flash_tensors();
+  test_flash_fails_later();
+  test_progress_and_state();
+  test_every_receive_piece();
+  test_init_errors();
+  return check_report();
+}
