@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Internal: how the MQTT link's files share its struct. */
+#ifndef FM_MQTT_INTERNAL_H
+#define FM_MQTT_INTERNAL_H
+
+#include "fedmote/fm_mqtt.h"
+
+/* fm_mqtt_t.phase; up to OPENING there is no stream to read or write */
+enum { FM_PHASE_CLOSED = 0, FM_PHASE_OPENING, FM_PHASE_CONNECTING, FM_PHASE_SUBSCRIBING, FM_PHASE_UP };
+
+/* fm_mqtt_t.out_state */
+enum { FM_OUT_NONE = 0, FM_OUT_READY, FM_OUT_WRITING, FM_OUT_UNACKNOWLEDGED };
+
+/* fm_mqtt_t.rx_stage */
+enum { FM_RX_HEADER = 0, FM_RX_LENGTH, FM_RX_SHORT, FM_RX_PUBLISH, FM_RX_PAYLOAD };
+
+/* fm_mqtt_t.packet */
+enum {
+  FM_PACKET_NONE = 0,
+  FM_PACKET_CONNECT,
+  FM_PACKET_PUBACK,
+  FM_PACKET_PING,
+  FM_PACKET_SUBSCRIBE,
+  FM_PACKET_UNSUBSCRIBE,
+  FM_PACKET_FETCH,
+  FM_PACKET_PUBLISH
+};
+
+/* fm_mqtt_t.due */
+#define FM_MQTT_DUE_CONNECT 0x01u
+#define FM_MQTT_DUE_PING 0x02u
+#define FM_MQTT_DUE_SUBSCRIBE 0x04u
+#define FM_MQTT_DUE_UNSUBSCRIBE 0x08u
+#define FM_MQTT_DUE_FETCH 0x10u
+
+/* The connection is of no more use: close it and come back later. */
+void fm_mqtt_break(fm_mqtt_t *mqtt);
+/* The broker said no: come back much later. */
+void fm_mqtt_refuse(fm_mqtt_t *mqtt);
+void fm_mqtt_accepted(fm_mqtt_t *mqtt);
+void fm_mqtt_subscribed(fm_mqtt_t *mqtt);
+/* A packet identifier that no packet in flight has. */
+uint16_t fm_mqtt_new_id(fm_mqtt_t *mqtt);
+/* Write what there is to write, once. True: bytes moved. */
+bool fm_mqtt_transmit(fm_mqtt_t *mqtt);
+/* Read once and act on it. True: bytes moved. */
+bool fm_mqtt_receive(fm_mqtt_t *mqtt);
+
+#endif
