@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The MQTT link's life: connecting, keeping alive, losing and finding the broker; what to send when. Packets are written by
- * fm_mqtt_tx.c and read by fm_mqtt_rx.c. Sections named are those of the MQTT 3.1.1 specification. */
+/* The MQTT link's life: connecting, keeping alive, losing and finding the broker; what to send when. Packets are
+ * written by fm_mqtt_tx.c and read by fm_mqtt_rx.c. Sections named are those of the MQTT 3.1.1 specification. */
 #include "fedmote/fm_mqtt.h"
 
 #include <string.h>
@@ -47,7 +47,8 @@ static void back_off(fm_mqtt_t *mqtt) {
   mqtt->backoff_ms = (next > (most / 2u)) ? most : (2u * next);
 }
 
-/* Nothing of a publish has reached the stream, or all of it awaits the acknowledgement: it can be forgotten, or sent again whole. */
+/* Nothing of a publish has reached the stream, or all of it awaits the acknowledgement: it can be forgotten, or sent
+ * again whole. */
 static void rewind_out(fm_mqtt_t *mqtt) {
   if (mqtt->out_state != FM_OUT_NONE) {
     if (mqtt->out_reliable) {

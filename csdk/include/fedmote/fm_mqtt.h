@@ -31,42 +31,42 @@ typedef struct {
   uint32_t bytes_in;
   uint32_t bytes_out;
   uint32_t packets_in;
-  uint32_t connections;      /* CONNACK accepted */
-  uint32_t failures;         /* opening, handshake or connection lost, for whatever reason */
-  uint32_t refused;          /* CONNACK or SUBACK said no */
-  uint32_t malformed;        /* packets that MQTT 3.1.1 does not allow; each costs the connection */
-  uint32_t silent;           /* connections given up because nothing came for 1.5 times the keep-alive */
-  uint32_t resent;           /* publishes sent again with DUP */
+  uint32_t connections; /* CONNACK accepted */
+  uint32_t failures;    /* opening, handshake or connection lost, for whatever reason */
+  uint32_t refused;     /* CONNACK or SUBACK said no */
+  uint32_t malformed;   /* packets that MQTT 3.1.1 does not allow; each costs the connection */
+  uint32_t silent;      /* connections given up because nothing came for 1.5 times the keep-alive */
+  uint32_t resent;      /* publishes sent again with DUP */
   uint32_t pings;
-  uint8_t last_return_code;  /* of the last CONNACK */
-  bool session_present;      /* of the last CONNACK */
+  uint8_t last_return_code; /* of the last CONNACK */
+  bool session_present;     /* of the last CONNACK */
 } fm_mqtt_counters_t;
 
 /* One link. Public so that its size is known; read the counters, touch nothing else. */
 typedef struct {
   fm_mqtt_counters_t counters;
   const fm_mqtt_config_t *config;
-  const fm_sink_t *sink;     /* during poll */
+  const fm_sink_t *sink; /* during poll */
   uint32_t now_ms;
   uint32_t random;
-  uint32_t phase_at_ms;      /* when the present phase began */
-  uint32_t wait_ms;          /* closed: how long to stay so */
+  uint32_t phase_at_ms; /* when the present phase began */
+  uint32_t wait_ms;     /* closed: how long to stay so */
   uint32_t backoff_ms;
   uint32_t last_in_ms;
   uint32_t last_out_ms;
-  uint32_t connection;       /* number of the last connection that came up */
+  uint32_t connection; /* number of the last connection that came up */
   fm_outgoing_t out;
-  uint32_t out_offset;       /* bytes of its body written */
-  uint32_t packet_offset;    /* bytes written of the head of the packet being sent */
+  uint32_t out_offset;    /* bytes of its body written */
+  uint32_t packet_offset; /* bytes written of the head of the packet being sent */
   uint32_t tx_fill;
   uint32_t tx_sent;
-  uint32_t fetch_version;    /* wanted, then subscribed */
+  uint32_t fetch_version; /* wanted, then subscribed */
   uint32_t fetch_index;
-  uint32_t held_version;     /* the model subscription that the broker has */
+  uint32_t held_version; /* the model subscription that the broker has */
   uint32_t held_index;
-  uint32_t rx_remaining;     /* bytes of the packet still to come */
-  uint16_t rx_have;          /* bytes of its variable header so far */
-  uint16_t rx_topic;         /* length of a PUBLISH's topic */
+  uint32_t rx_remaining; /* bytes of the packet still to come */
+  uint16_t rx_have;      /* bytes of its variable header so far */
+  uint16_t rx_topic;     /* length of a PUBLISH's topic */
   uint16_t rx_id;
   uint16_t next_id;
   uint16_t out_id;
@@ -74,23 +74,24 @@ typedef struct {
   uint16_t acks[FM_MQTT_PENDING_ACKS];
   uint8_t ack_count;
   uint8_t phase;
-  uint8_t packet;            /* being sent */
+  uint8_t packet; /* being sent */
   uint8_t out_state;
-  uint8_t due;               /* packets to send, one bit each */
+  uint8_t due; /* packets to send, one bit each */
   uint8_t rx_stage;
   uint8_t rx_header;
   uint8_t rx_shift;
-  uint8_t rx_first;          /* first byte of a short packet's variable header */
+  uint8_t rx_first; /* first byte of a short packet's variable header */
   bool out_reliable;
-  bool out_again;            /* to be sent with DUP */
+  bool out_again; /* to be sent with DUP */
   bool refused;
 } fm_mqtt_t;
 
-/* Check the config and fill in *link for the client. Keeps the pointer to `config`. The link connects from its first poll on.
- * FM_ERR_ARGUMENT: a missing or out-of-range field. FM_ERR_BUFFER: buffer_size under FM_MQTT_MIN_BUFFER. */
+/* Check the config and fill in *link for the client. Keeps the pointer to `config`. The link connects from its first
+ * poll on. FM_ERR_ARGUMENT: a missing or out-of-range field. FM_ERR_BUFFER: buffer_size under FM_MQTT_MIN_BUFFER. */
 fm_status_t fm_mqtt_init(fm_mqtt_t *mqtt, const fm_mqtt_config_t *config, fm_link_t *link);
 
-/* Say DISCONNECT (so that no will is published), as far as the stream takes it at once, and close. The next poll connects again. */
+/* Say DISCONNECT (so that no will is published), as far as the stream takes it at once, and close. The next poll
+ * connects again. */
 void fm_mqtt_close(fm_mqtt_t *mqtt);
 
 #endif
