@@ -201,12 +201,17 @@ bool fm_mqtt_receive(fm_mqtt_t *mqtt) {
   const fm_stream_t *stream = &mqtt->config->stream;
   uint8_t *bytes = &mqtt->config->buffer[mqtt->config->buffer_size / 2u];
   const uint32_t room = mqtt->config->buffer_size - (mqtt->config->buffer_size / 2u);
-  /* A publish at QoS 1 takes 8 bytes at the least. Read no more of them than can be acknowledged: the broker waits. */
+  /* A publish at QoS 1 takes 8 bytes at the least. Behind the payload in hand, read no more of them than can be
+   * acknowledged: the broker waits. */
   const uint32_t free_acks = (uint32_t)FM_MQTT_PENDING_ACKS - mqtt->ack_count;
-  const bool bounded = (8u * free_acks) < room;
+  const uint32_t behind = 8u * free_acks;
+  uint32_t most = behind;
   int32_t got = 0;
+  if ((mqtt->rx_stage == FM_RX_PAYLOAD) && (mqtt->rx_remaining > 8u)) {
+    most = (mqtt->rx_remaining < room) ? (mqtt->rx_remaining - 8u + behind) : room;
+  }
   if (free_acks != 0u) {
-    got = stream->api->read(stream->self, bytes, bounded ? (8u * free_acks) : room);
+    got = stream->api->read(stream->self, bytes, (most < room) ? most : room);
   }
   if (got < 0) {
     fm_mqtt_break(mqtt);

@@ -6,7 +6,7 @@
 #include "fedmote/fm_crc32.h"
 #include "fm_mqtt_internal.h"
 
-#define MOST_PIECES 20u
+#define MOST_PIECES 24u /* CONNECT with everything has 21 */
 #define SCRATCH 48u
 
 typedef struct {
