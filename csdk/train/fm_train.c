@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fedmote/fm_train.h"
+
+#include <string.h>
+
+#define SMALLEST_PROBABILITY 1e-30f
+
+/* ---- sizes and tables ---- */
+
+uint32_t fm_train_parameters(const uint32_t *widths, uint32_t layers) {
+  uint32_t count = 0u;
+  for (uint32_t l = 0u; l < layers; l++) {
+    count += (widths[l] * widths[l + 1u]) + widths[l + 1u];
+  }
+  return count;
+}
+
+/* Activations of every layer, features included. */
+static uint32_t units(const uint32_t *widths, uint32_t layers) {
+  uint32_t count = 0u;
+  for (uint32_t l = 0u; l <= layers; l++) {
+    count += widths[l];
+  }
+  return count;
+}
+
+uint32_t fm_train_arena_floats(const uint32_t *widths, uint32_t layers) {
+  return fm_train_parameters(widths, layers) + (2u * units(widths, layers));
+}
+
+void fm_train_tensors(const uint32_t *widths, uint32_t layers, float *parameters, float *base, fm_tensor_t *tensors) {
+  static const char *const names[2u * FM_TRAIN_MAX_LAYERS] = {"dense0.kernel", "dense0.bias",   "dense1.kernel",
+                                                              "dense1.bias",   "dense2.kernel", "dense2.bias",
+                                                              "dense3.kernel", "dense3.bias"};
+  uint32_t at = 0u;
+  for (uint32_t t = 0u; t < (2u * layers); t++) {
+    const uint32_t l = t / 2u;
+    const uint32_t count = ((t % 2u) == 0u) ? (widths[l] * widths[l + 1u]) : widths[l + 1u];
+    (void)memset(&tensors[t], 0, sizeof tensors[t]);
+    tensors[t].name = names[t];
+    tensors[t].count = count;
+    tensors[t].data = &parameters[at];
+    tensors[t].base = (base != NULL) ? &base[at] : NULL;
+    at += count;
+  }
+}
+
+static uint32_t mix(uint32_t x) {
+  uint32_t h = x; /* a 32-bit finaliser (MurmurHash3's, public domain) */
+  h ^= h >> 16;
+  h *= 0x85EBCA6Bu;
+  h ^= h >> 13;
+  h *= 0xC2B2AE35u;
+  h ^= h >> 16;
+  return h;
+}
+
+static float square_root(float x) {
+  float root = (x > 1.0f) ? x : 1.0f;
+  for (uint32_t i = 0u; i < 40u; i++) { /* Newton; x is small and positive here */
+    root = 0.5f * (root + (x / root));
+  }
+  return root;
+}
+
+void fm_train_randomize(const uint32_t *widths, uint32_t layers, uint32_t seed, float *parameters) {
+  uint32_t at = 0u;
+  for (uint32_t l = 0u; l < layers; l++) {
+    const uint32_t kernel = widths[l] * widths[l + 1u];
+    const float limit = square_root(6.0f / (float)(widths[l] + widths[l + 1u]));
+    for (uint32_t i = 0u; i < (kernel + widths[l + 1u]); i++) {
+      const float uniform = (float)(mix(seed ^ (at * 0x9E3779B9u)) >> 8) * (1.0f / 8388608.0f);
+      parameters[at] = (i < kernel) ? (limit * (uniform - 1.0f)) : 0.0f;
+      at++;
+    }
+  }
+}
+
+static bool tensors_fit(const fm_trainer_config_t *config) {
+  bool fit = true;
+  for (uint32_t t = 0u; fit && (t < (2u * config->layers)); t++) {
+    const uint32_t l = t / 2u;
+    const uint32_t in = ((t % 2u) == 0u) ? config->widths[l] : 1u;
+    fit = (config->tensors[t].data != NULL) && (config->tensors[t].count == (in * config->widths[l + 1u]));
+  }
+  return fit;
+}
+
+static bool widths_valid(const fm_trainer_config_t *config) {
+  bool valid = (config->widths != NULL) && (config->layers >= 1u) && (config->layers <= (uint32_t)FM_TRAIN_MAX_LAYERS);
+  for (uint32_t l = 0u; valid && (l <= config->layers); l++) {
+    valid = (config->widths[l] >= 1u) && (config->widths[l] <= 65535u);
+  }
+  return valid;
+}
+
+fm_status_t fm_trainer_init(fm_trainer_t *trainer, const fm_trainer_config_t *config) {
+  fm_status_t status = FM_ERR_ARGUMENT;
+  if ((trainer != NULL) && (config != NULL) && widths_valid(config) && (config->tensors != NULL) &&
+      (config->arena != NULL) && (config->data.count != 0u) && (config->data.read != NULL) && tensors_fit(config)) {
+    status = FM_ERR_BUFFER;
+    if (config->arena_floats >= fm_train_arena_floats(config->widths, config->layers)) {
+      (void)memset(trainer, 0, sizeof *trainer);
+      trainer->config = config;
+      status = FM_OK;
+    }
+  }
+  return status;
+}
+
+/* ---- one example forwards and backwards ---- */
+
+/* out[j] = bias[j] + sum over i of in[i] * kernel[i][j]; the inner loop runs over neighbours in memory. */
+static void dense_forward(const float *kernel, const float *bias, const float *in, uint32_t in_width, float *out,
+                          uint32_t out_width) {
+  (void)memcpy(out, bias, out_width * sizeof *out);
+  for (uint32_t i = 0u; i < in_width; i++) {
+    const float x = in[i];
+    const float *row = &kernel[i * out_width];
+    if (x != 0.0f) { /* pixels and ReLU leave many zeros */
+      for (uint32_t j = 0u; j < out_width; j++) {
+        out[j] += x * row[j];
+      }
+    }
+  }
+}
+
+/* Gradients of kernel and bias from the error at the output; the error at the input where `back` is given. */
+static void dense_backward(const float *kernel, const float *in, uint32_t in_width, const float *error,
+                           uint32_t out_width, float *gradient, float *back) {
+  float *bias_gradient = &gradient[in_width * out_width];
+  for (uint32_t i = 0u; i < in_width; i++) {
+    const float x = in[i];
+    float *row = &gradient[i * out_width];
+    if (x != 0.0f) {
+      for (uint32_t j = 0u; j < out_width; j++) {
+        row[j] += x * error[j];
+      }
+    }
+    if (back != NULL) {
+      float sum = 0.0f;
+      for (uint32_t j = 0u; (x > 0.0f) && (j < out_width); j++) { /* ReLU passes no error where it was off */
+        sum += kernel[(i * out_width) + j] * error[j];
+      }
+      back[i] = sum;
+    }
+  }
+  for (uint32_t j = 0u; j < out_width; j++) {
+    bias_gradient[j] += error[j];
+  }
+}
+
+/* Activations of all layers, one after the other, the features first; returns where the last layer's (its logits)
+ * start. */
+static uint32_t forward(const fm_trainer_t *trainer, float *activations) {
+  const fm_trainer_config_t *config = trainer->config;
+  uint32_t at = 0u;
+  for (uint32_t l = 0u; l < config->layers; l++) {
+    float *in = &activations[at];
+    float *out = &activations[at + config->widths[l]];
+    dense_forward(config->tensors[2u * l].data, config->tensors[(2u * l) + 1u].data, in, config->widths[l], out,
+                  config->widths[l + 1u]);
+    for (uint32_t j = 0u; (l + 1u < config->layers) && (j < config->widths[l + 1u]); j++) {
+      out[j] = (out[j] > 0.0f) ? out[j] : 0.0f;
+    }
+    at += config->widths[l];
+  }
+  return at;
+}
+
+/* Logits become probabilities (shifted by the largest, so that nothing overflows); returns the cross-entropy with
+ * `label`. */
+static float softmax(float *logits, uint32_t classes, uint32_t label) {
+  float largest = logits[0];
+  float sum = 0.0f;
+  for (uint32_t j = 1u; j < classes; j++) {
+    largest = (logits[j] > largest) ? logits[j] : largest;
+  }
+  const float target = logits[label] - largest;
+  for (uint32_t j = 0u; j < classes; j++) {
+    logits[j] = fm_train_exp(logits[j] - largest);
+    sum += logits[j];
+  }
+  for (uint32_t j = 0u; j < classes; j++) {
+    logits[j] /= sum;
+  }
+  return fm_train_log((sum > SMALLEST_PROBABILITY) ? sum : SMALLEST_PROBABILITY) - target;
+}
+
+static float *activations_of(const fm_trainer_t *trainer) {
+  return &trainer->config->arena[fm_train_parameters(trainer->config->widths, trainer->config->layers)];
+}
+
+float fm_train_gradient(const fm_trainer_t *trainer, const float *features, uint32_t label, float *gradient) {
+  const fm_trainer_config_t *config = trainer->config;
+  float *activations = activations_of(trainer);
+  float *errors = &activations[units(config->widths, config->layers)];
+  float loss;
+  uint32_t gradient_at = fm_train_parameters(config->widths, config->layers);
+  if (features != activations) {
+    (void)memcpy(activations, features, config->widths[0] * sizeof *features);
+  }
+  uint32_t at = forward(trainer, activations);
+  const uint32_t classes = config->widths[config->layers];
+  loss = softmax(&activations[at], classes, label);
+  (void)memcpy(&errors[at], &activations[at], classes * sizeof *errors);
+  errors[at + label] -= 1.0f;
+  for (uint32_t l = config->layers; l-- > 0u;) {
+    const uint32_t in = config->widths[l];
+    const uint32_t out = config->widths[l + 1u];
+    gradient_at -= (in + 1u) * out;
+    dense_backward(config->tensors[2u * l].data, &activations[at - in], in, &errors[at], out, &gradient[gradient_at],
+                   (l != 0u) ? &errors[at - in] : NULL);
+    at -= in;
+  }
+  return loss;
+}
+
+/* ---- the work of a plan ---- */
+
+/* Position `i` of the epoch's order: a permutation of [0, count) without memory, by a four-round Feistel network on the
+ * next even number of bits, walked until it falls inside (Black and Rogaway 2002, "Ciphers with Arbitrary Finite
+ * Domains"). */
+static uint32_t permuted(uint32_t i, uint32_t count, uint32_t key) {
+  uint32_t bits = 1u;
+  uint32_t x = i;
+  while ((1uL << (2u * bits)) < count) {
+    bits++;
+  }
+  const uint32_t mask = (uint32_t)(1uL << bits) - 1u;
+  do {
+    uint32_t left = x >> bits;
+    uint32_t right = x & mask;
+    for (uint32_t round = 0u; round < 4u; round++) {
+      const uint32_t next = left ^ (mix(right ^ key ^ (round * 0x9E3779B9u)) & mask);
+      left = right;
+      right = next;
+    }
+    x = (left << bits) | right;
+  } while (x >= count);
+  return x;
+}
+
+fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *work) {
+  fm_trainer_t *t = (fm_trainer_t *)trainer;
+  const uint32_t count = t->config->data.count;
+  fm_status_t status = FM_OK;
+  t->learning_rate = plan->learning_rate;
+  t->prox_mu = plan->prox_mu;
+  t->batch_size = (plan->batch_size != 0u) ? plan->batch_size : 1u;
+  t->steps_an_epoch = (count + t->batch_size - 1u) / t->batch_size;
+  t->planned_steps = t->steps_an_epoch * plan->epochs;
+  if ((plan->max_steps != 0u) && (plan->max_steps < t->planned_steps)) {
+    t->planned_steps = plan->max_steps;
+  }
+  t->seed = mix(plan->seed ^ mix(t->config->seed ^ plan->round));
+  t->next = 0u;
+  t->epoch = 0u;
+  t->loss_sum = 0.0f;
+  work->planned_steps = t->planned_steps;
+  if (plan->prox_mu != 0.0f) {
+    for (uint32_t i = 0u; i < (2u * t->config->layers); i++) {
+      status = (t->config->tensors[i].base != NULL) ? status : FM_ERR_TRAINING;
+    }
+  }
+  return status;
+}
+
+/* w -= rate * (gradient / batch + mu * (w - base)): SGD with the proximal term of FedProx (Li et al. 2020, eq. 2). */
+static void descend(const fm_trainer_t *t, const float *gradient, uint32_t batch) {
+  const float rate = t->learning_rate / (float)batch;
+  const float pull = t->learning_rate * t->prox_mu;
+  uint32_t at = 0u;
+  for (uint32_t i = 0u; i < (2u * t->config->layers); i++) {
+    const fm_tensor_t *tensor = &t->config->tensors[i];
+    for (uint32_t j = 0u; j < tensor->count; j++) {
+      float change = rate * gradient[at + j];
+      if (pull != 0.0f) {
+        change += pull * (tensor->data[j] - tensor->base[j]);
+      }
+      tensor->data[j] -= change;
+    }
+    at += tensor->count;
+  }
+}
+
+fm_status_t fm_trainer_step(void *trainer, fm_work_t *work) {
+  fm_trainer_t *t = (fm_trainer_t *)trainer;
+  const fm_trainer_config_t *config = t->config;
+  const uint32_t count = config->data.count;
+  const uint32_t left = count - t->next;
+  const uint32_t batch = (left < t->batch_size) ? left : t->batch_size;
+  float *gradient = config->arena;
+  float *features = activations_of(t);
+  fm_status_t status = FM_DONE;
+  if (work->steps < t->planned_steps) {
+    (void)memset(gradient, 0, fm_train_parameters(config->widths, config->layers) * sizeof *gradient);
+    for (uint32_t i = 0u; i < batch; i++) {
+      uint32_t label = 0u;
+      config->data.read(config->data.user, permuted(t->next + i, count, t->seed ^ mix(t->epoch)), features, &label);
+      t->loss_sum += fm_train_gradient(t, features, label, gradient);
+    }
+    descend(t, gradient, batch);
+    t->next += batch;
+    work->steps++;
+    work->loss = t->loss_sum / (float)t->next;
+    work->examples = (t->epoch == 0u) ? t->next : count;
+    if (t->next == count) {
+      t->next = 0u;
+      t->epoch++;
+      t->loss_sum = 0.0f;
+    }
+    status = (work->steps < t->planned_steps) ? FM_OK : FM_DONE;
+  }
+  return status;
+}
+
+fm_status_t fm_trainer_evaluate(void *trainer, fm_work_t *work) {
+  fm_trainer_t *t = (fm_trainer_t *)trainer;
+  const fm_trainer_config_t *config = t->config;
+  const fm_dataset_t *data = (config->evaluation.count != 0u) ? &config->evaluation : &config->data;
+  float *activations = activations_of(t);
+  const uint32_t classes = config->widths[config->layers];
+  for (uint32_t i = 0u; (i < t->batch_size) && (t->next < data->count); i++) {
+    uint32_t label = 0u;
+    uint32_t best = 0u;
+    data->read(data->user, t->next, activations, &label);
+    const float *logits = &activations[forward(trainer, activations)];
+    for (uint32_t j = 1u; j < classes; j++) {
+      best = (logits[j] > logits[best]) ? j : best;
+    }
+    work->correct += (best == label) ? 1u : 0u;
+    t->loss_sum += softmax(&activations[logits - activations], classes, label);
+    t->next++;
+  }
+  work->steps++;
+  work->planned_steps = (data->count + t->batch_size - 1u) / t->batch_size;
+  work->examples = t->next;
+  work->loss = t->loss_sum / (float)t->next;
+  return (t->next < data->count) ? FM_OK : FM_DONE;
+}
+
+fm_app_t fm_trainer_app(fm_trainer_t *trainer) {
+  const fm_app_t app = {trainer, fm_trainer_begin, fm_trainer_step, fm_trainer_evaluate, NULL, NULL};
+  return app;
+}
