@@ -172,8 +172,7 @@ WIDE static void mean(const double *restrict sum, const double *restrict weight,
 
 int fmb_all_finite(const uint8_t *data, size_t elements) { return (any_non_finite(data, elements) == 0u) ? 1 : 0; }
 
-void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out,
-                size_t elements) {
+void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out, size_t elements) {
   mean(sum, weight, whole, base, out, elements);
 }
 
@@ -297,7 +296,8 @@ static size_t covered(const fmb_update_t *u, size_t elements) {
 
 static bool sizes_fit(const fmb_update_t *u, size_t elements) {
   const size_t total = covered(u, elements);
-  bool fit = (total > 0u) && (u->chunk_elements > 0u) && (u->example_weight > 0.0) && (u->example_weight <= FMB_LARGEST_WEIGHT);
+  bool fit = (total > 0u) && (u->chunk_elements > 0u) && (u->example_weight > 0.0) &&
+             (u->example_weight <= FMB_LARGEST_WEIGHT);
   fit = fit && ((u->encoding == FMB_ENCODING_FLOAT32) || (u->encoding == FMB_ENCODING_INT8));
   fit = fit && (u->data_size == (total * width_of(u)));
   if (fit && ((u->received != NULL) || (u->encoding == FMB_ENCODING_INT8))) {

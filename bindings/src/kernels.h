@@ -23,14 +23,14 @@ enum {
 typedef struct {
   const uint8_t *data; /* any alignment; little-endian */
   size_t data_size;
-  const float *base; /* of a delta: the model it adds to, `elements` long; NULL: the data are weights */
+  const float *base;       /* of a delta: the model it adds to, `elements` long; NULL: the data are weights */
   const float *scales;     /* int8: one for each chunk */
   const uint8_t *received; /* one for each chunk: 0 is a gap that is skipped; NULL: all came */
   size_t chunks;           /* entries of scales and received, where they are given */
   size_t chunk_elements;   /* all but the last chunk have so many; at least 1 */
   const uint32_t *ranges;  /* pairs (first, count), ascending and apart; with range_count 0 the whole model */
   size_t range_count;
-  double example_weight;   /* > 0, at most FMB_LARGEST_WEIGHT so that no sum overflows */
+  double example_weight; /* > 0, at most FMB_LARGEST_WEIGHT so that no sum overflows */
   int encoding;          /* FMB_ENCODING_* */
 } fmb_update_t;
 
@@ -39,7 +39,8 @@ typedef struct {
  * With weight NULL only sum changes, and the caller keeps one scalar for all updates that speak for the whole model. */
 int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *update);
 
-/* out = sum / (weight + whole) where anyone spoke, else base. A mean that rounds past float32's largest becomes the largest. */
+/* out = sum / (weight + whole) where anyone spoke, else base. A mean that rounds past float32's largest becomes the
+ * largest. */
 void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out, size_t elements);
 
 /* 1 when all are finite. */

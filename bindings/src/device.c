@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _POSIX_C_SOURCE 200809L
+#include "device.h"
+
+#include <poll.h>
+#include <string.h>
+#include <time.h>
+
+#include "fedmote/fm_codec.h"
+
+#define MOST_DEVICES_A_RUN 4096
+
+uint32_t fmb_now_ms(void) {
+  struct timespec now;
+  (void)clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint32_t)((uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u);
+}
+
+/* ---- the application: the C trainer, or Python ---- */
+
+static void read_example(void *user, uint32_t index, float *features, uint32_t *label) {
+  const fmb_settings_t *settings = user;
+  const uint32_t width = settings->widths[0];
+  (void)memcpy(features, &settings->features[(size_t)index * width], width * sizeof *features);
+  *label = settings->labels[index];
+}
+
+static fm_status_t native_begin(void *user, const fm_plan_t *plan, fm_work_t *work) {
+  fmb_device_t *device = user;
+  return fm_trainer_begin(&device->trainer, plan, work);
+}
+
+static fm_status_t native_step(void *user, fm_work_t *work) {
+  fmb_device_t *device = user;
+  const bool stalled = (device->step_limit != 0u) && (work->steps >= device->step_limit);
+  return stalled ? FM_AGAIN : fm_trainer_step(&device->trainer, work);
+}
+
+static fm_status_t native_evaluate(void *user, fm_work_t *work) {
+  fmb_device_t *device = user;
+  return fm_trainer_evaluate(&device->trainer, work);
+}
+
+static fm_status_t python_begin(void *user, const fm_plan_t *plan, fm_work_t *work) {
+  fmb_device_t *device = user;
+  return (fm_status_t)fmb_python_begin(device->settings.python, plan->round, plan->task, plan->epochs, plan->batch_size,
+                                       plan->max_steps, plan->learning_rate, plan->prox_mu, plan->seed, work);
+}
+
+static fm_status_t python_step(void *user, fm_work_t *work) {
+  fmb_device_t *device = user;
+  return (fm_status_t)fmb_python_step(device->settings.python, work);
+}
+
+static fm_status_t python_evaluate(void *user, fm_work_t *work) {
+  fmb_device_t *device = user;
+  return (fm_status_t)fmb_python_evaluate(device->settings.python, work);
+}
+
+/* ---- putting it together ---- */
+
+int fmb_device_add_tensor(fmb_device_t *device, const char *name, uint32_t count, bool local, float *data,
+                          float *base) {
+  int status = FM_ERR_ARGUMENT;
+  if ((device->tensor_count < FM_MAX_TENSORS) && (strlen(name) < sizeof device->names[0])) {
+    fm_tensor_t *tensor = &device->tensors[device->tensor_count];
+    (void)memset(tensor, 0, sizeof *tensor);
+    (void)strcpy(device->names[device->tensor_count], name);
+    tensor->name = device->names[device->tensor_count];
+    tensor->count = count;
+    tensor->local = local;
+    tensor->data = data;
+    tensor->base = base;
+    device->tensor_count++;
+    status = FM_OK;
+  }
+  return status;
+}
+
+static fm_status_t init_trainer(fmb_device_t *device) {
+  const fmb_settings_t *settings = &device->settings;
+  fm_status_t status = FM_OK;
+  if (settings->layers != 0u) {
+    fm_trainer_config_t *config = &device->trainer_config;
+    if (settings->layers > FM_TRAIN_MAX_LAYERS) {
+      return FM_ERR_ARGUMENT;
+    }
+    fm_train_tensors(settings->widths, settings->layers, settings->parameters, settings->base, device->tensors);
+    device->tensor_count = 2u * settings->layers;
+    config->widths = settings->widths;
+    config->layers = settings->layers;
+    config->tensors = device->tensors;
+    config->data.count = settings->examples;
+    config->data.read = read_example;
+    config->data.user = &device->settings;
+    config->seed = settings->seed;
+    config->arena = settings->arena;
+    config->arena_floats = settings->arena_floats;
+    status = fm_trainer_init(&device->trainer, config);
+    device->app.work_begin = native_begin;
+    device->app.train_step = native_step;
+    device->app.evaluate_step = native_evaluate;
+  } else {
+    device->app.work_begin = python_begin;
+    device->app.train_step = python_step;
+    device->app.evaluate_step = python_evaluate;
+  }
+  device->app.user = device;
+  return status;
+}
+
+static fm_status_t init_mqtt(fmb_device_t *device, fm_link_t *link) {
+  const fmb_settings_t *settings = &device->settings;
+  fm_mqtt_config_t *config = &device->mqtt_config;
+  fm_message_t away;
+  uint32_t size = 0u;
+  (void)memset(&away, 0, sizeof away);
+  away.type = FM_BODY_DEVICE_STATE;
+  away.body.device_state.online = false;
+  away.body.device_state.battery = 255u;
+  fm_status_t status = fm_message_encode(&away, device->will, sizeof device->will, &size);
+  fm_posix_tcp_init(&device->tcp, settings->host, settings->port, &device->gate.below);
+  config->stream = fmb_gate_stream(&device->gate);
+  config->federation = settings->federation;
+  config->device_id = settings->device_id;
+  config->username = (settings->username[0] != '\0') ? settings->username : NULL;
+  config->password = (settings->password[0] != '\0') ? settings->password : NULL;
+  config->will = device->will;
+  config->will_size = (uint16_t)size;
+  config->keep_alive_s = (uint16_t)settings->keep_alive_s;
+  config->seed = settings->seed;
+  config->backoff_min_ms = settings->backoff_min_ms;
+  config->backoff_max_ms = settings->backoff_max_ms;
+  config->buffer = device->io;
+  config->buffer_size = sizeof device->io;
+  return (status == FM_OK) ? fm_mqtt_init(&device->mqtt, config, link) : status;
+}
+
+int fmb_device_init(fmb_device_t *device) {
+  fm_client_config_t *config = &device->config;
+  const fmb_settings_t *settings = &device->settings;
+  fm_status_t status = init_trainer(device);
+  if (status == FM_OK) {
+    status = init_mqtt(device, &config->link);
+  }
+  if (status == FM_OK) {
+    config->device_id = settings->device_id;
+    config->tensors = device->tensors;
+    config->tensor_count = device->tensor_count;
+    config->app = &device->app;
+    config->rx_buffer = device->rx;
+    config->rx_buffer_size = sizeof device->rx;
+    config->tx_buffer = device->tx;
+    config->tx_buffer_size = sizeof device->tx;
+    config->seed = settings->seed;
+    config->examples = settings->examples;
+    config->encodings = settings->encodings;
+    config->prefer_delta = settings->prefer_delta;
+    config->retry_min_ms = settings->retry_min_ms;
+    config->retry_max_ms = settings->retry_max_ms;
+    status = fm_client_init(&device->client, config);
+  }
+  return status;
+}
+
+void fmb_device_cut(fmb_device_t *device) { fmb_gate_cut(&device->gate); }
+
+void fmb_device_restore(fmb_device_t *device) { device->gate.away = false; }
+
+void fmb_device_close(fmb_device_t *device) { fm_mqtt_close(&device->mqtt); }
+
+int fmb_device_fd(const fmb_device_t *device, bool *writable) {
+  *writable = device->tcp.connecting || device->tcp.full;
+  return device->tcp.fd;
+}
+
+uint32_t fmb_device_layout_crc32(const fmb_device_t *device) {
+  return fm_tensors_layout_crc32(device->tensors, device->tensor_count);
+}
+
+/* ---- many devices in one thread ---- */
+
+/* One poll of each device that is due (its wait is over or its descriptor is ready); returns the shortest wait of all.
+ */
+static uint32_t poll_due(fmb_device_t **devices, uint32_t count, const struct pollfd *ready, uint32_t *due_ms) {
+  const uint32_t now = fmb_now_ms();
+  uint32_t shortest = 60000u;
+  for (uint32_t i = 0u; i < count; i++) {
+    const int32_t left = (int32_t)(due_ms[i] - now);
+    uint32_t wait = (left > 0) ? (uint32_t)left : 0u;
+    if ((wait == 0u) || (ready[i].revents != 0)) {
+      (void)fm_client_poll(&devices[i]->client, now, &wait);
+      due_ms[i] = now + wait;
+    }
+    shortest = (wait < shortest) ? wait : shortest;
+  }
+  return shortest;
+}
+
+void fmb_fleet_run(fmb_device_t **devices, uint32_t count, uint32_t run_ms) {
+  static _Thread_local struct pollfd fds[MOST_DEVICES_A_RUN];
+  static _Thread_local uint32_t due_ms[MOST_DEVICES_A_RUN];
+  const uint32_t used = (count < MOST_DEVICES_A_RUN) ? count : MOST_DEVICES_A_RUN;
+  const uint32_t started = fmb_now_ms();
+  uint32_t gone = 0u;
+  for (uint32_t i = 0u; i < used; i++) {
+    fds[i].revents = 0;
+    due_ms[i] = started; /* Python may have changed anything: ask every device once */
+  }
+  do {
+    uint32_t wait = poll_due(devices, used, fds, due_ms);
+    gone = fmb_now_ms() - started;
+    wait = (gone >= run_ms) ? 0u : (((run_ms - gone) < wait) ? (run_ms - gone) : wait);
+    for (uint32_t i = 0u; i < used; i++) {
+      bool writable = false;
+      fds[i].fd = fmb_device_fd(devices[i], &writable);
+      fds[i].events = (short)(writable ? (POLLIN | POLLOUT) : POLLIN);
+      fds[i].revents = 0;
+    }
+    (void)poll(fds, used, (int)wait);
+    gone = fmb_now_ms() - started;
+  } while (gone < run_ms);
+}

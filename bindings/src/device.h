@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A whole desktop device in one struct: the real client, its link and stream, the C trainer or callbacks into Python.
+ */
+#ifndef FMB_DEVICE_H
+#define FMB_DEVICE_H
+
+#include "fedmote/fm_client.h"
+#include "fedmote/fm_mqtt.h"
+#include "fedmote/fm_train.h"
+#include "fm_posix_tcp.h"
+#include "memory.h"
+
+#define FMB_IO_SIZE 32768
+#define FMB_TEXT_SIZE 256
+
+/* What Python fills in before fmb_device_init(). Arrays stay Python's and outlive the device. */
+typedef struct {
+  char device_id[64];
+  char federation[64];
+  char host[FMB_TEXT_SIZE];
+  char port[16];
+  char username[FMB_TEXT_SIZE]; /* empty: none */
+  char password[FMB_TEXT_SIZE];
+  uint32_t widths[FM_TRAIN_MAX_LAYERS + 1];
+  uint32_t layers; /* 0: trained by Python, through `tensors` */
+  float *parameters;
+  float *base;
+  const float *features; /* [examples][widths[0]] */
+  const uint8_t *labels;
+  uint32_t examples;
+  uint32_t seed;
+  uint32_t keep_alive_s;
+  uint32_t backoff_min_ms;
+  uint32_t backoff_max_ms;
+  uint32_t retry_min_ms;
+  uint32_t retry_max_ms;
+  uint8_t encodings;
+  bool prefer_delta;
+  float *arena;
+  uint32_t arena_floats;
+  void *python; /* handle for the callbacks of a device that Python trains */
+} fmb_settings_t;
+
+typedef struct {
+  fm_client_t client;
+  fm_mqtt_t mqtt;
+  fmb_settings_t settings;
+  /* How far the present plan's training may go before it waits for the closing notice: a device too slow for the whole.
+   */
+  uint32_t step_limit;
+  fm_tensor_t tensors[FM_MAX_TENSORS];
+  uint32_t tensor_count;
+  char names[FM_MAX_TENSORS][32];
+  fm_client_config_t config;
+  fm_app_t app;
+  fm_mqtt_config_t mqtt_config;
+  fm_posix_tcp_t tcp;
+  fmb_gate_t gate;
+  fm_trainer_t trainer;
+  fm_trainer_config_t trainer_config;
+  uint8_t will[64];
+  uint8_t rx[FM_MIN_BUFFER];
+  uint8_t tx[FM_MIN_BUFFER];
+  uint8_t io[FMB_IO_SIZE];
+} fmb_device_t;
+
+/* Add a shared or local tensor of a device that Python trains, before fmb_device_init(). */
+int fmb_device_add_tensor(fmb_device_t *device, const char *name, uint32_t count, bool local, float *data, float *base);
+/* An fm_status_t. */
+int fmb_device_init(fmb_device_t *device);
+/* The link breaks as in a tunnel (no DISCONNECT) and stays away until restored. */
+void fmb_device_cut(fmb_device_t *device);
+void fmb_device_restore(fmb_device_t *device);
+/* Say good-bye to the broker and close. */
+void fmb_device_close(fmb_device_t *device);
+/* Descriptor to wait on, -1: none now. *writable: wait for writability too. */
+int fmb_device_fd(const fmb_device_t *device, bool *writable);
+
+/* Poll all devices, sleeping when none has anything to do, for `run_ms`; then return so that Python can look. */
+void fmb_fleet_run(fmb_device_t **devices, uint32_t count, uint32_t run_ms);
+uint32_t fmb_now_ms(void);
+
+/* Of the layout that Hello tells. */
+uint32_t fmb_device_layout_crc32(const fmb_device_t *device);
+
+/* Set by Python: its side of a device it trains. */
+extern int fmb_python_begin(void *python, uint32_t round, uint32_t task, uint32_t epochs, uint32_t batch_size,
+                            uint32_t max_steps, float learning_rate, float prox_mu, uint32_t seed, fm_work_t *work);
+extern int fmb_python_step(void *python, fm_work_t *work);
+extern int fmb_python_evaluate(void *python, fm_work_t *work);
+
+#endif
