@@ -13,7 +13,7 @@ import cffi
 HERE = Path(__file__).resolve().parent
 CRC32_POLYNOMIAL = 0xEDB88320  # reflected
 
-HEADERS = ["kernels.h"]
+HEADERS = ["kernels.h", "wire.h", "device.h"]
 
 
 def crc32_tables(count: int = 8) -> list[list[int]]:

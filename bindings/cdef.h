@@ -21,3 +21,148 @@ int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *u
 void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out, size_t elements);
 int fmb_all_finite(const uint8_t *data, size_t elements);
 uint32_t fmb_crc32(uint32_t crc, const uint8_t *data, size_t size);
+
+/* wire.h */
+typedef struct {
+  uint32_t round;
+  uint32_t index;
+  uint32_t data_offset;
+  uint32_t data_size;
+  float scale;
+} fmb_update_chunk_t;
+
+int fmb_verify(const uint8_t *message, size_t size);
+int fmb_read_update_chunk(const uint8_t *message, size_t size, fmb_update_chunk_t *chunk);
+
+/* device.h */
+typedef enum {
+  FM_STATE_OFFLINE,
+  FM_STATE_GREETING,
+  FM_STATE_IDLE,
+  FM_STATE_DOWNLOADING,
+  FM_STATE_CHECKING,
+  FM_STATE_WORKING,
+  FM_STATE_SEALING,
+  FM_STATE_OFFERING,
+  FM_STATE_UPLOADING,
+  FM_STATE_CONFIRMING,
+  FM_STATE_HOLDING,
+  FM_STATE_REFUSED
+} fm_state_t;
+
+typedef struct {
+  uint32_t messages_in;
+  uint32_t messages_out;
+  uint32_t bytes_in;
+  uint32_t bytes_out;
+  uint32_t malformed;
+  uint32_t unexpected;
+  uint32_t timeouts;
+  uint32_t connections;
+  uint32_t model_crc_errors;
+  uint32_t chunks_in;
+  uint32_t chunks_out;
+  uint32_t chunks_resumed_in;
+  uint32_t chunks_resumed_out;
+  uint32_t updates;
+  uint32_t partial_updates;
+  uint32_t withdrawals;
+} fm_client_counters_t;
+
+typedef struct {
+  uint32_t bytes_in;
+  uint32_t bytes_out;
+  uint32_t connections;
+  uint32_t failures;
+  uint32_t refused;
+  uint32_t malformed;
+  uint32_t resent;
+  uint8_t last_return_code;
+  ...;
+} fm_mqtt_counters_t;
+
+typedef struct {
+  uint32_t steps;
+  uint32_t planned_steps;
+  uint32_t examples;
+  uint32_t correct;
+  float loss;
+  uint32_t covered;
+} fm_work_t;
+
+typedef struct {
+  uint32_t round;
+  ...;
+} fm_plan_t;
+
+typedef struct {
+  fm_client_counters_t counters;
+  fm_plan_t plan;
+  fm_work_t work;
+  uint32_t model_version;
+  uint32_t next_chunk;
+  uint8_t refusal;
+  ...;
+} fm_client_t;
+
+typedef struct {
+  fm_mqtt_counters_t counters;
+  ...;
+} fm_mqtt_t;
+
+typedef struct {
+  char device_id[64];
+  char federation[64];
+  char host[256];
+  char port[16];
+  char username[256];
+  char password[256];
+  uint32_t widths[5];
+  uint32_t layers;
+  float *parameters;
+  float *base;
+  const float *features;
+  const uint8_t *labels;
+  uint32_t examples;
+  uint32_t seed;
+  uint32_t keep_alive_s;
+  uint32_t backoff_min_ms;
+  uint32_t backoff_max_ms;
+  uint32_t retry_min_ms;
+  uint32_t retry_max_ms;
+  uint8_t encodings;
+  bool prefer_delta;
+  float *arena;
+  uint32_t arena_floats;
+  void *python;
+} fmb_settings_t;
+
+typedef struct {
+  fm_client_t client;
+  fm_mqtt_t mqtt;
+  fmb_settings_t settings;
+  uint32_t step_limit;
+  ...;
+} fmb_device_t;
+
+int fmb_device_add_tensor(fmb_device_t *device, const char *name, uint32_t count, bool local, float *data, float *base);
+int fmb_device_init(fmb_device_t *device);
+void fmb_device_cut(fmb_device_t *device);
+void fmb_device_restore(fmb_device_t *device);
+void fmb_device_close(fmb_device_t *device);
+void fmb_fleet_run(fmb_device_t **devices, uint32_t count, uint32_t run_ms);
+uint32_t fmb_now_ms(void);
+uint32_t fmb_device_layout_crc32(const fmb_device_t *device);
+uint32_t fm_train_arena_floats(const uint32_t *widths, uint32_t layers);
+uint32_t fm_train_parameters(const uint32_t *widths, uint32_t layers);
+void fm_train_randomize(const uint32_t *widths, uint32_t layers, uint32_t seed, float *parameters);
+fm_state_t fm_client_state(const fm_client_t *client);
+bool fm_client_online(const fm_client_t *client);
+void fm_client_withdraw(fm_client_t *client, uint8_t reason);
+void fm_client_set_device_state(fm_client_t *client, uint8_t battery, uint8_t flags);
+
+extern "Python+C" int fmb_python_begin(void *python, uint32_t round, uint32_t task, uint32_t epochs,
+                                       uint32_t batch_size, uint32_t max_steps, float learning_rate, float prox_mu,
+                                       uint32_t seed, fm_work_t *work);
+extern "Python+C" int fmb_python_step(void *python, fm_work_t *work);
+extern "Python+C" int fmb_python_evaluate(void *python, fm_work_t *work);

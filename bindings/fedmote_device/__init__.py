@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fedmote's C code for Python: a desktop device, sans-I/O links and codec, and the server's native kernels."""
+"""fedmote's C code for Python: a desktop device, and the server's native kernels."""
+
+from fedmote_device.device import CTrainer, Device, NumPyClient, run_many
+
+__all__ = ["CTrainer", "Device", "NumPyClient", "run_many"]

@@ -18,6 +18,9 @@ FLOAT32: Final = 0
 INT8: Final = 2
 """`encoding` of fold: 1 byte an element, times the chunk's scale."""
 
+UPDATE_CHUNK: Final = 9
+"""Body type of an UpdateChunk."""
+
 FOLDED: Final = 0
 """fold's result: accumulated."""
 NON_FINITE: Final = 1
@@ -143,3 +146,21 @@ def finish(
         out.size,
     )
     return out
+
+
+def verify(message: bytes) -> int:
+    """Body type of a valid message (a member of `fedmote.wire.Body`), 0 for anything else."""
+    return lib.fmb_verify(_from_buffer(_BYTES, message), len(message))
+
+
+_chunk = _new("fmb_update_chunk_t *")
+
+
+def parse_update_chunk(message: bytes) -> tuple[int, int, float, int, int] | None:
+    """Verify an UpdateChunk: (round, index, scale, offset of its data in the message, size of it); None: it is none.
+
+    Not for several threads at once.
+    """
+    if lib.fmb_read_update_chunk(_from_buffer(_BYTES, message), len(message), _chunk) != UPDATE_CHUNK:
+        return None
+    return _chunk.round, _chunk.index, _chunk.scale, _chunk.data_offset, _chunk.data_size
