@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The devices' protocol state: who is there, which chunks of whose upload have come. No I/O and no clock of its own."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmote.codec import decode, encode
+from fedmote.layout import Layout
+from fedmote.strategy import Update
+from fedmote.wire.Encoding import Encoding
+from fedmote.wire.RefusalReason import RefusalReason
+from fedmote.wire.SlotState import SlotState
+from fedmote.wire.UpdateKind import UpdateKind
+from fedmote_device import kernels
+
+PROTOCOL = 1
+WINDOW_BYTES = 32
+_WIDTH = {Encoding.Float32: 4, Encoding.Int8: 1}
+
+
+class Work(Protocol):
+    """What a session asks of the round."""
+
+    @property
+    def number(self) -> int:
+        """The round in progress, 0 when none is."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Version of the model it starts from."""
+        ...
+
+    @property
+    def chunk_elements(self) -> int:
+        """Elements of an update's chunk."""
+        ...
+
+    @property
+    def slot_granted(self) -> bool:
+        """Whether the plan granted each device its slot."""
+        ...
+
+    def plan_for(self, device: str) -> bytes | None:
+        """Return the plan of a selected device whose update is still awaited."""
+        ...
+
+    def folded(self, device: str) -> int | None:
+        """Return the CRC-32 of the device's update if the round has folded it."""
+        ...
+
+    def committed(self, number: int) -> int | None:
+        """Return the model version that came of an earlier round."""
+        ...
+
+    def take(self, update: Update, crc32: int) -> int | None:
+        """Fold an update. None: done; otherwise the RefusalReason."""
+        ...
+
+    def gone(self, device: str) -> None:
+        """The device's link broke."""
+        ...
+
+    def withdrew(self, device: str) -> None:
+        """The device will not do the round's work."""
+        ...
+
+    def chunk(self, version: int, index: int) -> bytes | None:
+        """Return a ModelChunk message of the model that the round starts from."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what one device can cost."""
+
+    slots: int = 64
+    slot_silence_s: float = 30.0
+    max_examples: int = 1_000_000
+    retry_ms: int = 500
+
+
+@dataclass(slots=True)
+class Slot:
+    """One upload in flight."""
+
+    round: int
+    crc32: int
+    chunk_elements: int
+    width: int
+    elements: int
+    update: Update
+    received: bytearray
+    missing: int
+    touched: float
+
+    def window(self) -> tuple[int, bytes]:
+        """Return `first` and `received` as UpdateStatus tells them (docs/wire.md)."""
+        first = self.received.find(0)
+        if first < 0:
+            return len(self.received), b""
+        rest = np.frombuffer(self.received, np.uint8)[first:]
+        bits = np.packbits(rest[: 8 * WINDOW_BYTES], bitorder="little").tobytes()
+        return first, bits if rest[8 * WINDOW_BYTES :].any() else bits.rstrip(b"\0")
+
+
+@dataclass(slots=True)
+class Session:
+    """One device."""
+
+    device: str
+    online: bool = False
+    examples: int = 0
+    battery: int = 255
+    flags: int = 0
+    slot: Slot | None = None
+    planned_round: int = 0  # whose plan went out on this connection
+    begun_round: int = 0  # whose UpdateBegin came on this connection
+
+
+@dataclass
+class Fleet:
+    """All sessions of one federation. `send` takes (device, message)."""
+
+    layout: Layout
+    send: Callable[[str, bytes], None]
+    work: Work
+    limits: Limits = field(default_factory=Limits)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
+    now: float = 0.0
+
+    def ready(self) -> list[str]:
+        """Return the devices that are there and willing, in a fixed order."""
+        return sorted(s.device for s in self.sessions.values() if s.online and not s.flags & 4)
+
+    def receive(self, device: str, message: bytes) -> None:
+        """Act on one message from a device. What is not valid is counted and dropped."""
+        self.counters["messages"] += 1
+        self.counters["bytes"] += len(message)
+        chunk = kernels.parse_update_chunk(message)
+        if chunk is not None:
+            self._on_chunk(device, message, chunk)
+            return
+        decoded = decode(message)
+        if decoded is None:
+            self.counters["malformed"] += 1
+            return
+        name, body = decoded
+        session = self.sessions.get(device)
+        if name == "Hello":
+            self._on_hello(device, body)
+        elif session is None or (not session.online and name != "DeviceState"):
+            self.counters["without_hello"] += 1
+        elif handler := _HANDLERS.get(name):
+            handler(self, session, body)
+        else:
+            self.counters["unexpected"] += 1
+
+    def lost(self, device: str) -> None:
+        """The device's link broke. Its slot stays for a while: it may come back."""
+        session = self.sessions.get(device)
+        if session is not None and session.online:
+            session.online = False
+            self.work.gone(device)
+
+    def plan(self, device: str, plan: bytes) -> None:
+        """Send a device its plan."""
+        self.sessions[device].planned_round = self.work.number
+        self.send(device, plan)
+
+    def end_round(self) -> list[Slot]:
+        """Return the uploads that never ended, and free all slots."""
+        slots = [s.slot for s in self.sessions.values() if s.slot is not None]
+        for session in self.sessions.values():
+            session.slot = None
+        return slots
+
+    def _refuse(self, device: str, reason: int, detail: str, round: int = 0, retry_after_ms: int = 0) -> None:
+        self.counters["refused"] += 1
+        self.send(device, encode("Refusal", reason=reason, round=round, retry_after_ms=retry_after_ms, detail=detail))
+
+    def _on_hello(self, device: str, hello: Any) -> None:
+        said = hello.DeviceId().decode(errors="replace")
+        if said != device:
+            self._refuse(device, RefusalReason.Identity, f"this link belongs to {device}, not to {said[:64]}")
+            return
+        if not hello.ProtocolMin() <= PROTOCOL <= hello.ProtocolMax():
+            detail = f"this server speaks protocol {PROTOCOL}; update the device"
+            self._refuse(device, RefusalReason.Protocol, detail)
+            return
+        if hello.Elements() != self.layout.elements or hello.LayoutCrc32() != self.layout.crc32:
+            detail = (
+                f"the model has {self.layout.elements} elements in {len(self.layout.tensors)} shared tensors, "
+                f"layout {self.layout.crc32:08x}; the device has {hello.Elements()}, layout {hello.LayoutCrc32():08x}"
+            )
+            self._refuse(device, RefusalReason.Layout, detail)
+            return
+        session = self.sessions.setdefault(device, Session(device))
+        if session.online:
+            self.work.gone(device)  # it came back before its loss was noticed
+        session.online = True
+        session.examples = hello.Examples()
+        session.battery, session.flags = hello.Battery(), hello.Flags()
+        session.begun_round = 0
+        self.send(device, encode("Welcome", boot=hello.Boot(), open_round=self.work.number))
+        plan = self.work.plan_for(device)
+        # A device that holds this round's update offers it by itself; it needs no plan.
+        session.planned_round = 0
+        if plan is not None and hello.HeldRound() != self.work.number:
+            self.send(device, plan)
+
+    def _on_state(self, session: Session, state: Any) -> None:
+        session.battery, session.flags = state.Battery(), state.Flags()
+        if not state.Online():
+            self.lost(session.device)
+
+    def _on_withdraw(self, session: Session, withdraw: Any) -> None:
+        if withdraw.Round() == self.work.number:
+            session.slot = None
+            self.work.withdrew(session.device)
+
+    def _on_chunk_request(self, session: Session, request: Any) -> None:
+        chunk = self.work.chunk(request.Version(), request.Index())
+        if chunk is None:
+            self.counters["unexpected"] += 1
+        else:
+            self.send(session.device, chunk)
+
+    def _settled(self, session: Session, round: int, crc32: int) -> bool:
+        """Answer for a round that is over or an update that was folded. False: neither."""
+        if round == self.work.number:
+            if self.work.folded(session.device) is None:
+                return False
+            # Whatever came first counts. A second, different update of the round is told so by its own receipt.
+            self.send(session.device, encode("Receipt", round=round, crc32=crc32))
+        elif (version := self.work.committed(round)) is not None:
+            self.send(session.device, encode("Commit", round=round, model_version=version))
+        else:
+            self._refuse(session.device, RefusalReason.Closed, f"round {round} is not open", round=round)
+        return True
+
+    def _on_begin(self, session: Session, begin: Any) -> None:
+        round, crc32 = begin.Round(), begin.Crc32()
+        if self._settled(session, round, crc32):
+            return
+        if self.work.plan_for(session.device) is None:
+            detail = f"{session.device} was not selected for round {round}"
+            self._refuse(session.device, RefusalReason.NotPlanned, detail, round=round)
+            return
+        slot = session.slot
+        if slot is None or slot.round != round or slot.crc32 != crc32:
+            wrong = self._begin_error(begin)
+            if wrong is not None:
+                self._refuse(session.device, RefusalReason.Malformed, wrong, round=round)
+                return
+            session.slot = None
+            if not self._free_slot():
+                status = encode("UpdateStatus", round=round, crc32=crc32, state=SlotState.Wait,
+                                retry_after_ms=self.limits.retry_ms)  # fmt: skip
+                self.send(session.device, status)
+                return
+            slot = session.slot = self._open_slot(session.device, begin)
+            first_offer = self.work.slot_granted and session.planned_round == round and session.begun_round != round
+            session.begun_round = round
+            if first_offer:
+                return  # the plan granted the slot; the chunks are on their way
+        slot.touched = self.now
+        session.begun_round = round
+        self._send_status(session, slot, SlotState.Granted)
+
+    def _begin_error(self, begin: Any) -> str | None:
+        """Say what is wrong with an UpdateBegin; None: nothing."""
+        if begin.BaseVersion() != self.work.version:
+            return f"it starts from model {begin.BaseVersion()}, the round from {self.work.version}"
+        if begin.Encoding() not in _WIDTH or begin.ChunkElements() != self.work.chunk_elements:
+            return f"encoding {begin.Encoding()} in chunks of {begin.ChunkElements()} is not what the plan asked for"
+        if not 1 <= begin.Examples() <= self.limits.max_examples:
+            return f"{begin.Examples()} examples; 1 to {self.limits.max_examples} are believed"
+        if begin.Steps() < 1 or not math.isfinite(begin.Loss()):
+            return "no step was done, or the loss is no number"
+        ranges = _ranges(begin)
+        total = self.layout.elements if ranges is None else int(ranges[:, 1].sum(dtype=np.uint64))
+        if ranges is not None and not _ascending(ranges, self.layout.elements):
+            return "its ranges overlap, are empty or leave the model"
+        if begin.Elements() != total:
+            return f"it says {begin.Elements()} elements, its ranges hold {total}"
+        return None
+
+    def _open_slot(self, device: str, begin: Any) -> Slot:
+        width = _WIDTH[begin.Encoding()]
+        elements, each = begin.Elements(), begin.ChunkElements()
+        chunks = -(-elements // each)
+        update = Update(
+            device=device,
+            examples=begin.Examples(),
+            steps=begin.Steps(),
+            planned_steps=begin.PlannedSteps(),
+            loss=begin.Loss(),
+            encoding=begin.Encoding(),
+            delta=begin.Kind() == UpdateKind.Delta,
+            chunk_elements=each,
+            data=bytearray(elements * width),
+            scales=np.zeros(chunks, np.float32) if width == 1 else None,
+            received=None,
+            ranges=_ranges(begin),
+        )
+        return Slot(begin.Round(), begin.Crc32(), each, width, elements, update, bytearray(chunks), chunks, self.now)
+
+    def _free_slot(self) -> bool:
+        """Is there room for one more upload? One that fell silent makes room."""
+        held = [s for s in self.sessions.values() if s.slot is not None]
+        if len(held) < self.limits.slots:
+            return True
+        oldest = min(held, key=lambda s: s.slot.touched if s.slot else 0.0)
+        if oldest.slot is not None and self.now - oldest.slot.touched >= self.limits.slot_silence_s:
+            oldest.slot = None
+            self.counters["slots_reclaimed"] += 1
+            return True
+        return False
+
+    def _send_status(self, session: Session, slot: Slot, state: int) -> None:
+        first, received = slot.window()
+        self.send(
+            session.device,
+            encode("UpdateStatus", round=slot.round, crc32=slot.crc32, state=state, first=first, received=received),
+        )
+
+    def _on_chunk(self, device: str, message: bytes, chunk: tuple[int, int, float, int, int]) -> None:
+        round, index, scale, offset, size = chunk
+        session = self.sessions.get(device)
+        slot = session.slot if session is not None else None
+        if slot is None or slot.round != round or index >= len(slot.received):
+            self.counters["unexpected_chunks"] += 1
+            return
+        at = index * slot.chunk_elements * slot.width
+        if size != min(slot.chunk_elements * slot.width, len(slot.update.data) - at):
+            self.counters["wrong_chunks"] += 1
+            return
+        slot.update.data[at : at + size] = memoryview(message)[offset : offset + size]
+        if slot.update.scales is not None:
+            slot.update.scales[index] = scale
+        slot.touched = self.now
+        if not slot.received[index]:
+            slot.received[index] = 1
+            slot.missing -= 1
+
+    def _on_end(self, session: Session, end: Any) -> None:
+        round, crc32 = end.Round(), end.Crc32()
+        if self._settled(session, round, crc32):
+            return
+        slot = session.slot
+        if slot is None or slot.crc32 != crc32:
+            # Its slot is gone, or was never opened: it has to offer the update again.
+            status = encode("UpdateStatus", round=round, crc32=crc32, state=SlotState.Wait,
+                            retry_after_ms=self.limits.retry_ms)  # fmt: skip
+            self.send(session.device, status)
+        elif slot.missing:
+            slot.touched = self.now
+            self._send_status(session, slot, SlotState.Missing)
+        else:
+            session.slot = None
+            self._finish(session, slot)
+
+    def _finish(self, session: Session, slot: Slot) -> None:
+        if kernels.crc32(slot.update.data) != slot.crc32:
+            detail = "the chunks do not match the update's CRC-32"
+            self._refuse(session.device, RefusalReason.Checksum, detail, round=slot.round)
+            self.work.withdrew(session.device)
+            return
+        reason = self.work.take(slot.update, slot.crc32)
+        if reason is None:
+            self.send(session.device, encode("Receipt", round=slot.round, crc32=slot.crc32))
+        else:
+            self._refuse(session.device, reason, "the update was not taken", round=slot.round)
+
+
+_HANDLERS: dict[str, Callable[[Fleet, Session, Any], None]] = {
+    "DeviceState": Fleet._on_state,
+    "Withdraw": Fleet._on_withdraw,
+    "ChunkRequest": Fleet._on_chunk_request,
+    "UpdateBegin": Fleet._on_begin,
+    "UpdateEnd": Fleet._on_end,
+    "Progress": lambda fleet, session, body: None,
+}
+
+
+def _ranges(begin: Any) -> NDArray[np.uint32] | None:
+    if begin.RangesLength() == 0:
+        return None
+    pairs = [(begin.Ranges(i).First(), begin.Ranges(i).Count()) for i in range(begin.RangesLength())]
+    return np.array(pairs, np.uint32)
+
+
+def _ascending(ranges: NDArray[np.uint32], elements: int) -> bool:
+    wide = ranges.astype(np.uint64)
+    ends = wide[:, 0] + wide[:, 1]
+    return bool((wide[:, 1] > 0).all() and (wide[1:, 0] >= ends[:-1]).all() and int(ends[-1]) <= elements)
