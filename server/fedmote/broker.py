@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A private mosquitto on loopback, for federations that bring no broker of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_CONFIG = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+persistence false
+set_tcp_nodelay true
+max_inflight_messages 0
+max_queued_messages 0
+log_dest file {log}
+"""
+
+
+class BrokerError(Exception):
+    """mosquitto is missing or did not start; the message says what to do."""
+
+
+def _executable() -> str:
+    found = shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise BrokerError(
+            "no mosquitto found. Install it (Debian, Ubuntu: sudo apt-get install mosquitto; macOS: brew install "
+            "mosquitto) or name a broker that runs already"
+        )
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def private_broker(timeout_s: float = 10.0) -> Iterator[str]:
+    """Run a mosquitto for as long as the context lasts; yield its URL, mqtt://127.0.0.1:port."""
+    executable = _executable()
+    with tempfile.TemporaryDirectory(prefix="fedmote-broker-") as folder:
+        port, log = _free_port(), Path(folder) / "log"
+        os.chmod(folder, 0o755)  # started as root, mosquitto becomes another user
+        log.touch()
+        log.chmod(0o666)
+        config = Path(folder) / "mosquitto.conf"
+        config.write_text(_CONFIG.format(port=port, log=log))
+        process = subprocess.Popen([executable, "-c", str(config)], stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + timeout_s
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise BrokerError(f"mosquitto did not start: {log.read_text().strip()[-500:] or 'no log'}")
+                time.sleep(0.01)
+            yield f"mqtt://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MQTT link, on the event loop's thread (docs/wire.md has the topics)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+
+
+class MqttLink:
+    """One connection to a broker.
+
+    url: mqtt://[user:password@]host[:port]. receive: called with (device, message). Names devices by their topic, which the
+    broker's access rules must let only them publish to.
+    """
+
+    def __init__(self, url: str, federation: str, receive: Callable[[str, bytes], None]) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "mqtt" or not parts.hostname:
+            raise ValueError(f"broker {url!r}: expected mqtt://[user:password@]host[:port]")
+        self.host, self.port = parts.hostname, parts.port or 1883
+        self.prefix = f"fm/1/{federation}/"
+        self.receive = receive
+        self.connected = asyncio.Event()
+        self.bytes_in = self.bytes_out = 0
+        self._model: tuple[int, list[bytes]] = (0, [])
+        self._closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._client = client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=f"{federation}.server", clean_session=False
+        )
+        if parts.username:
+            client.username_pw_set(parts.username, parts.password)
+        client.max_inflight_messages_set(65535)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_socket_open = self._on_socket_open
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = self._on_want_write
+        client.on_socket_unregister_write = self._on_written
+
+    async def start(self) -> None:
+        """Connect; raise ConnectionError when the broker cannot be reached at first. Later losses heal by themselves."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._client.connect(self.host, self.port, keepalive=30)
+        except OSError as error:
+            raise ConnectionError(
+                f"no MQTT broker at {self.host}:{self.port} ({error}); start one or name another"
+            ) from error
+        self._spawn(self._keep())
+        await asyncio.wait_for(self.connected.wait(), 10)
+
+    async def stop(self) -> None:
+        """Take back the retained model, then disconnect."""
+        self._closing = True
+        self.publish_model(0, [])
+        self._client.disconnect()
+        for _ in range(100):
+            if self._client.socket() is None or not self._client.want_write():
+                break
+            await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+
+    def send(self, device: str, message: bytes) -> None:
+        """Send to one device, at least once."""
+        self.bytes_out += len(message)
+        self._client.publish(f"{self.prefix}dn/{device}", message, qos=1)
+
+    def broadcast(self, message: bytes) -> None:
+        """Send to all devices, at least once."""
+        self.bytes_out += len(message)
+        self._client.publish(f"{self.prefix}all", message, qos=1)
+
+    def publish_model(self, version: int, chunks: list[bytes]) -> None:
+        """Retain a model's chunks in place of the former one's."""
+        old, old_chunks = self._model
+        self._model = (version, chunks)
+        for index, chunk in enumerate(chunks):
+            self.bytes_out += len(chunk)
+            self._client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
+        if old != version:
+            for index in range(len(old_chunks)):
+                self._client.publish(f"{self.prefix}model/{old}/{index}", b"", qos=1, retain=True)
+
+    # ---- paho's callbacks
+
+    def _on_connect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            log.error("the broker at %s:%d refused the connection: %s", self.host, self.port, reason)
+            return
+        client.subscribe(f"{self.prefix}up/+/+", qos=1)
+        version, chunks = self._model
+        for index, chunk in enumerate(chunks):  # a broker without persistence forgot them
+            client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
+        self.connected.set()
+
+    def _on_disconnect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self.connected.clear()
+        if not self._closing:
+            log.warning("lost the broker at %s:%d (%s); trying again", self.host, self.port, reason)
+
+    def _on_message(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
+        parts = message.topic.split("/")
+        if len(parts) == 6 and parts[4] == str(zlib.crc32(parts[5].encode()) & 255):
+            self.bytes_in += len(message.payload)
+            self.receive(parts[5], message.payload)
+
+    def _on_socket_open(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
+        self._loop.add_reader(sock, client.loop_read, 100)
+
+    def _on_socket_close(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
+        self._loop.remove_reader(sock)
+        self._loop.remove_writer(sock)
+
+    def _on_want_write(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
+        self._loop.add_writer(sock, client.loop_write)
+
+    def _on_written(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
+        self._loop.remove_writer(sock)
+
+    def _spawn(self, task: Any) -> None:
+        running = self._loop.create_task(task)
+        self._tasks.add(running)
+        running.add_done_callback(self._tasks.discard)
+
+    async def _keep(self) -> None:
+        """Keep-alives, and the way back after a loss."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if self._client.loop_misc() != mqtt.MQTT_ERR_SUCCESS and not self._closing:
+                try:
+                    self._client.reconnect()
+                except OSError as error:
+                    log.warning("no broker at %s:%d (%s)", self.host, self.port, error)

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds: select devices, plan, wait, close, fold what came, commit. Time and I/O come from outside.
+
+    selecting -> training -> closing -> selecting of the next round (or of the same one, when too few reported)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmote.codec import encode
+from fedmote.session import Fleet
+from fedmote.store import Store
+from fedmote.strategy import Strategy, Update
+from fedmote.wire.Encoding import Encoding
+from fedmote.wire.RefusalReason import RefusalReason
+from fedmote.wire.UpdateKind import UpdateKind
+from fedmote_device import kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the plan asks of each device."""
+
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    prox_mu: float = 0.0
+    max_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When a synchronous round starts, closes and ends.
+
+    select: devices asked, as a share of those there (at most 1) or a number (above 1). devices: how many must be there
+    before a round starts. goal: share of the selected whose reports bring the closing notice. soft_deadline_s,
+    hard_deadline_s: since the plan. min_reports: fewer, and the round is opened again.
+    """
+
+    select: float = 1.0
+    devices: int = 1
+    goal: float = 0.8
+    soft_deadline_s: float = 60.0
+    hard_deadline_s: float = 120.0
+    min_reports: int = 1
+    partial: bool = True
+    chunk_elements: int = 1024
+    encodings: tuple[str, ...] = ("float32", "int8")
+    seed: int = 1
+
+
+class State(Enum):
+    """Of the round."""
+
+    SELECTING = "selecting"
+    TRAINING = "training"
+    CLOSING = "closing"
+
+
+@dataclass(slots=True)
+class Record:
+    """One round, as it goes into the log."""
+
+    round: int
+    selected: int = 0
+    reported: int = 0
+    partial: int = 0
+    dropped: int = 0
+    withdrawn: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Rounds:
+    """One federation's rounds.
+
+    broadcast: sends a message to all. publish: makes a model's chunks available, (version, messages).
+    evaluate: called with each new model; its figures go into the log.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        store: Store,
+        strategy: Strategy,
+        training: Training,
+        policy: Policy,
+        *,
+        broadcast: Callable[[bytes], None],
+        publish: Callable[[int, list[bytes]], None],
+        evaluate: Callable[[NDArray[np.float32]], dict[str, float]] | None = None,
+        on_commit: Callable[[Record], None] | None = None,
+        last_round: int | None = None,
+    ) -> None:
+        self.fleet, self.store, self.strategy = fleet, store, strategy
+        self.training, self.policy = training, policy
+        self.broadcast, self.publish = broadcast, publish
+        self.evaluate, self.on_commit, self.last_round = evaluate, on_commit, last_round
+        self.state = State.SELECTING
+        self.version, done, self.model = store.latest()
+        self.number = done + 1
+        self.done = False
+        self._reset()
+        self._publish()
+
+    def _reset(self) -> None:
+        self.record = Record(self.number)
+        self.selected: list[str] = []
+        self.receipts: dict[str, int] = {}  # device -> CRC-32 of its folded update: what makes it count once
+        self.withdrawn: set[str] = set()
+        self.dropped: set[str] = set()
+        self.plan = b""
+        self.accumulator = self.strategy.begin(self.model)
+        self.started = 0.0
+
+    def _publish(self) -> None:
+        data = self.model.astype("<f4").tobytes()
+        self.crc32 = kernels.crc32(data)
+        size = 4 * self.policy.chunk_elements
+        self.chunks = [
+            encode("ModelChunk", version=self.version, index=i, data=data[at : at + size])
+            for i, at in enumerate(range(0, len(data), size))
+        ]
+        self.publish(self.version, self.chunks)
+
+    # ---- what a session asks (fedmote.session.Work)
+
+    @property
+    def chunk_elements(self) -> int:
+        """Elements of an update's chunk."""
+        return self.policy.chunk_elements
+
+    @property
+    def slot_granted(self) -> bool:
+        """Whether there is a slot for every selected device."""
+        return len(self.selected) <= self.fleet.limits.slots
+
+    def plan_for(self, device: str) -> bytes | None:
+        """Return the plan of a selected device whose update is still awaited."""
+        awaited = self.state is not State.SELECTING and device in self._outstanding()
+        return self.plan if awaited else None
+
+    def folded(self, device: str) -> int | None:
+        """Return the CRC-32 of the device's update if the round has folded it."""
+        return self.receipts.get(device)
+
+    def committed(self, number: int) -> int | None:
+        """Return the model version that came of an earlier round."""
+        return self.store.version_of(number)
+
+    def chunk(self, version: int, index: int) -> bytes | None:
+        """Return a ModelChunk message of the model that the round starts from."""
+        return self.chunks[index] if version == self.version and index < len(self.chunks) else None
+
+    def take(self, update: Update, crc32: int) -> int | None:
+        """Fold an update. None: done; otherwise the RefusalReason."""
+        if update.device not in self._outstanding():
+            return int(RefusalReason.NotPlanned)
+        if update.partial and not self.policy.partial:
+            return int(RefusalReason.Closed)
+        if not self.strategy.fold(self.accumulator, update):
+            self.withdrawn.add(update.device)
+            return int(RefusalReason.NonFinite)
+        self.receipts[update.device] = crc32
+        self.record.reported += 1
+        self.record.partial += update.partial
+        self.record.examples += update.examples
+        return None
+
+    def gone(self, device: str) -> None:
+        """The device's link broke."""
+        if self.state is not State.SELECTING and device in self.selected:
+            self.dropped.add(device)
+
+    def withdrew(self, device: str) -> None:
+        """The device will not do the round's work."""
+        if self.state is not State.SELECTING and device in self._outstanding():
+            self.withdrawn.add(device)
+
+    def _outstanding(self) -> set[str]:
+        return set(self.selected) - self.receipts.keys() - self.withdrawn
+
+    # ---- time
+
+    def tick(self, now: float) -> float:
+        """Do what is due at `now` (seconds, monotonic); return when to tick again at the latest."""
+        self.fleet.now = now
+        if self.state is State.SELECTING:
+            self._select(now)
+        if self.state is State.TRAINING:
+            goal = math.ceil(self.policy.goal * len(self.selected))
+            if not self._outstanding():
+                self._finish(now)
+            elif len(self.receipts) >= goal or now >= self.started + self.policy.soft_deadline_s:
+                self._close(now)
+        if self.state is State.CLOSING and (
+            not self._outstanding() or now >= self.started + self.policy.hard_deadline_s
+        ):
+            self._finish(now)
+        return {
+            State.SELECTING: now + 1.0,
+            State.TRAINING: self.started + self.policy.soft_deadline_s,
+            State.CLOSING: self.started + self.policy.hard_deadline_s,
+        }[self.state]
+
+    def _select(self, now: float) -> None:
+        ready = self.fleet.ready()
+        if self.done or len(ready) < self.policy.devices:
+            return
+        share = self.policy.select
+        count = round(share) if share > 1 else max(1, round(share * len(ready)))
+        order = np.random.default_rng([self.policy.seed, self.number]).permutation(len(ready))
+        self._reset()
+        self.selected = sorted(ready[i] for i in order[:count])
+        self.record.selected = len(self.selected)
+        self.started = now
+        self.state = State.TRAINING
+        self.plan = self._encode_plan()
+        for device in self.selected:
+            self.fleet.plan(device, self.plan)
+
+    def _encode_plan(self) -> bytes:
+        encodings = sum(1 << getattr(Encoding, e.capitalize()) for e in self.policy.encodings)
+        return encode(
+            "Plan",
+            round=self.number,
+            model_version=self.version,
+            model_elements=self.model.size,
+            model_crc32=self.crc32,
+            model_chunk_elements=self.policy.chunk_elements,
+            update_chunk_elements=self.policy.chunk_elements,
+            encodings=encodings,
+            kinds=1 << UpdateKind.Weights | 1 << UpdateKind.Delta,
+            partial_allowed=self.policy.partial,
+            slot_granted=self.slot_granted,
+            seed=int(np.random.default_rng([self.policy.seed, self.number, 1]).integers(1 << 32)),
+            soft_deadline_ms=int(1000 * self.policy.soft_deadline_s),
+            hard_deadline_ms=int(1000 * self.policy.hard_deadline_s),
+            **asdict(self.training),
+        )
+
+    def _close(self, now: float) -> None:
+        self.state = State.CLOSING
+        left = max(0.0, self.started + self.policy.hard_deadline_s - now)
+        self.broadcast(encode("ClosingNotice", round=self.number, remaining_ms=int(1000 * left)))
+
+    def _finish(self, now: float) -> None:
+        self._take_cut_off()
+        if len(self.receipts) < self.policy.min_reports:
+            self.state = State.SELECTING  # the same round once more, with whoever is there
+            return
+        self.model = self.strategy.finish(self.accumulator)
+        self.record.dropped, self.record.withdrawn = len(self.dropped), len(self.withdrawn)
+        self.record.seconds = now - self.started
+        if self.evaluate is not None:
+            self.record.metrics = self.evaluate(self.model)
+        self.version = self.store.commit(self.number, self.model, asdict(self.record))
+        self.broadcast(encode("Commit", round=self.number, model_version=self.version))
+        record = self.record
+        self.done = self.last_round is not None and self.number >= self.last_round
+        self.number += 1
+        self.state = State.SELECTING
+        self._reset()
+        if not self.done:
+            self._publish()
+        if self.on_commit is not None:
+            self.on_commit(record)
+
+    def _take_cut_off(self) -> None:
+        """Fold the chunks of uploads that the deadline cut off."""
+        for slot in self.fleet.end_round():
+            update = slot.update
+            if self.policy.partial and slot.round == self.number and any(slot.received):
+                cut = {name: getattr(update, name) for name in Update.__slots__} | {"received": slot.received}
+                self.take(Update(**cut), slot.crc32)
+
+
