@@ -142,6 +142,7 @@ typedef struct {
   fm_mqtt_t mqtt;
   fmb_settings_t settings;
   uint32_t step_limit;
+  bool finish_at_limit;
   ...;
 } fmb_device_t;
 

@@ -211,6 +211,15 @@ class Device:
     def step_limit(self, steps: int) -> None:
         self._c.step_limit = steps
 
+    @property
+    def finish_at_limit(self) -> bool:
+        """Whether the device sends what it has at step_limit, instead of waiting for the closing notice."""
+        return bool(self._c.finish_at_limit)
+
+    @finish_at_limit.setter
+    def finish_at_limit(self, on: bool) -> None:
+        self._c.finish_at_limit = on
+
     def cut_link(self) -> None:
         """Break the link as a tunnel does, without a word to the broker, until restore_link()."""
         lib.fmb_device_cut(self._c)

@@ -33,6 +33,9 @@ static fm_status_t native_begin(void *user, const fm_plan_t *plan, fm_work_t *wo
 static fm_status_t native_step(void *user, fm_work_t *work) {
   fmb_device_t *device = user;
   const bool stalled = (device->step_limit != 0u) && (work->steps >= device->step_limit);
+  if (stalled && device->finish_at_limit) {
+    fm_client_finish_early(&device->client);
+  }
   return stalled ? FM_AGAIN : fm_trainer_step(&device->trainer, work);
 }
 

@@ -48,6 +48,7 @@ typedef struct {
   /* How far the present plan's training may go before it waits for the closing notice: a device too slow for the whole.
    */
   uint32_t step_limit;
+  bool finish_at_limit; /* send what there is at the limit instead of waiting for the notice */
   fm_tensor_t tensors[FM_MAX_TENSORS];
   uint32_t tensor_count;
   char names[FM_MAX_TENSORS][32];

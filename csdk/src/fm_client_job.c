@@ -151,6 +151,7 @@ static void plan_begin(fm_client_t *client) {
   client->plan_at_ms = client->now_ms;
   client->check_failures = 0u;
   client->offered = false;
+  client->hurry = false;
   client->receipted = false;
   client->from_base = has_base(client) && (client->model_version == client->plan.model_version) &&
                       (client->model_crc32 == client->plan.model_crc32);
@@ -270,18 +271,16 @@ static void work_done(fm_client_t *client) {
 }
 
 void fm_job_close(fm_client_t *client) {
-  if (client->job == (uint8_t)FM_STATE_WORKING) {
-    if ((client->plan.task != FM_TASK_FIT) && (client->work.examples == 0u)) {
-      fm_job_withdraw(client, FM_WITHDRAW_REASON_NO_TIME);
-    } else if ((client->plan.task != FM_TASK_FIT) || client->plan.partial_allowed) {
-      work_done(client);
-    } else {
-      /* only a complete update counts: go on, it may still be in time */
-    }
-  } else if ((client->job == (uint8_t)FM_STATE_DOWNLOADING) || (client->job == (uint8_t)FM_STATE_CHECKING)) {
-    fm_job_withdraw(client, FM_WITHDRAW_REASON_NO_TIME);
+  const bool fit = client->plan.task == FM_TASK_FIT;
+  const bool begun = fit ? (client->work.steps != 0u) : (client->work.examples != 0u);
+  if (client->job > (uint8_t)FM_STATE_WORKING) {
+    /* the update is on its way */
+  } else if (fit && !client->plan.partial_allowed) {
+    /* only a complete update counts: go on, it may still be in time */
+  } else if ((client->job == (uint8_t)FM_STATE_WORKING) && begun) {
+    work_done(client);
   } else {
-    /* the update is on its way, or there is none */
+    client->hurry = true; /* nothing to send yet: one step is better than none */
   }
 }
 
@@ -303,6 +302,9 @@ static void working_poll(fm_client_t *client, uint32_t *wait_ms) {
       /* the step itself finished early */
     } else if (status == FM_DONE) {
       work_done(client);
+    } else if (client->hurry && (status == FM_OK)) {
+      fm_job_close(client);
+      *wait_ms = 0u;
     } else if (status == FM_AGAIN) {
       *wait_ms = fm_smaller(*wait_ms, IDLE_STEP_WAIT_MS);
     } else if (status == FM_OK) {

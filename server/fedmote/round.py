@@ -53,6 +53,7 @@ class Policy:
     min_reports: int = 1
     partial: bool = True
     chunk_elements: int = 1024
+    one_at_a_time: bool = False  # updates are folded in a fixed order: the same seed gives the same bits
     encodings: tuple[str, ...] = ("float32", "int8")
     seed: int = 1
 
@@ -115,6 +116,7 @@ class Rounds:
     def _reset(self) -> None:
         self.record = Record(self.number)
         self.selected: list[str] = []
+        self.planned: list[str] = []  # those of them that were sent the plan
         self.receipts: dict[str, int] = {}  # device -> CRC-32 of its folded update: what makes it count once
         self.withdrawn: set[str] = set()
         self.dropped: set[str] = set()
@@ -146,8 +148,16 @@ class Rounds:
 
     def plan_for(self, device: str) -> bytes | None:
         """Return the plan of a selected device whose update is still awaited."""
-        awaited = self.state is not State.SELECTING and device in self._outstanding()
+        awaited = self.state is not State.SELECTING and device in self.planned and device in self._outstanding()
         return self.plan if awaited else None
+
+    @property
+    def closing_notice(self) -> bytes | None:
+        """The notice for a device that was away when all were told."""
+        if self.state is not State.CLOSING:
+            return None
+        left = max(0.0, self.started + self.policy.hard_deadline_s - self.fleet.now)
+        return encode("ClosingNotice", round=self.number, remaining_ms=int(1000 * left))
 
     def folded(self, device: str) -> int | None:
         """Return the CRC-32 of the device's update if the round has folded it."""
@@ -197,6 +207,7 @@ class Rounds:
         if self.state is State.SELECTING:
             self._select(now)
         if self.state is State.TRAINING:
+            self._plan_devices()
             goal = math.ceil(self.policy.goal * len(self.selected))
             if not self._outstanding():
                 self._finish(now)
@@ -225,7 +236,15 @@ class Rounds:
         self.started = now
         self.state = State.TRAINING
         self.plan = self._encode_plan()
-        for device in self.selected:
+        self._plan_devices()
+
+    def _plan_devices(self) -> None:
+        """Send the plan to those who are to have it by now."""
+        outstanding = self._outstanding()
+        for device in self.selected[len(self.planned) :]:
+            if self.policy.one_at_a_time and outstanding.intersection(self.planned):
+                break
+            self.planned.append(device)
             self.fleet.plan(device, self.plan)
 
     def _encode_plan(self) -> bytes:
@@ -250,8 +269,9 @@ class Rounds:
 
     def _close(self, now: float) -> None:
         self.state = State.CLOSING
-        left = max(0.0, self.started + self.policy.hard_deadline_s - now)
-        self.broadcast(encode("ClosingNotice", round=self.number, remaining_ms=int(1000 * left)))
+        notice = self.closing_notice
+        if notice is not None:
+            self.broadcast(notice)
 
     def _finish(self, now: float) -> None:
         self._take_cut_off()

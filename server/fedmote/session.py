@@ -53,6 +53,11 @@ class Work(Protocol):
         """Return the plan of a selected device whose update is still awaited."""
         ...
 
+    @property
+    def closing_notice(self) -> bytes | None:
+        """The notice for a device that was away when all were told."""
+        ...
+
     def folded(self, device: str) -> int | None:
         """Return the CRC-32 of the device's update if the round has folded it."""
         ...
@@ -217,6 +222,8 @@ class Fleet:
         session.planned_round = 0
         if plan is not None and hello.HeldRound() != self.work.number:
             self.send(device, plan)
+        if plan is not None and (notice := self.work.closing_notice) is not None:
+            self.send(device, notice)
 
     def _on_state(self, session: Session, state: Any) -> None:
         session.battery, session.flags = state.Battery(), state.Flags()

@@ -145,6 +145,7 @@ typedef struct {
   uint8_t kind;
   bool offered;           /* UpdateBegin of this update may have gone out before: wait for the server's answer */
   bool receipted;         /* this update's receipt was counted */
+  bool hurry;             /* the closing notice came before the first step */
   bool from_base;         /* the model was held already: the working copy is remade from the base */
   uint8_t check_failures; /* downloads of this plan whose CRC was wrong */
   uint8_t window_size;    /* bytes of `window` */
