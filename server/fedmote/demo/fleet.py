@@ -93,7 +93,7 @@ def befall(devices: list[Device], sizes: list[int], misfortune: Misfortune, chun
 
 def main(
     pipe: Any, broker: str, seed: int, parts: list[tuple[Features, Labels]], epochs: int, batch: int, chunks: int,
-    faults: bool,
+    faults: bool, finish_at_limit: bool,
 ) -> None:  # fmt: skip
     """Run the devices until the pipe says stop; answer with their counters."""
     devices = [
@@ -108,6 +108,8 @@ def main(
         )
         for i, (x, y) in enumerate(parts)
     ]
+    for device in devices:
+        device.finish_at_limit = finish_at_limit
     sizes = [len(y) for _, y in parts]
     misfortune = Misfortune(seed, len(devices), epochs, batch, faults)
 

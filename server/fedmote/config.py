@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""federation.toml to typed settings, with errors that say where and what."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmote.layout import Layout, Tensor
+from fedmote.round import Policy, Training
+from fedmote.server import Federation
+from fedmote.session import Limits
+
+T = TypeVar("T")
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 65535), "batch_size": (1, 65535), "learning_rate": (0, math.inf), "prox_mu": (0, math.inf),
+    "max_steps": (0, 2**32 - 1), "select": (0, math.inf), "devices": (1, math.inf), "goal": (0, 1),
+    "soft_deadline_s": (0, 4e6), "hard_deadline_s": (0, 4e6), "min_reports": (1, math.inf),
+    "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, math.inf),
+    "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1),
+}  # fmt: skip
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the message names file, key and remedy."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One federation.toml."""
+
+    name: str
+    layout: Layout
+    broker: str | None
+    database: Path
+    training: Training
+    policy: Policy
+    limits: Limits
+    initial: NDArray[np.float32] | None
+
+    def federation(self, broker: str) -> Federation:
+        """Return what the server runs."""
+        return Federation(
+            self.name, self.layout, broker, self.training, self.policy, self.limits, self.database, self.initial
+        )
+
+
+class _Reader:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.tables: dict[str, Any] = tomllib.loads(path.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def fail(self, key: str, what: str) -> ConfigError:
+        return ConfigError(f"{self.path}: {key}: {what}")
+
+    def known(self, section: str, table: dict[str, Any], names: list[str]) -> None:
+        for key in table:
+            if key not in names:
+                near = difflib.get_close_matches(key, names, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+                raise self.fail(f"{section}.{key}" if section else key, f"unknown; {hint}")
+
+    def section(self, name: str, names: list[str]) -> dict[str, Any]:
+        table = self.tables.get(name, {})
+        if not isinstance(table, dict):
+            raise self.fail(name, f"must be a section, [{name}]")
+        self.known(name, table, names)
+        return table
+
+    def record(self, name: str, kind: type[T]) -> T:
+        """Read a section into a dataclass of numbers, flags and lists of strings."""
+        hints = get_type_hints(kind)
+        table = self.section(name, [f.name for f in fields(kind)])  # type: ignore[arg-type]
+        values = {key: self._value(f"{name}.{key}", key, value, hints[key]) for key, value in table.items()}
+        return kind(**values)
+
+    def _value(self, where: str, key: str, value: Any, kind: Any) -> Any:
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if kind in (int, float, bool):
+            if type(value) is not kind:
+                raise self.fail(where, f"{value!r} must be {'true or false' if kind is bool else f'of type {kind.__name__}'}")
+            low, high = _RANGES.get(key, (-math.inf, math.inf))
+            if kind is not bool and not low <= value <= high:
+                raise self.fail(where, f"{value!r} must be from {low:g} to {high:g}")
+            return value
+        allowed = ("float32", "int8")
+        if not isinstance(value, list) or not value or not set(value) <= set(allowed):
+            raise self.fail(where, f"{value!r} must be a list of {', '.join(allowed)}")
+        return tuple(value)
+
+    def text(self, section: str, key: str, pattern: str, what: str) -> str | None:
+        value = self.tables.get(section, {}).get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise self.fail(f"{section}.{key}", f"{value!r} must be {what}")
+        return value
+
+
+def load(path: Path) -> Settings:
+    """Read a federation.toml; ConfigError says what is wrong with it."""
+    reader = _Reader(path)
+    reader.known("", reader.tables, ["federation", "model", "mqtt", "training", "round", "limits"])
+    reader.section("federation", ["name", "data"])
+    reader.section("mqtt", ["url"])
+    name = reader.text("federation", "name", r"(?!\.+$)[A-Za-z0-9_.-]{1,32}", "1 to 32 letters, digits, _, . or -")
+    if name is None:
+        raise reader.fail("federation.name", "is missing; give the federation a name")
+    broker = reader.text("mqtt", "url", r"mqtt://[^\s/]+", "mqtt://[user:password@]host[:port]")
+    folder = path.parent / (reader.text("federation", "data", r".+", "a folder") or ".")
+    folder.mkdir(parents=True, exist_ok=True)
+    layout = Layout(tuple(_tensors(reader)))
+    return Settings(
+        name=name,
+        layout=layout,
+        broker=broker,
+        database=folder / f"{name}.sqlite",
+        training=reader.record("training", Training),
+        policy=reader.record("round", Policy),
+        limits=reader.record("limits", Limits),
+        initial=_initial(reader, layout),
+    )
+
+
+def _tensors(reader: _Reader) -> list[Tensor]:
+    model = reader.section("model", ["tensors", "initial"])
+    listed = model.get("tensors")
+    if not isinstance(listed, list) or not listed:
+        raise reader.fail("model.tensors", 'is missing; list the shared tensors: [{ name = "w", shape = [64, 10] }]')
+    out: list[Tensor] = []
+    for i, entry in enumerate(listed):
+        where = f"model.tensors[{i}]"
+        if not isinstance(entry, dict) or set(entry) != {"name", "shape"}:
+            raise reader.fail(where, "must be { name = ..., shape = [...] }")
+        label, shape = entry["name"], entry["shape"]
+        if not isinstance(label, str) or not 1 <= len(label.encode()) <= 31 or label in [t.name for t in out]:
+            raise reader.fail(where, f"name {label!r} must be 1 to 31 bytes and unlike the others")
+        if not isinstance(shape, list) or not shape or not all(type(n) is int and n > 0 for n in shape):
+            raise reader.fail(where, f"shape {shape!r} must be a list of positive integers")
+        out.append(Tensor(label, tuple(shape)))
+    return out
+
+
+def _initial(reader: _Reader, layout: Layout) -> NDArray[np.float32] | None:
+    name = reader.text("model", "initial", r".+", "the path of an .npz file")
+    if name is None:
+        return None
+    try:
+        with np.load(reader.path.parent / name) as file:
+            parts = [np.asarray(file[t.name], np.float32) for t in layout.tensors]
+    except (OSError, KeyError, ValueError) as error:
+        raise reader.fail("model.initial", f"{name}: {error}") from error
+    for tensor, part in zip(layout.tensors, parts, strict=True):
+        if part.shape != tensor.shape:
+            raise reader.fail("model.initial", f"{name}: {tensor.name} is {part.shape}, expected {tensor.shape}")
+    return np.concatenate([p.ravel() for p in parts])
