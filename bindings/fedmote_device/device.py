@@ -62,7 +62,8 @@ class CTrainer:
 class Device:
     """One device on an MQTT broker.
 
-    device_id: 1 to 63 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port]. trainer: a CTrainer or a NumPyClient.
+    device_id: 1 to 63 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port].
+    trainer: a CTrainer or a NumPyClient.
     encoding: "float32" or "int8" (where the plan allows it). delta: send differences to the base model.
 
     Not for several threads at once. Raises ValueError for settings that the C library refuses.

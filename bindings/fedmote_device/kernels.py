@@ -44,7 +44,7 @@ _UINT32 = np.dtype(np.uint32)
 def crc32(data: Buffer, value: int = 0) -> int:
     """CRC-32 of zlib and Ethernet over `data`, continued from `value`."""
     view = _from_buffer(_BYTES, data)
-    return lib.fmb_crc32(value, view, len(view))
+    return int(lib.fmb_crc32(value, view, len(view)))
 
 
 def all_finite(values: NDArray[np.float32]) -> bool:
@@ -52,7 +52,7 @@ def all_finite(values: NDArray[np.float32]) -> bool:
     if values.dtype != _FLOAT32:
         raise TypeError("values must be float32")
     view = _from_buffer(_BYTES, values)
-    return lib.fmb_all_finite(view, len(view) // 4) != 0
+    return bool(lib.fmb_all_finite(view, len(view) // 4))
 
 
 def fold(
@@ -122,7 +122,7 @@ def fold(
         ),
     )
     c_weight = _NULL if weight is None else _from_buffer(_DOUBLES, weight, True)
-    return lib.fmb_fold(_from_buffer(_DOUBLES, sum, True), c_weight, sum.size, update)
+    return int(lib.fmb_fold(_from_buffer(_DOUBLES, sum, True), c_weight, sum.size, update))
 
 
 def finish(
@@ -150,7 +150,7 @@ def finish(
 
 def verify(message: bytes) -> int:
     """Body type of a valid message (a member of `fedmote.wire.Body`), 0 for anything else."""
-    return lib.fmb_verify(_from_buffer(_BYTES, message), len(message))
+    return int(lib.fmb_verify(_from_buffer(_BYTES, message), len(message)))
 
 
 _chunk = _new("fmb_update_chunk_t *")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - the lines of the generated files are clang-format's to break
 """Generate both codecs from schema/fedmote.fbs.
 
-flatc compiles the schema twice: to its reflection (.bfbs), from which this script writes the C types and the tables that drive
-csdk/src/fm_codec.c, and to Python (server/fedmote/wire/). Both trees are committed.
+flatc compiles the schema twice: to its reflection (.bfbs), from which this script writes the C types and the tables
+that drive csdk/src/fm_codec.c, and to Python (server/fedmote/wire/). Both trees are committed.
 
     python csdk/tools/generate_codec.py            write them
     python csdk/tools/generate_codec.py --check    compare instead, exit 1 when they differ
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import itertools
 import re
 import shutil
 import subprocess
@@ -190,7 +192,7 @@ def header(schema: Schema) -> str:
     for enum in schema.enums:
         prefix = "FM_" + snake(enum.name).upper() + "_"
         if enum.is_union:
-            out.append(f"/* fm_message_t.type */")
+            out.append("/* fm_message_t.type */")
         out.append("enum {")
         out.extend(f"  {prefix}{snake(value).upper()} = {i}," for i, value in enumerate(enum.values))
         out.append("};\n")
@@ -200,8 +202,10 @@ def header(schema: Schema) -> str:
     for name in schema.bodies:
         fields = "".join(f"  {c_type(f)} {f.name};\n" for f in sorted(schema.tables[name], key=lambda f: f.id))
         out.append(f"typedef struct {{\n{fields}}} fm_{snake(name)}_t;\n")
-    out.append("typedef struct {\n  uint8_t type;         /* FM_BODY_* */\n"
-               "  uint32_t bulk_offset; /* decoded: where in the message its bulk data starts; 0: it has none */\n  union {")
+    out.append(
+        "typedef struct {\n  uint8_t type;         /* FM_BODY_* */\n"
+        "  uint32_t bulk_offset; /* decoded: where in the message its bulk data starts; 0: it has none */\n  union {"
+    )
     out.extend(f"    fm_{snake(n)}_t {snake(n)};" for n in schema.bodies)
     out.append("  } body;\n} fm_message_t;\n\n#endif")
     return "\n".join(out) + "\n"
@@ -230,7 +234,10 @@ def bits_of(field: Field) -> int:
 
 def tables(schema: Schema) -> str:
     """Return fm_wire_tables.h: the tables that drive fm_codec.c."""
-    out = [BANNER, "#ifndef FM_WIRE_TABLES_H\n#define FM_WIRE_TABLES_H\n\n#include <stddef.h>\n\n#include \"fedmote/fm_wire.h\"\n"]
+    out = [
+        BANNER,
+        '#ifndef FM_WIRE_TABLES_H\n#define FM_WIRE_TABLES_H\n\n#include <stddef.h>\n\n#include "fedmote/fm_wire.h"\n',
+    ]
     ident = ", ".join(f"0x{ord(c):02X}u" for c in schema.identifier)
     defaults = sorted({bits_of(f) for n in schema.bodies for f in schema.tables[n] if f.base not in (STRING, VECTOR)})
     rows: list[str] = []
@@ -241,21 +248,30 @@ def tables(schema: Schema) -> str:
             kind, extra = kind_of(schema, f)
             default = 0 if f.base in (STRING, VECTOR) else defaults.index(bits_of(f))
             required = " | FM_KIND_REQUIRED" if f.required else ""
-            rows.append(f"  {{{kind}{required}, {extra}u, {default}u, (uint8_t)offsetof(fm_{snake(name)}_t, {f.name})}},")
+            rows.append(
+                f"  {{{kind}{required}, {extra}u, {default}u, (uint8_t)offsetof(fm_{snake(name)}_t, {f.name})}},"
+            )
     starts.append(len(rows))
-    most = max(b - a for a, b in zip(starts, starts[1:], strict=False))
+    most = max(b - a for a, b in itertools.pairwise(starts))
     out.append("/* fm_field_t.kind: the size of a scalar, or what an offset leads to. */")
-    out.append("#define FM_KIND_U8 1u\n#define FM_KIND_U16 2u\n#define FM_KIND_U32 4u\n#define FM_KIND_VECTOR 8u\n#define FM_KIND_STRING 9u\n"
-               "#define FM_KIND_BULK 10u\n#define FM_KIND_OFFSET 8u /* this bit is set in all kinds that are offsets */\n"
-               "#define FM_KIND_REQUIRED 0x80u\n")
-    out.append("typedef struct {\n  uint8_t kind;\n  uint8_t extra;         /* scalar: values are below this (0: any); vector: bytes of an element */\n"
-               "  uint8_t default_index; /* of fm_defaults, the value when the field is absent */\n"
-               "  uint8_t offset;        /* of the member in its struct */\n} fm_field_t;\n")
+    out.append(
+        "#define FM_KIND_U8 1u\n#define FM_KIND_U16 2u\n#define FM_KIND_U32 4u\n#define FM_KIND_VECTOR 8u\n#define FM_KIND_STRING 9u\n"
+        "#define FM_KIND_BULK 10u\n#define FM_KIND_OFFSET 8u /* this bit is set in all kinds that are offsets */\n"
+        "#define FM_KIND_REQUIRED 0x80u\n"
+    )
+    out.append(
+        "typedef struct {\n  uint8_t kind;\n  uint8_t extra;         /* scalar: values are below this (0: any); vector: bytes of an element */\n"
+        "  uint8_t default_index; /* of fm_defaults, the value when the field is absent */\n"
+        "  uint8_t offset;        /* of the member in its struct */\n} fm_field_t;\n"
+    )
     out.append(f"#define FM_BODY_LAST {len(schema.bodies)}u\n#define FM_FIELDS_MOST {most}u\n")
     out.append(f"static const uint8_t fm_identifier[4] = {{{ident}}};\n")
     out.append("static const uint32_t fm_defaults[] = {" + ", ".join(f"0x{d:X}u" for d in defaults) + "};\n")
-    out.append("/* The fields of body b are [fm_fields_start[b - 1], fm_fields_start[b]). */\nstatic const uint8_t fm_fields_start[] = {"
-               + ", ".join(f"{s}u" for s in starts) + "};\n")
+    out.append(
+        "/* The fields of body b are [fm_fields_start[b - 1], fm_fields_start[b]). */\nstatic const uint8_t fm_fields_start[] = {"
+        + ", ".join(f"{s}u" for s in starts)
+        + "};\n"
+    )
     out.append("static const fm_field_t fm_fields[] = {\n" + "\n".join(rows) + "\n};\n\n#endif")
     return "\n".join(out) + "\n"
 
@@ -279,11 +295,11 @@ def generate(schema_path: Path, into: Path) -> dict[Path, Path]:
 
 
 def same(made: Path, kept: Path) -> bool:
-    """Is the file or flat folder `made` what is committed as `kept`?"""
+    """Tell whether the file or flat folder `made` is what is committed as `kept`."""
     if made.is_file():
         return kept.is_file() and made.read_bytes() == kept.read_bytes()
     names = sorted(p.name for p in made.iterdir())
-    kept_names = sorted(p.name for p in kept.glob("*.py")) if kept.is_dir() else []
+    kept_names = sorted(p.name for p in kept.glob("*.py*")) if kept.is_dir() else []
     return names == kept_names and not filecmp.cmpfiles(made, kept, names, shallow=False)[1]
 
 

@@ -21,9 +21,10 @@ def _camel(name: str) -> str:
 
 
 def encode(body: str, **fields: int | float | bool | str | bytes) -> bytes:
-    """Return the message whose body is the table `body` with these fields (names as in the schema); others keep defaults.
+    """Return the message whose body is the table `body` with these fields, named as in the schema.
 
-    A bytes field is the last thing in the message, so that a device can stream it.
+    Fields not given keep their defaults. A bytes field is the last thing in the message, so that a
+    device can stream it.
     """
     module = _MODULES[body]
     builder = flatbuffers.Builder(256)
@@ -51,7 +52,7 @@ def decode(message: bytes) -> tuple[str, Any] | None:
     name = _NAMES.get(kernels.verify(message))
     if name is None:
         return None
-    union = _message.Message.GetRootAs(message, 0).Body()
+    union: Any = _message.Message.GetRootAs(message, 0).Body()
     body = getattr(_MODULES[name], name)()
     body.Init(union.Bytes, union.Pos)
     return name, body

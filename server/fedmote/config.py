@@ -91,7 +91,9 @@ class _Reader:
             value = float(value)
         if kind in (int, float, bool):
             if type(value) is not kind:
-                raise self.fail(where, f"{value!r} must be {'true or false' if kind is bool else f'of type {kind.__name__}'}")
+                raise self.fail(
+                    where, f"{value!r} must be {'true or false' if kind is bool else f'of type {kind.__name__}'}"
+                )
             low, high = _RANGES.get(key, (-math.inf, math.inf))
             if kind is not bool and not low <= value <= high:
                 raise self.fail(where, f"{value!r} must be from {low:g} to {high:g}")

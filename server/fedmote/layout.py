@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import zlib
@@ -65,6 +66,6 @@ class Layout:
 def dense(widths: tuple[int, ...]) -> Layout:
     """Return the layout of the C trainer's network: kernel [in, out] and bias of each layer."""
     tensors = []
-    for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
         tensors += [Tensor(f"dense{i}.kernel", (n_in, n_out)), Tensor(f"dense{i}.bias", (n_out,))]
     return Layout(tuple(tensors))

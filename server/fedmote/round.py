@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds: select devices, plan, wait, close, fold what came, commit. Time and I/O come from outside.
 
-    selecting -> training -> closing -> selecting of the next round (or of the same one, when too few reported)
+selecting -> training -> closing -> selecting of the next round (or of the same one, when too few reported)
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -302,5 +301,3 @@ class Rounds:
             if self.policy.partial and slot.round == self.number and any(slot.received):
                 cut = {name: getattr(update, name) for name in Update.__slots__} | {"received": slot.received}
                 self.take(Update(**cut), slot.crc32)
-
-

@@ -22,7 +22,10 @@ from fedmote.strategy import FedAvg, Strategy
 
 @dataclass(frozen=True)
 class Federation:
-    """One training effort. name: 1 to 32 of [A-Za-z0-9_.-]. initial: the first model; None: Glorot's from the policy's seed."""
+    """One training effort.
+
+    name: 1 to 32 of [A-Za-z0-9_.-]. initial: the first model; None: Glorot's from the policy's seed.
+    """
 
     name: str
     layout: Layout
@@ -37,8 +40,8 @@ class Federation:
 class Server:
     """An aggregation server.
 
-    strategy: how updates become a model (FedAvg by default). evaluate: called with every new model, its figures go into the log.
-    on_round: called with the record of each committed round.
+    strategy: how updates become a model (FedAvg by default). evaluate: called with every new model; its figures go
+    into the log. on_round: called with the record of each committed round.
     """
 
     def __init__(

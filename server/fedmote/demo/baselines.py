@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,7 @@ def unflatten(model: NDArray[np.float32], widths: tuple[int, ...]) -> Weights:
     """Cut a flat model into kernel and bias of each layer."""
     out: Weights = []
     at = 0
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in itertools.pairwise(widths):
         out.append(model[at : at + n_in * n_out].reshape(n_in, n_out))
         at += n_in * n_out
         out.append(model[at : at + n_out])
@@ -35,8 +37,8 @@ def accuracy(model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y
 
 
 def train(
-    model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y: Labels, *, epochs: int, batch: int, rate: float,
-    rng: np.random.Generator,
+    model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y: Labels, *, epochs: int, batch: int,
+    rate: float, rng: np.random.Generator,
 ) -> NDArray[np.float32]:  # fmt: skip
     """Return the model after SGD with mini-batches, as the C trainer does it."""
     model = model.copy()

@@ -90,10 +90,15 @@ class Demo:
         federation = Federation(
             "demo", self.layout, broker, training, policy, Limits(slots=max(1, o.devices)), initial=self.initial
         )
+
+        def committed(record: Record) -> None:
+            self.records.append(record)
+            on_round(record)
+
         server = Server(
             federation,
             evaluate=lambda model: {"accuracy": self.accuracy(model)},
-            on_round=lambda record: (self.records.append(record), on_round(record)) and None,
+            on_round=committed,
         )
         context = multiprocessing.get_context("spawn")
         pipe, other = context.Pipe()
@@ -183,7 +188,7 @@ def command(
     seed: int, rounds: int, local_epochs: int, devices: int, broker: str | None, one_at_a_time: bool, no_faults: bool,
     json_path: Path | None, out: Path,
 ) -> None:  # fmt: skip
-    """Train one model across forty devices on handwritten digits, while links break and slow devices send what they have."""
+    """Train one model across forty devices on handwritten digits, with broken links and slow devices."""
     console = Console()
     demo = Demo(Options(seed, rounds, local_epochs, devices, one_at_a_time, not no_faults))
     started = time.monotonic()
@@ -211,5 +216,3 @@ def command(
                   f"{summary['chunks_resumed']} chunks not sent twice; {summary['bytes_up']:,} bytes up, "
                   f"{summary['bytes_down']:,} down")  # fmt: skip
     console.print(f"plot: {out / 'accuracy.png'}   model: {out / 'model.npz'}")
-
-

@@ -29,10 +29,12 @@ def split(rng: np.random.Generator) -> tuple[Features, Labels, Features, Labels]
     return x[rest], y[rest], x[held], y[held]
 
 
-def partition(y: Labels, devices: int, alpha: float, rng: np.random.Generator, least: int = 8) -> list[NDArray[np.int64]]:
+def partition(
+    y: Labels, devices: int, alpha: float, rng: np.random.Generator, least: int = 8
+) -> list[NDArray[np.int64]]:
     """Deal examples to devices, each label in shares drawn from Dirichlet(alpha) (Hsu et al. 2019, arXiv:1909.06335).
 
-    Deals again until each device has `least` examples; a device short of them after 100 deals gets some of the richest's.
+    Deals again until each device has `least` examples; one short of them after 100 deals gets some of the richest's.
     """
     owner: list[list[int]] = []
     for _ in range(100):

@@ -31,7 +31,7 @@ class Fate:
 
 @dataclass
 class Misfortune:
-    """Draws, for each round, a quarter of the devices to lose their link and a fifth to be too slow; same seed, same draw."""
+    """Draws, for each round, a quarter of the devices to lose their link and a fifth to be too slow."""
 
     seed: int
     count: int
@@ -62,7 +62,7 @@ def round_half(x: float) -> int:
 
 
 def reached(device: Device, fate: Fate, chunks: int) -> bool:
-    """Is the device where its link is to break?"""
+    """Tell whether the device is where its link is to break."""
     if device.state != fate.cut_state:
         return False
     if fate.cut_state == "working":

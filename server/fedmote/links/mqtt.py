@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,8 @@ RETRY_S = 1.0
 class MqttLink:
     """One connection to a broker.
 
-    url: mqtt://[user:password@]host[:port]. receive: called with (device, message). Names devices by their topic, which the
-    broker's access rules must let only them publish to.
+    url: mqtt://[user:password@]host[:port]. receive: called with (device, message). Names devices by their topic,
+    which the broker's access rules must let only them publish to.
     """
 
     def __init__(self, url: str, federation: str, receive: Callable[[str, bytes], None]) -> None:
@@ -37,7 +38,7 @@ class MqttLink:
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=f"{federation}.server", clean_session=False
+            CallbackAPIVersion.VERSION2, client_id=f"{federation}.server", clean_session=False
         )
         if parts.username:
             client.username_pw_set(parts.username, parts.password)
@@ -51,7 +52,7 @@ class MqttLink:
         client.on_socket_unregister_write = self._on_written
 
     async def start(self) -> None:
-        """Connect; raise ConnectionError when the broker cannot be reached at first. Later losses heal by themselves."""
+        """Connect; ConnectionError when the broker cannot be reached at first. Later losses heal by themselves."""
         self._loop = asyncio.get_running_loop()
         try:
             self._client.connect(self.host, self.port, keepalive=30)
@@ -116,7 +117,7 @@ class MqttLink:
         parts = message.topic.split("/")
         if len(parts) == 6 and parts[4] == str(zlib.crc32(parts[5].encode()) & 255):
             self.bytes_in += len(message.payload)
-            self.receive(parts[5], message.payload)
+            self.receive(parts[5], bytes(message.payload))
 
     def _on_socket_open(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
         self._loop.add_reader(sock, client.loop_read, 100)
