@@ -77,7 +77,7 @@ lint: venv test-tools
 	$(BIN)/mypy
 	@$(if $(C_FORMAT),clang-format --dry-run --Werror $(C_FORMAT))
 	@cppcheck --quiet --std=c99 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
-	  --suppress=preprocessorErrorDirective:csdk/include/fedmote/fm_config.h \
+	  --suppress=preprocessorErrorDirective:csdk/include/fedmote/fm_config.h --suppress=objectIndex:csdk/src/fm_codec.c \
 	  -I csdk/include -I csdk/src -I csdk/train csdk
 
 # The reports come before pytest's own last line, which stays the last.

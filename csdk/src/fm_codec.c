@@ -394,7 +394,6 @@ fm_status_t fm_message_decode(const uint8_t *bytes, uint32_t available, uint32_t
 
 fm_range_t fm_range_at(fm_bytes_t ranges, uint32_t index) {
   fm_range_t range;
-  /* cppcheck-suppress objectIndex ; the view points to more than the one byte cppcheck takes it for */
   range.first = get(&ranges.data[8u * index], 4u);
   range.count = get(&ranges.data[(8u * index) + 4u], 4u);
   return range;
