@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A federation.toml is read, or refused with an error that says where and what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmote.config import ConfigError, load
+
+GOOD = """
+[federation]
+name = "presses"
+data = "state"
+[model]
+tensors = [{ name = "w", shape = [4, 3] }, { name = "b", shape = [3] }]
+[mqtt]
+url = "mqtt://gateway:1883"
+[training]
+epochs = 5
+learning_rate = 1
+[round]
+encodings = ["int8"]
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    """Put the text into a file."""
+    path = tmp_path / "federation.toml"
+    path.write_text(text)
+    return path
+
+
+def test_good(tmp_path: Path) -> None:
+    """Every section ends up where it belongs."""
+    settings = load(write(tmp_path, GOOD))
+    assert (settings.name, settings.broker, settings.layout.elements) == ("presses", "mqtt://gateway:1883", 15)
+    assert settings.database == tmp_path / "state" / "presses.sqlite"
+    assert settings.training.learning_rate == 1.0 and settings.policy.encodings == ("int8",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("epochs = 5", "epoch = 5", "training.epoch: unknown; did you mean epochs?"),
+        ("epochs = 5", "epochs = 0", "training.epochs: 0 must be from 1 to 65535"),
+        ("epochs = 5", 'epochs = "5"', "training.epochs: '5' must be of type int"),
+        ('name = "presses"', 'name = "a b"', "federation.name: 'a b' must be 1 to 32 letters"),
+        ('name = "presses"', "", "federation.name: is missing"),
+        ("[mqtt]", "[mqqt]", "mqqt: unknown; did you mean mqtt?"),
+        ("mqtt://gateway:1883", "gateway", "mqtt.url: 'gateway' must be mqtt://"),
+        ("[4, 3]", "[4, -3]", "model.tensors[0]: shape [4, -3] must be a list of positive integers"),
+        ('name = "b"', 'name = "w"', "model.tensors[1]: name 'w' must be"),
+        ('["int8"]', '["int4"]', "round.encodings: ['int4'] must be a list of float32, int8"),
+        ("[federation]", "[federation", "federation.toml: "),
+    ],
+)
+def test_bad(tmp_path: Path, old: str, new: str, says: str) -> None:
+    """The error names file, key and remedy."""
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(path) in str(caught.value) and says in str(caught.value)
+
+
+def test_initial_model(tmp_path: Path) -> None:
+    """The first model may come from a file, whose shapes must fit."""
+    np.savez(tmp_path / "m.npz", w=np.ones((4, 3)), b=np.zeros(3))
+    text = GOOD.replace("[model]", '[model]\ninitial = "m.npz"')
+    initial = load(write(tmp_path, text)).initial
+    assert initial is not None and initial.sum() == 12
+    np.savez(tmp_path / "m.npz", w=np.ones((3, 4)), b=np.zeros(3))
+    with pytest.raises(ConfigError, match=r"w is \(3, 4\), expected \(4, 3\)"):
+        load(write(tmp_path, text))

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FedAvg against its formula in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmote.strategy import FedAvg, Update
+
+
+def update(values: np.ndarray, examples: int, **changes: object) -> Update:
+    """An update of float32 weights in chunks of 16."""
+    fields: dict[str, object] = {
+        "device": "d", "examples": examples, "steps": 1, "planned_steps": 1, "loss": 0.0, "encoding": 0,
+        "delta": False, "chunk_elements": 16, "data": bytearray(values.astype("<f4").tobytes()), "scales": None,
+        "received": None, "ranges": None,
+    }  # fmt: skip
+    return Update(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 300), st.lists(st.integers(1, 10_000), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
+def test_full_updates_give_the_weighted_mean(elements: int, examples: list[int], seed: int) -> None:
+    """sum(n_k w_k) / sum(n_k), to 1e-6 relative."""
+    rng = np.random.default_rng(seed)
+    models = [rng.normal(size=elements).astype(np.float32) for _ in examples]
+    strategy = FedAvg()
+    accumulator = strategy.begin(np.zeros(elements, np.float32))
+    for n, model in zip(examples, models, strict=True):
+        assert strategy.fold(accumulator, update(model, n))
+    wanted = np.average(np.array(models, np.float64), axis=0, weights=examples)
+    scale = np.average(np.abs(np.array(models, np.float64)), axis=0, weights=examples)
+    assert np.all(np.abs(strategy.finish(accumulator) - wanted) <= 1e-6 * scale)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 200), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_each_element_is_the_mean_of_those_who_covered_it(elements: int, devices: int, seed: int) -> None:
+    """Full updates, missing tensors and uploads cut off, all in one round."""
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=elements).astype(np.float32)
+    strategy = FedAvg()
+    accumulator = strategy.begin(base)
+    top, bottom = np.zeros(elements), np.zeros(elements)
+    for _ in range(devices):
+        model = rng.normal(size=elements).astype(np.float32)
+        n = int(rng.integers(1, 100))
+        covered = np.ones(elements, bool)
+        changes: dict[str, object] = {}
+        kind = rng.integers(3)
+        if kind == 1:  # one tensor only
+            first = int(rng.integers(elements))
+            count = int(rng.integers(1, elements - first + 1))
+            covered[:] = False
+            covered[first : first + count] = True
+            changes["ranges"] = np.array([[first, count]], np.uint32)
+        elif kind == 2:  # cut off
+            received = rng.integers(0, 2, -(-elements // 16)).astype(np.uint8)
+            covered = np.repeat(received, 16)[:elements].astype(bool)
+            changes["received"] = bytearray(received.tobytes())
+        values = model[covered] if kind == 1 else model
+        assert strategy.fold(accumulator, update(values, n, **changes))
+        top[covered] += n * model[covered].astype(np.float64)
+        bottom[covered] += n
+    wanted = np.where(bottom > 0, top / np.maximum(bottom, 1), base)
+    assert np.allclose(strategy.finish(accumulator), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_not_finite_is_refused_and_changes_nothing() -> None:
+    """One NaN spoils its own update alone."""
+    strategy = FedAvg()
+    accumulator = strategy.begin(np.zeros(20, np.float32))
+    assert strategy.fold(accumulator, update(np.ones(20), 3))
+    bad = np.ones(20)
+    bad[7] = np.nan
+    assert not strategy.fold(accumulator, update(bad, 5))
+    assert np.array_equal(strategy.finish(accumulator), np.ones(20, np.float32))
+
+
+def test_deltas_add_to_the_base() -> None:
+    """A delta of 0.5 on a base of 2 is 2.5."""
+    strategy = FedAvg()
+    accumulator = strategy.begin(np.full(20, 2, np.float32))
+    assert strategy.fold(accumulator, update(np.full(20, 0.5), 3, delta=True))
+    assert np.array_equal(strategy.finish(accumulator), np.full(20, 2.5, np.float32))
