@@ -210,7 +210,9 @@ class Rounds:
             goal = math.ceil(self.policy.goal * len(self.selected))
             if not self._outstanding():
                 self._finish(now)
-            elif len(self.receipts) >= goal or now >= self.started + self.policy.soft_deadline_s:
+            elif (
+                len(self.receipts) >= goal and len(self.planned) == len(self.selected)
+            ) or now >= self.started + self.policy.soft_deadline_s:
                 self._close(now)
         if self.state is State.CLOSING and (
             not self._outstanding() or now >= self.started + self.policy.hard_deadline_s
