@@ -142,6 +142,8 @@ typedef struct {
   fm_mqtt_t mqtt;
   fmb_settings_t settings;
   uint32_t step_limit;
+  const uint32_t *step_limits;
+  uint32_t limit_count;
   bool finish_at_limit;
   ...;
 } fmb_device_t;

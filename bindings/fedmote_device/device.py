@@ -212,6 +212,12 @@ class Device:
     def step_limit(self, steps: int) -> None:
         self._c.step_limit = steps
 
+    def set_step_limits(self, limits: Sequence[int]) -> None:
+        """Set step_limit for each round, the first entry for round 0; taken when a round's work begins."""
+        array = ffi.new("uint32_t[]", list(limits))
+        self._keep.append(array)
+        self._c.step_limits, self._c.limit_count = array, len(limits)
+
     @property
     def finish_at_limit(self) -> bool:
         """Whether the device sends what it has at step_limit, instead of waiting for the closing notice."""

@@ -27,6 +27,9 @@ static void read_example(void *user, uint32_t index, float *features, uint32_t *
 
 static fm_status_t native_begin(void *user, const fm_plan_t *plan, fm_work_t *work) {
   fmb_device_t *device = user;
+  if ((device->step_limits != NULL) && (plan->round < device->limit_count)) {
+    device->step_limit = device->step_limits[plan->round];
+  }
   return fm_trainer_begin(&device->trainer, plan, work);
 }
 

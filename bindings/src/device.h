@@ -48,6 +48,8 @@ typedef struct {
   /* How far the present plan's training may go before it waits for the closing notice: a device too slow for the whole.
    */
   uint32_t step_limit;
+  const uint32_t *step_limits; /* of each round, [limit_count], taken when its work begins; NULL: step_limit stays */
+  uint32_t limit_count;
   bool finish_at_limit; /* send what there is at the limit instead of waiting for the notice */
   fm_tensor_t tensors[FM_MAX_TENSORS];
   uint32_t tensor_count;

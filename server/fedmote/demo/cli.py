@@ -106,7 +106,7 @@ class Demo:
         chunks = -(-self.layout.elements // CHUNK_ELEMENTS)
         child = context.Process(
             target=fleet.main,
-            args=(other, broker, o.seed, parts, o.local_epochs, BATCH, chunks, o.faults, o.one_at_a_time),
+            args=(other, broker, o.seed, parts, o.local_epochs, BATCH, chunks, o.faults, o.one_at_a_time, o.rounds),
             daemon=True,
         )
         try:

@@ -77,7 +77,7 @@ def befall(devices: list[Device], sizes: list[int], misfortune: Misfortune, chun
     for index, device in enumerate(devices):
         fate = misfortune.fates.get(index)
         if device.round and (fate is None or fate.round != device.round):
-            fate, device.step_limit = misfortune.of(index, device.round, sizes[index])
+            fate, _ = misfortune.of(index, device.round, sizes[index])
             misfortune.fates[index] = fate
         if fate is None:
             continue
@@ -93,7 +93,7 @@ def befall(devices: list[Device], sizes: list[int], misfortune: Misfortune, chun
 
 def main(
     pipe: Any, broker: str, seed: int, parts: list[tuple[Features, Labels]], epochs: int, batch: int, chunks: int,
-    faults: bool, finish_at_limit: bool,
+    faults: bool, finish_at_limit: bool, rounds: int,
 ) -> None:  # fmt: skip
     """Run the devices until the pipe says stop; answer with their counters."""
     devices = [
@@ -108,10 +108,11 @@ def main(
         )
         for i, (x, y) in enumerate(parts)
     ]
-    for device in devices:
-        device.finish_at_limit = finish_at_limit
     sizes = [len(y) for _, y in parts]
     misfortune = Misfortune(seed, len(devices), epochs, batch, faults)
+    for i, device in enumerate(devices):
+        device.finish_at_limit = finish_at_limit
+        device.set_step_limits([0] + [misfortune.of(i, r, sizes[i])[1] for r in range(1, rounds + 1)])
 
     def stop() -> bool:
         befall(devices, sizes, misfortune, chunks)
