@@ -83,7 +83,7 @@ test: lint size ## all tests, with coverage of C and Python
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered | tail -n 40; \
 	if [ -n "$$(find build/ctests -name '*.gcda' -print -quit 2>/dev/null)" ]; then \
 	  echo "C, lines:";    $(BIN)/gcovr -r csdk --object-directory build/ctests build/ctests | tail -n +5; \
-	  echo "C, branches:"; $(BIN)/gcovr -r csdk --branches --exclude-throw-branches build/ctests | tail -n +5; \
+	  echo "C, branches:"; $(BIN)/gcovr -r csdk --txt-metric branch build/ctests | tail -n +5; \
 	fi; \
 	tail -n 1 build/pytest.log; \
 	exit $$status
