@@ -13,6 +13,7 @@ import cffi
 HERE = Path(__file__).resolve().parent
 CRC32_POLYNOMIAL = 0xEDB88320  # reflected
 
+WIRE = HERE.parent / "csdk" / "include" / "fedmote" / "fm_wire.h"
 HEADERS = ["kernels.h", "wire.h", "device.h"]
 
 
@@ -54,8 +55,9 @@ def crc32_header() -> str:
 
 
 def definitions() -> str:
-    """The declarations of cdef.h without its comments."""
-    return re.sub(r"/\*.*?\*/", "", (HERE / "cdef.h").read_text(), flags=re.DOTALL)
+    """What cffi is told: the generated wire structs as they are, then cdef.h; without comments and directives."""
+    text = WIRE.read_text() + (HERE / "cdef.h").read_text()
+    return re.sub(r"/\*.*?\*/|^#[^\n]*", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ void fmb_finish(const double *sum, const double *weight, double whole, const flo
 int fmb_all_finite(const uint8_t *data, size_t elements);
 uint32_t fmb_crc32(uint32_t crc, const uint8_t *data, size_t size);
 
-/* wire.h */
+/* fm_status.h, fm_codec.h, wire.h */
 typedef struct {
   uint32_t round;
   uint32_t index;
@@ -31,6 +31,12 @@ typedef struct {
   float scale;
 } fmb_update_chunk_t;
 
+typedef enum { FM_OK, ... } fm_status_t;
+
+/* The messages themselves come from fm_wire.h, as it is. */
+fm_status_t fm_message_decode(const uint8_t *bytes, uint32_t available, uint32_t total, fm_message_t *out);
+fm_status_t fm_message_encode(const fm_message_t *message, uint8_t *out, uint32_t capacity, uint32_t *size);
+fm_status_t fmb_message_defaults(fm_message_t *message);
 int fmb_verify(const uint8_t *message, size_t size);
 int fmb_read_update_chunk(const uint8_t *message, size_t size, fmb_update_chunk_t *chunk);
 
@@ -89,11 +95,6 @@ typedef struct {
   float loss;
   uint32_t covered;
 } fm_work_t;
-
-typedef struct {
-  uint32_t round;
-  ...;
-} fm_plan_t;
 
 typedef struct {
   fm_client_counters_t counters;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire.h"
 
-#include "fedmote/fm_codec.h"
+#include <string.h>
+
+#include "fm_wire_tables.h"
 
 static int decode(const uint8_t *bytes, size_t size, fm_message_t *message) {
   const uint32_t total = (size <= UINT32_MAX) ? (uint32_t)size : 0u;
@@ -25,4 +27,33 @@ int fmb_read_update_chunk(const uint8_t *message, size_t size, fmb_update_chunk_
     chunk->data_size = body->data.size;
   }
   return type;
+}
+
+static void store(uint8_t *member, uint32_t value, uint32_t width) {
+  const uint8_t byte = (uint8_t)value;
+  const uint16_t half = (uint16_t)value;
+  if (width == 1u) {
+    (void)memcpy(member, &byte, sizeof byte);
+  } else if (width == 2u) {
+    (void)memcpy(member, &half, sizeof half);
+  } else {
+    (void)memcpy(member, &value, sizeof value);
+  }
+}
+
+fm_status_t fmb_message_defaults(fm_message_t *message) {
+  const uint8_t type = message->type;
+  uint8_t *members = (uint8_t *)&message->body;
+  fm_status_t status = FM_ERR_ARGUMENT;
+  if ((type >= 1u) && (type <= FM_BODY_LAST)) {
+    (void)memset(&message->body, 0, sizeof message->body);
+    for (uint32_t i = fm_fields_start[type - 1u]; i < fm_fields_start[type]; i++) {
+      const uint32_t kind = fm_fields[i].kind & ~FM_KIND_REQUIRED & 0xFFu;
+      if ((kind & FM_KIND_OFFSET) == 0u) {
+        store(&members[fm_fields[i].offset], fm_defaults[fm_fields[i].default_index], kind);
+      }
+    }
+    status = FM_OK;
+  }
+  return status;
 }

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fedmote/fm_codec.h"
+
 /* The body's type of a valid message, 0 for anything else. */
 int fmb_verify(const uint8_t *message, size_t size);
 
@@ -19,5 +21,8 @@ typedef struct {
 
 /* As fmb_verify(); what an UpdateChunk says goes into *chunk. */
 int fmb_read_update_chunk(const uint8_t *message, size_t size, fmb_update_chunk_t *chunk);
+
+/* Give every scalar of the body `message->type` its default and empty the rest. FM_ERR_ARGUMENT: no such type. */
+fm_status_t fmb_message_defaults(fm_message_t *message);
 
 #endif
