@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one update of 2,410 float32 parameters costs the server, against Flower and against NumPy.
+
+Ours is the server's real path: the update's UpdateChunk messages as bytes go into Fleet.receive(), which verifies them
+and puts the data in place; then its CRC-32 is compared and the strategy folds it, with its check for NaN. A second
+figure is the whole conversation, UpdateBegin to UpdateEnd, with the answers encoded. Flower's is RecordDict bytes to a
+RecordDict, and aggregate_arrayrecords() of it. NumPy's is `sum += weight * update` in place, with nothing checked.
+All of them take turns in one run, and medians are compared.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from common import BENCH, EXAMPLES, WIDTHS, flwr_python, interleave, microseconds, note, save, table
+
+from fedmote.codec import encode
+from fedmote.layout import dense
+from fedmote.session import Fleet
+from fedmote.strategy import Accumulator, FedAvg, Update
+from fedmote.wire.Encoding import Encoding
+from fedmote_device import kernels
+
+DEVICE = "device-1"
+LAYOUT = dense(WIDTHS)
+TURNS = 25
+REPEATS = 200
+
+
+class OneRound:
+    """The least that a session asks of a round: every device is selected, every update folded."""
+
+    number = 1
+    version = 1
+    slot_granted = True
+
+    def __init__(self, chunk_elements: int) -> None:
+        self.chunk_elements = chunk_elements
+        self.strategy = FedAvg()
+        self.accumulator: Accumulator = self.strategy.begin(np.zeros(LAYOUT.elements, np.float32))
+
+    def plan_for(self, device: str) -> bytes | None:
+        """Every device is selected."""
+        return b""
+
+    def folded(self, device: str) -> int | None:
+        """So that the same device's update can be folded again and again."""
+        return None
+
+    def committed(self, number: int) -> int | None:
+        """No round before."""
+        return None
+
+    def take(self, update: Update, crc32: int) -> int | None:
+        """Fold."""
+        if not self.strategy.fold(self.accumulator, update):
+            raise RuntimeError("the update was refused")
+        return None
+
+    def gone(self, device: str) -> None:
+        """Nobody goes."""
+
+    def withdrew(self, device: str) -> None:
+        """Nobody withdraws."""
+        raise RuntimeError("the update was refused")
+
+    def chunk(self, version: int, index: int) -> bytes | None:
+        """Nobody asks."""
+        return None
+
+
+class Ours:
+    """One device's upload into a Fleet, ready to be repeated."""
+
+    def __init__(self, chunk_elements: int, encoding: int) -> None:
+        generator = np.random.default_rng(1)
+        if encoding == Encoding.Float32:
+            data = generator.standard_normal(LAYOUT.elements).astype("<f4").tobytes()
+        else:
+            data = generator.integers(-127, 128, LAYOUT.elements).astype(np.int8).tobytes()
+        size = chunk_elements * len(data) // LAYOUT.elements
+        parts = [data[at : at + size] for at in range(0, len(data), size)]
+        crc32 = zlib.crc32(data)
+        self.work = OneRound(chunk_elements)
+        self.fleet = Fleet(LAYOUT, lambda device, message: None, self.work)
+        self.begin = encode(
+            "UpdateBegin", round=1, base_version=1, crc32=crc32, elements=LAYOUT.elements,
+            chunk_elements=chunk_elements, encoding=encoding, examples=EXAMPLES, steps=2, planned_steps=2, loss=0.5,
+        )  # fmt: skip
+        self.chunks = [encode("UpdateChunk", round=1, index=i, scale=0.01, data=part) for i, part in enumerate(parts)]
+        self.end = encode("UpdateEnd", round=1, chunks=len(parts), crc32=crc32)
+        hello = encode(
+            "Hello", device_id=DEVICE, boot=1, elements=LAYOUT.elements, layout_crc32=LAYOUT.crc32, examples=EXAMPLES
+        )
+        self.fleet.receive(DEVICE, hello)
+        self.conversation()
+        if self.work.accumulator.whole != EXAMPLES:
+            raise RuntimeError(f"the update was not folded: {self.fleet.counters}")
+        # An upload that is never ended by a message, so that fold() can end it each time.
+        self.fleet.receive(DEVICE, self.begin)
+        slot = self.fleet.sessions[DEVICE].slot
+        if slot is None:
+            raise RuntimeError("no slot was opened")
+        self.slot = slot
+
+    def fold(self) -> None:
+        """The elements' way: chunks verified and put in place, checksum, fold."""
+        for chunk in self.chunks:
+            self.fleet.receive(DEVICE, chunk)
+        update = self.slot.update
+        if kernels.crc32(update.data) != self.slot.crc32:
+            raise RuntimeError("wrong checksum")
+        self.work.take(update, self.slot.crc32)
+
+    def conversation(self) -> None:
+        """All messages of an upload, and the answers to them encoded."""
+        self.fleet.receive(DEVICE, self.begin)
+        for chunk in self.chunks:
+            self.fleet.receive(DEVICE, chunk)
+        self.fleet.receive(DEVICE, self.end)
+
+
+class Flower:
+    """flwr's side, in its own interpreter: a word in, microseconds out."""
+
+    def __init__(self, python: str) -> None:
+        self.process = subprocess.Popen(
+            [python, BENCH / "flwr" / "fold.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def ask(self, word: str) -> float:
+        """Measure `word` (see bench/flwr/fold.py)."""
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("no pipes")
+        self.process.stdin.write(word + "\n")
+        return float(self.process.stdout.readline())
+
+    def __enter__(self) -> Flower:
+        """Started already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the other interpreter."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.wait(timeout=10)
+
+
+def numpy_sum() -> Callable[[], None]:
+    """The bare weighted sum in place."""
+    update = np.random.default_rng(1).standard_normal(LAYOUT.elements).astype(np.float32)
+    total, scratch = np.zeros_like(update), np.empty_like(update)
+    weight = np.float32(EXAMPLES)
+
+    def add() -> None:
+        np.multiply(update, weight, out=scratch)
+        np.add(total, scratch, out=total)
+
+    return add
+
+
+def measure(flower: Flower | None) -> dict[str, float]:
+    """All medians, in microseconds."""
+    split, whole = Ours(1024, Encoding.Float32), Ours(LAYOUT.elements, Encoding.Float32)
+    small = Ours(4096, Encoding.Int8)
+    bare = numpy_sum()
+    what = {
+        "fold, chunks of 4 KiB": lambda: microseconds(split.fold, REPEATS),
+        "fold, one chunk": lambda: microseconds(whole.fold, REPEATS),
+        "fold, int8": lambda: microseconds(small.fold, REPEATS),
+        "conversation, chunks of 4 KiB": lambda: microseconds(split.conversation, REPEATS // 4),
+        "conversation, one chunk": lambda: microseconds(whole.conversation, REPEATS // 4),
+        "numpy": lambda: microseconds(bare, REPEATS),
+    }
+    if flower is not None:
+        for word in ("decode", "numpy", "aggregate", "aggregate10"):
+            what[f"flwr {word}"] = lambda word=word: flower.ask(word)
+    return interleave(what, TURNS)
+
+
+def show(medians: dict[str, float]) -> dict[str, float]:
+    """Print medians and ratios; return the ratios."""
+    numpy = medians["numpy"]
+    one = medians.get("flwr decode", 0.0) + medians.get("flwr aggregate", 0.0)
+    ten = medians.get("flwr decode", 0.0) + medians.get("flwr aggregate10", 0.0)
+    rows: list[tuple[str, ...]] = [("median of one update of 2,410 parameters", "us", "flwr / ours", "ours / NumPy")]
+    ratios = {}
+    for name in [name for name in medians if name.startswith(("fold", "conversation"))]:
+        value = medians[name]
+        ratios[f"{name}: ours / NumPy"] = value / numpy
+        if one:
+            ratios[f"{name}: flwr / ours"] = one / value
+        rows.append((name, f"{value:.1f}", f"{one / value:.1f}" if one else "-", f"{value / numpy:.1f}"))
+    if one:
+        ratios["flwr / NumPy"] = one / numpy
+        rows += [(name, f"{medians[name]:.1f}") for name in ("flwr decode", "flwr aggregate")]
+        rows.append(("flwr decode + aggregate", f"{one:.1f}", "", f"{one / numpy:.1f}"))
+        rows.append(("flwr decode + a tenth of aggregate of ten", f"{ten:.1f}", "", f"{ten / numpy:.1f}"))
+        rows.append(("flwr Array.numpy(), within aggregate", f"{medians['flwr numpy']:.1f}"))
+    rows.append(("NumPy, weighted sum in place", f"{numpy:.1f}", "", "1.0"))
+    table("Fold: what an update costs the server", rows)
+    return ratios
+
+
+def main() -> None:
+    python = flwr_python()
+    if python is None:
+        medians = measure(None)
+    else:
+        with Flower(str(python)) as flower:
+            medians = measure(flower)
+    ratios = show(medians)
+    note(
+        "fold: verify, put in place, CRC-32, check for NaN, weigh in. conversation: UpdateBegin to UpdateEnd, answered."
+    )
+    save("fold", {"microseconds": medians, "ratios": ratios})
+
+
+if __name__ == "__main__":
+    main()
