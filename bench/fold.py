@@ -2,7 +2,7 @@
 """What one update of 2,410 float32 parameters costs the server, against Flower and against NumPy.
 
 Ours is the server's real path: the update's UpdateChunk messages as bytes go into Fleet.receive(), which verifies them
-and puts the data in place; then its CRC-32 is compared and the strategy folds it, with its check for NaN. A second
+and puts the data in place; then its CRC-32 is compared and Rounds.take() folds it, with its check for NaN. A second
 figure is the whole conversation, UpdateBegin to UpdateEnd, with the answers encoded. Flower's is RecordDict bytes to a
 RecordDict, and aggregate_arrayrecords() of it. NumPy's is `sum += weight * update` in place, with nothing checked.
 All of them take turns in one run, and medians are compared.
@@ -19,8 +19,10 @@ from common import BENCH, EXAMPLES, WIDTHS, flwr_python, interleave, microsecond
 
 from fedmote.codec import encode
 from fedmote.layout import dense
+from fedmote.round import Policy, Rounds, Training
 from fedmote.session import Fleet
-from fedmote.strategy import Accumulator, FedAvg, Update
+from fedmote.store import Store
+from fedmote.strategy import FedAvg
 from fedmote.wire.Encoding import Encoding
 from fedmote_device import kernels
 
@@ -28,48 +30,6 @@ DEVICE = "device-1"
 LAYOUT = dense(WIDTHS)
 TURNS = 25
 REPEATS = 200
-
-
-class OneRound:
-    """The least that a session asks of a round: every device is selected, every update folded."""
-
-    number = 1
-    version = 1
-    slot_granted = True
-
-    def __init__(self, chunk_elements: int) -> None:
-        self.chunk_elements = chunk_elements
-        self.strategy = FedAvg()
-        self.accumulator: Accumulator = self.strategy.begin(np.zeros(LAYOUT.elements, np.float32))
-
-    def plan_for(self, device: str) -> bytes | None:
-        """Every device is selected."""
-        return b""
-
-    def folded(self, device: str) -> int | None:
-        """So that the same device's update can be folded again and again."""
-        return None
-
-    def committed(self, number: int) -> int | None:
-        """No round before."""
-        return None
-
-    def take(self, update: Update, crc32: int) -> int | None:
-        """Fold."""
-        if not self.strategy.fold(self.accumulator, update):
-            raise RuntimeError("the update was refused")
-        return None
-
-    def gone(self, device: str) -> None:
-        """Nobody goes."""
-
-    def withdrew(self, device: str) -> None:
-        """Nobody withdraws."""
-        raise RuntimeError("the update was refused")
-
-    def chunk(self, version: int, index: int) -> bytes | None:
-        """Nobody asks."""
-        return None
 
 
 class Ours:
@@ -84,8 +44,17 @@ class Ours:
         size = chunk_elements * len(data) // LAYOUT.elements
         parts = [data[at : at + size] for at in range(0, len(data), size)]
         crc32 = zlib.crc32(data)
-        self.work = OneRound(chunk_elements)
-        self.fleet = Fleet(LAYOUT, lambda device, message: None, self.work)
+        self.fleet = Fleet(LAYOUT, lambda device, message: None, None)  # type: ignore[arg-type]
+        model = np.zeros(LAYOUT.elements, np.float32)
+        self.rounds = self.fleet.work = Rounds(
+            self.fleet,
+            Store(":memory:", LAYOUT, model),
+            FedAvg(),
+            Training(),
+            Policy(goal=1.0, chunk_elements=chunk_elements),
+            broadcast=lambda message: None,
+            publish=lambda version, chunks: None,
+        )
         self.begin = encode(
             "UpdateBegin", round=1, base_version=1, crc32=crc32, elements=LAYOUT.elements,
             chunk_elements=chunk_elements, encoding=encoding, examples=EXAMPLES, steps=2, planned_steps=2, loss=0.5,
@@ -96,8 +65,9 @@ class Ours:
             "Hello", device_id=DEVICE, boot=1, elements=LAYOUT.elements, layout_crc32=LAYOUT.crc32, examples=EXAMPLES
         )
         self.fleet.receive(DEVICE, hello)
+        self.rounds.tick(0.0)  # the plan goes out, and the round stays open
         self.conversation()
-        if self.work.accumulator.whole != EXAMPLES:
+        if self.rounds.accumulator.whole != EXAMPLES:
             raise RuntimeError(f"the update was not folded: {self.fleet.counters}")
         # An upload that is never ended by a message, so that fold() can end it each time.
         self.fleet.receive(DEVICE, self.begin)
@@ -113,7 +83,9 @@ class Ours:
         update = self.slot.update
         if kernels.crc32(update.data) != self.slot.crc32:
             raise RuntimeError("wrong checksum")
-        self.work.take(update, self.slot.crc32)
+        if self.rounds.take(update, self.slot.crc32) is not None:
+            raise RuntimeError("the update was refused")
+        self.rounds.receipts.clear()  # so that the same device's update counts again
 
     def conversation(self) -> None:
         """All messages of an upload, and the answers to them encoded."""
@@ -121,6 +93,7 @@ class Ours:
         for chunk in self.chunks:
             self.fleet.receive(DEVICE, chunk)
         self.fleet.receive(DEVICE, self.end)
+        self.rounds.receipts.clear()
 
 
 class Flower:
