@@ -14,6 +14,8 @@
 #define DEFAULT_BACKOFF_MAX_MS 60000u
 #define ROUNDS_A_POLL 8u
 #define LONGEST_FEDERATION 32u
+#define LONGEST_HEAD 0xFFFFu
+#define LONGEST_BODY 0x0FF00000u /* a remaining length ends at 0x0FFFFFFF */
 
 static uint32_t next_random(fm_mqtt_t *mqtt) {
   uint32_t x = mqtt->random; /* xorshift32 (Marsaglia 2003) */
@@ -47,8 +49,7 @@ static void back_off(fm_mqtt_t *mqtt) {
   mqtt->backoff_ms = (next > (most / 2u)) ? most : (2u * next);
 }
 
-/* Nothing of a publish has reached the stream, or all of it awaits the acknowledgement: it can be forgotten, or sent
- * again whole. */
+/* What was not acknowledged is sent again whole, or given up. */
 static void rewind_out(fm_mqtt_t *mqtt) {
   if (mqtt->out_state != FM_OUT_NONE) {
     if (mqtt->out_reliable) {
@@ -61,21 +62,56 @@ static void rewind_out(fm_mqtt_t *mqtt) {
   mqtt->out_offset = 0u;
 }
 
-void fm_mqtt_break(fm_mqtt_t *mqtt) {
-  mqtt->config->stream.api->close(mqtt->config->stream.self);
-  mqtt->counters.failures++;
-  if ((mqtt->rx_stage == FM_RX_PAYLOAD) && (mqtt->sink != NULL)) {
-    mqtt->sink->end(mqtt->sink->user, false);
+/* There is a sink during poll only: what breaks outside is told by the next one. */
+static void forget_incoming(fm_mqtt_t *mqtt) {
+  if (mqtt->sink != NULL) {
+    if (mqtt->rx_stage == FM_RX_PAYLOAD) {
+      mqtt->sink->end(mqtt->sink->user, false);
+    }
+    mqtt->rx_stage = FM_RX_HEADER;
   }
-  mqtt->rx_stage = FM_RX_HEADER;
+}
+
+/* Close. The next poll opens again, unless back_off() says otherwise. */
+static void shut(fm_mqtt_t *mqtt) {
+  mqtt->config->stream.api->close(mqtt->config->stream.self);
+  forget_incoming(mqtt);
+  mqtt->rx_fill = 0u;
+  mqtt->rx_at = 0u;
   mqtt->tx_fill = 0u;
   mqtt->tx_sent = 0u;
   mqtt->packet = FM_PACKET_NONE;
   mqtt->ack_count = 0u; /* the broker sends those messages again */
-  mqtt->due = (mqtt->held_version != 0u) ? FM_MQTT_DUE_UNSUBSCRIBE : 0u;
+  mqtt->due = 0u;       /* what of the model is subscribed outlives the connection */
+  if (mqtt->releases) {
+    mqtt->due |= FM_MQTT_DUE_UNSUBSCRIBE;
+  }
+  if (mqtt->holds) {
+    mqtt->due |= FM_MQTT_DUE_RELEASE;
+  }
   rewind_out(mqtt);
+  mqtt->wait_ms = 0u;
   enter(mqtt, FM_PHASE_CLOSED);
+}
+
+void fm_mqtt_break(fm_mqtt_t *mqtt) {
+  mqtt->counters.failures++;
+  shut(mqtt);
   back_off(mqtt);
+}
+
+void fm_mqtt_give_up(fm_mqtt_t *mqtt) {
+  const uint32_t written = mqtt->packet_offset + mqtt->out_offset;
+  if (mqtt->out_state == FM_OUT_WRITING) {
+    if (written <= (mqtt->tx_fill - mqtt->tx_sent)) { /* all that is written of it lies at the buffer's end */
+      mqtt->tx_fill -= written;
+      mqtt->packet = FM_PACKET_NONE;
+    } else {
+      shut(mqtt);
+    }
+  }
+  mqtt->out_state = FM_OUT_NONE;
+  mqtt->out_offset = 0u;
 }
 
 void fm_mqtt_accepted(fm_mqtt_t *mqtt) {
@@ -114,40 +150,57 @@ static void open_stream(fm_mqtt_t *mqtt) {
   }
 }
 
-static uint32_t since(const fm_mqtt_t *mqtt, uint32_t then_ms) { return mqtt->now_ms - then_ms; }
+/* What is left of `limit` milliseconds since `then_ms`; 0: nothing. */
+static uint32_t left(const fm_mqtt_t *mqtt, uint32_t then_ms, uint32_t limit) {
+  const uint32_t gone = mqtt->now_ms - then_ms;
+  return (gone < limit) ? (limit - gone) : 0u;
+}
 
-/* Give up what takes too long, ping what is idle. */
-static void watch(fm_mqtt_t *mqtt) {
-  const uint32_t keep_alive = 1000u * (uint32_t)mqtt->config->keep_alive_s;
-  if (mqtt->phase != FM_PHASE_UP) {
-    if (since(mqtt, mqtt->phase_at_ms) >= HANDSHAKE_MS) {
-      fm_mqtt_break(mqtt);
-    }
-  } else if (since(mqtt, mqtt->last_in_ms) >= (keep_alive + (keep_alive / 2u))) {
+/* Give up what is silent, ping what is idle; how long until there is something of the kind to do. */
+static uint32_t keep_alive(fm_mqtt_t *mqtt) {
+  const uint32_t quarter = 250u * (uint32_t)mqtt->config->keep_alive_s;
+  const uint32_t silence = left(mqtt, mqtt->last_in_ms, 6u * quarter);
+  uint32_t ping = left(mqtt, mqtt->last_out_ms, 3u * quarter);
+  lower(&ping, left(mqtt, mqtt->last_in_ms, 3u * quarter));
+  if (silence == 0u) {
     mqtt->counters.silent++;
     fm_mqtt_break(mqtt);
-  } else if ((since(mqtt, mqtt->last_out_ms) >= (keep_alive - (keep_alive / 4u))) ||
-             (since(mqtt, mqtt->last_in_ms) >= (keep_alive - (keep_alive / 4u)))) {
-    if (since(mqtt, mqtt->phase_at_ms) >= (keep_alive / 4u)) { /* one ping a quarter is enough to wait for */
+  } else if (ping == 0u) {
+    ping = left(mqtt, mqtt->phase_at_ms, quarter); /* one ping a quarter is enough to wait for */
+    if (ping == 0u) {
       mqtt->phase_at_ms = mqtt->now_ms;
       mqtt->due |= FM_MQTT_DUE_PING;
     }
   } else {
     /* all is well */
   }
+  lower(&ping, silence);
+  return ping;
 }
 
-static void say_wait(const fm_mqtt_t *mqtt, uint32_t *wait_ms) {
-  if (mqtt->phase == FM_PHASE_CLOSED) {
-    const uint32_t gone = since(mqtt, mqtt->phase_at_ms);
-    lower(wait_ms, (gone < mqtt->wait_ms) ? (mqtt->wait_ms - gone) : 0u);
-  } else if (mqtt->phase == FM_PHASE_OPENING) {
-    lower(wait_ms, OPENING_POLL_MS);
-  } else {
-    lower(wait_ms, 250u * (uint32_t)mqtt->config->keep_alive_s);
-    if (mqtt->tx_fill != mqtt->tx_sent) {
-      lower(wait_ms, BLOCKED_POLL_MS); /* or call when the stream can be written */
+/* What time brings, in every phase. */
+static void watch(fm_mqtt_t *mqtt, uint32_t *wait_ms) {
+  if (mqtt->phase == FM_PHASE_UP) {
+    lower(wait_ms, keep_alive(mqtt));
+  } else if (mqtt->phase != FM_PHASE_CLOSED) {
+    const uint32_t rest = left(mqtt, mqtt->phase_at_ms, HANDSHAKE_MS);
+    lower(wait_ms, rest);
+    if (rest == 0u) {
+      fm_mqtt_break(mqtt);
+    } else if (mqtt->phase == FM_PHASE_OPENING) {
+      lower(wait_ms, OPENING_POLL_MS);
+    } else {
+      /* waiting for CONNACK or SUBACK */
     }
+  } else {
+    /* closed */
+  }
+  if (mqtt->phase == FM_PHASE_CLOSED) {
+    lower(wait_ms, left(mqtt, mqtt->phase_at_ms, mqtt->wait_ms));
+  } else if (mqtt->tx_fill != mqtt->tx_sent) {
+    lower(wait_ms, BLOCKED_POLL_MS); /* or call when the stream can be written */
+  } else {
+    /* all is said */
   }
 }
 
@@ -155,8 +208,11 @@ static fm_status_t mqtt_poll(void *self, uint32_t now_ms, const fm_sink_t *sink,
   fm_mqtt_t *mqtt = (fm_mqtt_t *)self;
   mqtt->now_ms = now_ms;
   mqtt->sink = sink;
-  if ((mqtt->phase == FM_PHASE_CLOSED) && (since(mqtt, mqtt->phase_at_ms) >= mqtt->wait_ms)) {
-    enter(mqtt, FM_PHASE_OPENING);
+  if (mqtt->phase == FM_PHASE_CLOSED) {
+    forget_incoming(mqtt);
+    if (left(mqtt, mqtt->phase_at_ms, mqtt->wait_ms) == 0u) {
+      enter(mqtt, FM_PHASE_OPENING);
+    }
   }
   if (mqtt->phase == FM_PHASE_OPENING) {
     open_stream(mqtt);
@@ -171,10 +227,7 @@ static fm_status_t mqtt_poll(void *self, uint32_t now_ms, const fm_sink_t *sink,
       lower(wait_ms, 0u);
     }
   }
-  if (mqtt->phase != FM_PHASE_CLOSED) {
-    watch(mqtt);
-  }
-  say_wait(mqtt, wait_ms);
+  watch(mqtt, wait_ms);
   mqtt->sink = NULL;
   return mqtt->refused ? FM_ERR_REFUSED : FM_OK;
 }
@@ -189,7 +242,9 @@ static uint32_t mqtt_connection(const void *self) {
 static fm_status_t mqtt_send(void *self, const fm_outgoing_t *message, fm_delivery_t delivery) {
   fm_mqtt_t *mqtt = (fm_mqtt_t *)self;
   fm_status_t status = FM_AGAIN;
-  if ((mqtt->phase == FM_PHASE_UP) && (mqtt->out_state == FM_OUT_NONE)) {
+  if ((message->head_size > LONGEST_HEAD) || (message->body_size > LONGEST_BODY)) {
+    status = FM_ERR_BUFFER;
+  } else if ((mqtt->phase == FM_PHASE_UP) && (mqtt->out_state == FM_OUT_NONE)) {
     mqtt->out = *message;
     mqtt->out_offset = 0u;
     mqtt->out_again = false;
@@ -199,20 +254,15 @@ static fm_status_t mqtt_send(void *self, const fm_outgoing_t *message, fm_delive
     }
     mqtt->out_state = FM_OUT_READY;
     status = FM_OK;
+  } else {
+    /* not now */
   }
   return status;
 }
 
 static bool mqtt_sending(const void *self) { return ((const fm_mqtt_t *)self)->out_state != FM_OUT_NONE; }
 
-static void mqtt_abort(void *self) {
-  fm_mqtt_t *mqtt = (fm_mqtt_t *)self;
-  if (mqtt->out_state == FM_OUT_WRITING) {
-    mqtt->out_reliable = false;
-    fm_mqtt_break(mqtt); /* MQTT has no other way to take back half a packet */
-  }
-  mqtt->out_state = FM_OUT_NONE;
-}
+static void mqtt_abort(void *self) { fm_mqtt_give_up((fm_mqtt_t *)self); }
 
 static fm_status_t mqtt_fetch(void *self, uint32_t version, uint32_t index) {
   fm_mqtt_t *mqtt = (fm_mqtt_t *)self;
@@ -220,10 +270,10 @@ static fm_status_t mqtt_fetch(void *self, uint32_t version, uint32_t index) {
   if (mqtt->phase == FM_PHASE_UP) {
     mqtt->fetch_version = version;
     mqtt->fetch_index = index;
-    if (mqtt->held_version != 0u) {
-      mqtt->due |= FM_MQTT_DUE_UNSUBSCRIBE;
-    }
     mqtt->due |= FM_MQTT_DUE_FETCH;
+    if (mqtt->holds) {
+      mqtt->due |= FM_MQTT_DUE_RELEASE;
+    }
     status = FM_OK;
   }
   return status;
@@ -272,14 +322,16 @@ fm_status_t fm_mqtt_init(fm_mqtt_t *mqtt, const fm_mqtt_config_t *config, fm_lin
 }
 
 void fm_mqtt_close(fm_mqtt_t *mqtt) {
-  if (mqtt->phase == FM_PHASE_UP) {
+  if ((mqtt->phase >= FM_PHASE_CONNECTING) && (mqtt->packet == FM_PACKET_NONE)) {
     static const uint8_t disconnect[2] = {0xE0u, 0x00u};
     const fm_stream_t *stream = &mqtt->config->stream;
-    if ((mqtt->tx_fill == mqtt->tx_sent) && (mqtt->packet == FM_PACKET_NONE)) {
+    const uint32_t unsent = mqtt->tx_fill - mqtt->tx_sent;
+    if ((unsent == 0u) ||
+        (stream->api->write(stream->self, &mqtt->config->buffer[mqtt->tx_sent], unsent) == (int32_t)unsent)) {
       (void)stream->api->write(stream->self, disconnect, sizeof disconnect);
     }
   }
   if (mqtt->phase != FM_PHASE_CLOSED) {
-    fm_mqtt_break(mqtt);
+    shut(mqtt);
   }
 }

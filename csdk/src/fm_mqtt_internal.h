@@ -30,11 +30,14 @@ enum {
 #define FM_MQTT_DUE_CONNECT 0x01u
 #define FM_MQTT_DUE_PING 0x02u
 #define FM_MQTT_DUE_SUBSCRIBE 0x04u
-#define FM_MQTT_DUE_UNSUBSCRIBE 0x08u
-#define FM_MQTT_DUE_FETCH 0x10u
+#define FM_MQTT_DUE_UNSUBSCRIBE 0x08u /* of the former chunk */
+#define FM_MQTT_DUE_RELEASE 0x10u     /* the chunk held becomes the former one */
+#define FM_MQTT_DUE_FETCH 0x20u
 
 /* The connection is of no more use: close it and come back later. */
 void fm_mqtt_break(fm_mqtt_t *mqtt);
+/* Forget the message under way; costs the connection when part of it has left. */
+void fm_mqtt_give_up(fm_mqtt_t *mqtt);
 /* The broker said no: come back much later. */
 void fm_mqtt_refuse(fm_mqtt_t *mqtt);
 void fm_mqtt_accepted(fm_mqtt_t *mqtt);

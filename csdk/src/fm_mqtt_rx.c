@@ -9,7 +9,10 @@
 #define TYPE_SUBACK 0x90u
 #define TYPE_UNSUBACK 0xB0u
 #define TYPE_PINGRESP 0xD0u
-#define FLAG_RETAIN 0x01u
+#define FLAG_DUP 0x08u
+#define FLAG_QOS 0x06u
+#define CODE_REFUSED 0x80u
+#define CODE_QOS 0x01u
 
 static void malformed(fm_mqtt_t *mqtt) {
   mqtt->counters.malformed++;
@@ -22,16 +25,42 @@ static void publish_done(fm_mqtt_t *mqtt) {
   if (qos(mqtt) == 1u) {
     mqtt->acks[mqtt->ack_count] = mqtt->rx_id; /* receive() made sure that there is room */
     mqtt->ack_count++;
-  }
-  if (((mqtt->rx_header & FLAG_RETAIN) != 0u) && (mqtt->held_version != 0u)) {
-    mqtt->due |= FM_MQTT_DUE_UNSUBSCRIBE; /* a retained message is the chunk that was asked for */
+  } else if (mqtt->holds && (mqtt->rx_level[0] == mqtt->held_version) && (mqtt->rx_level[1] == mqtt->held_index)) {
+    mqtt->due |= FM_MQTT_DUE_RELEASE; /* the chunk that was asked for */
+  } else {
+    /* whatever else was published at QoS 0 */
   }
   mqtt->rx_stage = FM_RX_HEADER;
   mqtt->sink->end(mqtt->sink->user, true);
 }
 
-/* Topic length, topic (which needs no reading: whatever was subscribed is for this device), identifier. */
+/* Of the topic no more is read than tells a model chunk, model/<version>/<index>, from another: whatever was subscribed
+ * is for this device. False: a character that a topic name must not have (section 3.3.2.1). */
+static bool topic_byte(fm_mqtt_t *mqtt, uint8_t byte) {
+  if (byte == (uint8_t)'/') {
+    mqtt->rx_level[0] = mqtt->rx_level[1];
+    mqtt->rx_level[1] = 0u;
+  } else {
+    mqtt->rx_level[1] = (10u * mqtt->rx_level[1]) + ((uint32_t)byte - (uint32_t)'0');
+  }
+  return (byte != 0u) && (byte != (uint8_t)'+') && (byte != (uint8_t)'#');
+}
+
+static void publish_begins(fm_mqtt_t *mqtt) {
+  if ((mqtt->rx_topic == 0u) || ((qos(mqtt) != 0u) && (mqtt->rx_id == 0u))) {
+    malformed(mqtt);
+  } else {
+    mqtt->rx_stage = FM_RX_PAYLOAD;
+    mqtt->sink->begin(mqtt->sink->user, mqtt->rx_remaining);
+    if (mqtt->rx_remaining == 0u) {
+      publish_done(mqtt);
+    }
+  }
+}
+
+/* Topic length, topic, identifier. */
 static void publish_head_byte(fm_mqtt_t *mqtt, uint8_t byte) {
+  bool valid = true;
   uint32_t need;
   if (mqtt->rx_have == 0u) {
     mqtt->rx_topic = (uint16_t)((uint32_t)byte << 8);
@@ -42,23 +71,15 @@ static void publish_head_byte(fm_mqtt_t *mqtt, uint8_t byte) {
   } else if (mqtt->rx_have == (mqtt->rx_topic + 3u)) {
     mqtt->rx_id = (uint16_t)(mqtt->rx_id | byte);
   } else {
-    /* the topic */
+    valid = topic_byte(mqtt, byte);
   }
   mqtt->rx_have++;
   mqtt->rx_remaining--;
-  need = (mqtt->rx_have < 2u) ? 2u : (2u + (uint32_t)mqtt->rx_topic + ((qos(mqtt) != 0u) ? 2u : 0u));
-  if (mqtt->rx_have >= need) {
-    if ((mqtt->rx_topic == 0u) || ((qos(mqtt) != 0u) && (mqtt->rx_id == 0u))) {
-      malformed(mqtt);
-    } else {
-      mqtt->rx_stage = FM_RX_PAYLOAD;
-      mqtt->sink->begin(mqtt->sink->user, mqtt->rx_remaining);
-      if (mqtt->rx_remaining == 0u) {
-        publish_done(mqtt);
-      }
-    }
-  } else if (mqtt->rx_remaining < (need - mqtt->rx_have)) {
+  need = (mqtt->rx_have < 2u) ? 3u : (2u + (uint32_t)mqtt->rx_topic + (2u * qos(mqtt)));
+  if (!valid || ((mqtt->rx_have + mqtt->rx_remaining) < need)) {
     malformed(mqtt);
+  } else if (mqtt->rx_have >= need) {
+    publish_begins(mqtt);
   } else {
     /* more of the head */
   }
@@ -66,10 +87,10 @@ static void publish_head_byte(fm_mqtt_t *mqtt, uint8_t byte) {
 
 static void on_connack(fm_mqtt_t *mqtt, uint8_t code) {
   mqtt->counters.last_return_code = code;
-  if (mqtt->phase != FM_PHASE_CONNECTING) {
+  mqtt->counters.session_present = mqtt->rx_first != 0u;
+  if ((code > 5u) || (mqtt->rx_first > ((code == 0u) ? 1u : 0u))) {
     malformed(mqtt);
   } else if (code == 0u) {
-    mqtt->counters.session_present = (mqtt->rx_first & 1u) != 0u;
     fm_mqtt_accepted(mqtt);
   } else if (code == 3u) {
     fm_mqtt_break(mqtt); /* server unavailable: passes */
@@ -84,65 +105,77 @@ static void on_puback(fm_mqtt_t *mqtt) {
   }
 }
 
+/* Two codes answer the first SUBSCRIBE, one that of a chunk; there may be an older one of a chunk that is no longer
+ * asked for. */
 static void on_suback(fm_mqtt_t *mqtt) {
-  if ((mqtt->phase == FM_PHASE_SUBSCRIBING) && (mqtt->rx_id == mqtt->subscribe_id)) {
+  const bool first = mqtt->phase == FM_PHASE_SUBSCRIBING;
+  const bool expected = mqtt->rx_id == mqtt->subscribe_id;
+  if (((mqtt->rx_first & (uint8_t) ~(CODE_REFUSED | CODE_QOS)) != 0u) ||
+      (expected && (mqtt->rx_have != (first ? 4u : 3u)))) {
+    malformed(mqtt);
+  } else if ((mqtt->rx_first & CODE_REFUSED) != 0u) {
+    fm_mqtt_refuse(mqtt);
+  } else if (expected && first) {
     fm_mqtt_subscribed(mqtt);
+  } else {
+    /* the chunk comes by itself */
+  }
+}
+
+static void on_unsuback(fm_mqtt_t *mqtt) {
+  if (mqtt->rx_id == mqtt->unsubscribe_id) {
+    mqtt->releases = false;
+  }
+}
+
+static void short_done(fm_mqtt_t *mqtt, uint8_t last) {
+  const uint32_t type = mqtt->rx_header; /* its flags are 0 */
+  if (type == TYPE_CONNACK) {
+    on_connack(mqtt, last);
+  } else if (mqtt->rx_id == 0u) {
+    malformed(mqtt);
+  } else if (type == TYPE_PUBACK) {
+    on_puback(mqtt);
+  } else if (type == TYPE_SUBACK) {
+    on_suback(mqtt);
+  } else {
+    on_unsuback(mqtt);
   }
 }
 
 /* CONNACK, PUBACK, SUBACK, UNSUBACK: at most an identifier and two return codes. */
 static void short_byte(fm_mqtt_t *mqtt, uint8_t byte) {
-  const uint32_t type = mqtt->rx_header & 0xF0u;
-  if (mqtt->rx_have == 0u) {
+  mqtt->rx_have++;
+  mqtt->rx_remaining--;
+  if (mqtt->rx_have == 1u) {
     mqtt->rx_first = byte;
-  } else if (mqtt->rx_have == 1u) {
+  } else if (mqtt->rx_have == 2u) {
     mqtt->rx_id = (uint16_t)(((uint32_t)mqtt->rx_first << 8) | byte);
-  } else if (byte == 0x80u) {
-    mqtt->rx_stage = FM_RX_HEADER;
-    fm_mqtt_refuse(mqtt); /* a subscription was not granted */
   } else {
-    /* the granted QoS */
+    mqtt->rx_first = (mqtt->rx_have == 3u) ? byte : (mqtt->rx_first | byte); /* return codes of a SUBACK */
   }
-  if (mqtt->rx_stage == FM_RX_SHORT) {
-    mqtt->rx_have++;
-    mqtt->rx_remaining--;
-    if (mqtt->rx_remaining == 0u) {
-      mqtt->rx_stage = FM_RX_HEADER;
-      if (type == TYPE_CONNACK) {
-        on_connack(mqtt, byte);
-      } else if (type == TYPE_PUBACK) {
-        on_puback(mqtt);
-      } else if (type == TYPE_SUBACK) {
-        on_suback(mqtt);
-      } else {
-        /* UNSUBACK: nobody waits for it */
-      }
-    }
+  if (mqtt->rx_remaining == 0u) {
+    mqtt->rx_stage = FM_RX_HEADER;
+    short_done(mqtt, byte);
   }
 }
 
-/* Sizes and flags that the fixed header allows (sections 2.2.2 and 3). */
+/* Sizes and flags that the fixed header allows (sections 2.2.2 and 3). The broker's first packet is a CONNACK, and
+ * there is no other. */
 static bool header_valid(const fm_mqtt_t *mqtt) {
-  const uint32_t remaining = mqtt->rx_remaining;
-  bool valid;
-  switch (mqtt->rx_header & 0xF0u) {
-  case TYPE_PUBLISH:
-    valid = (qos(mqtt) < 2u) && (remaining >= 3u) && (mqtt->phase != FM_PHASE_CONNECTING);
-    break;
-  case TYPE_CONNACK:
-  case TYPE_PUBACK:
-  case TYPE_UNSUBACK:
-    valid = ((mqtt->rx_header & 0x0Fu) == 0u) && (remaining == 2u);
-    break;
-  case TYPE_SUBACK:
-    valid = ((mqtt->rx_header & 0x0Fu) == 0u) && (remaining >= 3u) && (remaining <= 4u);
-    break;
-  case TYPE_PINGRESP:
-    valid = ((mqtt->rx_header & 0x0Fu) == 0u) && (remaining == 0u);
-    break;
-  default:
-    valid = false;
-    break;
+  const uint32_t size = mqtt->rx_remaining;
+  const uint8_t header = mqtt->rx_header;
+  bool valid = false;
+  if ((header == TYPE_CONNACK) != (mqtt->phase == FM_PHASE_CONNECTING)) {
+    /* out of turn */
+  } else if ((header & 0xF0u) == TYPE_PUBLISH) {
+    valid = (size >= 3u) && ((qos(mqtt) == 1u) || ((header & (FLAG_QOS | FLAG_DUP)) == 0u));
+  } else if (header == TYPE_SUBACK) {
+    valid = (size == 3u) || (size == 4u);
+  } else if (header == TYPE_PINGRESP) {
+    valid = size == 0u;
+  } else {
+    valid = (size == 2u) && ((header == TYPE_CONNACK) || (header == TYPE_PUBACK) || (header == TYPE_UNSUBACK));
   }
   return valid;
 }
@@ -159,6 +192,8 @@ static void length_byte(fm_mqtt_t *mqtt, uint8_t byte) {
   } else {
     mqtt->counters.packets_in++;
     mqtt->rx_have = 0u;
+    mqtt->rx_level[0] = 0u;
+    mqtt->rx_level[1] = 0u;
     if ((mqtt->rx_header & 0xF0u) == TYPE_PUBLISH) {
       mqtt->rx_stage = FM_RX_PUBLISH;
     } else {
@@ -201,34 +236,29 @@ bool fm_mqtt_receive(fm_mqtt_t *mqtt) {
   const fm_stream_t *stream = &mqtt->config->stream;
   uint8_t *bytes = &mqtt->config->buffer[mqtt->config->buffer_size / 2u];
   const uint32_t room = mqtt->config->buffer_size - (mqtt->config->buffer_size / 2u);
-  /* A publish at QoS 1 takes 8 bytes at the least. Behind the payload in hand, read no more of them than can be
-   * acknowledged: the broker waits. */
-  const uint32_t free_acks = (uint32_t)FM_MQTT_PENDING_ACKS - mqtt->ack_count;
-  const uint32_t behind = 8u * free_acks;
-  uint32_t most = behind;
-  int32_t got = 0;
-  if ((mqtt->rx_stage == FM_RX_PAYLOAD) && (mqtt->rx_remaining > 8u)) {
-    most = (mqtt->rx_remaining < room) ? (mqtt->rx_remaining - 8u + behind) : room;
-  }
-  if (free_acks != 0u) {
-    got = stream->api->read(stream->self, bytes, (most < room) ? most : room);
-  }
-  if (got < 0) {
-    fm_mqtt_break(mqtt);
-  } else if (got > 0) {
-    uint32_t at = 0u;
-    mqtt->last_in_ms = mqtt->now_ms;
-    mqtt->counters.bytes_in += (uint32_t)got;
-    while ((at < (uint32_t)got) && (mqtt->phase >= FM_PHASE_CONNECTING)) {
-      if (mqtt->rx_stage == FM_RX_PAYLOAD) {
-        at += payload(mqtt, &bytes[at], (uint32_t)got - at);
-      } else {
-        one_byte(mqtt, bytes[at]);
-        at++;
-      }
+  bool moved = false;
+  if (mqtt->rx_at >= mqtt->rx_fill) {
+    const int32_t got = stream->api->read(stream->self, bytes, room);
+    mqtt->rx_at = 0u;
+    mqtt->rx_fill = (got > 0) ? (uint32_t)got : 0u;
+    mqtt->counters.bytes_in += mqtt->rx_fill;
+    if (got > 0) {
+      mqtt->last_in_ms = mqtt->now_ms;
+    } else if (got < 0) {
+      fm_mqtt_break(mqtt);
+    } else {
+      /* nothing came */
     }
-  } else {
-    /* nothing came */
   }
-  return got > 0;
+  /* Without room for another acknowledgement nothing is read, and the broker waits. A break empties the buffer. */
+  while ((mqtt->rx_at < mqtt->rx_fill) && (mqtt->ack_count < (uint8_t)FM_MQTT_PENDING_ACKS)) {
+    moved = true;
+    if (mqtt->rx_stage == FM_RX_PAYLOAD) {
+      mqtt->rx_at += payload(mqtt, &bytes[mqtt->rx_at], mqtt->rx_fill - mqtt->rx_at);
+    } else {
+      mqtt->rx_at++;
+      one_byte(mqtt, bytes[mqtt->rx_at - 1u]);
+    }
+  }
+  return moved;
 }

@@ -194,13 +194,13 @@ static void make_head(head_t *head, const fm_mqtt_t *mqtt) {
     break;
   case FM_PACKET_UNSUBSCRIBE:
     type = 0xA2u;
-    add_u16(head, mqtt->next_id);
-    add_model_topic(head, mqtt, mqtt->held_version, mqtt->held_index);
+    add_u16(head, mqtt->unsubscribe_id);
+    add_model_topic(head, mqtt, mqtt->former_version, mqtt->former_index);
     break;
   case FM_PACKET_FETCH:
     type = 0x82u;
-    add_u16(head, mqtt->next_id);
-    add_model_topic(head, mqtt, mqtt->fetch_version, mqtt->fetch_index);
+    add_u16(head, mqtt->subscribe_id);
+    add_model_topic(head, mqtt, mqtt->held_version, mqtt->held_index);
     add_u8(head, 0u);
     break;
   case FM_PACKET_PUBLISH:
@@ -217,7 +217,8 @@ static void make_head(head_t *head, const fm_mqtt_t *mqtt) {
 uint16_t fm_mqtt_new_id(fm_mqtt_t *mqtt) {
   do {
     mqtt->next_id++;
-  } while ((mqtt->next_id == 0u) || ((mqtt->out_state != FM_OUT_NONE) && (mqtt->next_id == mqtt->out_id)));
+  } while ((mqtt->next_id == 0u) || (mqtt->next_id == mqtt->out_id) || (mqtt->next_id == mqtt->subscribe_id) ||
+           (mqtt->next_id == mqtt->unsubscribe_id));
   return mqtt->next_id;
 }
 
@@ -232,6 +233,30 @@ static bool take_due(fm_mqtt_t *mqtt, uint8_t due, uint8_t packet) {
   return taken;
 }
 
+/* Unsubscribe the chunk that came, subscribe the one asked for. Both topics are remembered until the broker confirmed
+ * (and over connections, as its session does), so that none is left subscribed; one at a time is waited for. */
+static bool choose_model_packet(fm_mqtt_t *mqtt) {
+  bool chosen = true;
+  if (!mqtt->releases && ((mqtt->due & FM_MQTT_DUE_RELEASE) != 0u)) {
+    mqtt->due = (uint8_t)(mqtt->due ^ (FM_MQTT_DUE_RELEASE | FM_MQTT_DUE_UNSUBSCRIBE));
+    mqtt->former_version = mqtt->held_version;
+    mqtt->former_index = mqtt->held_index;
+    mqtt->releases = true;
+    mqtt->holds = false;
+  }
+  if (take_due(mqtt, FM_MQTT_DUE_UNSUBSCRIBE, FM_PACKET_UNSUBSCRIBE)) {
+    mqtt->unsubscribe_id = fm_mqtt_new_id(mqtt);
+  } else if ((mqtt->phase == FM_PHASE_UP) && !mqtt->holds && take_due(mqtt, FM_MQTT_DUE_FETCH, FM_PACKET_FETCH)) {
+    mqtt->subscribe_id = fm_mqtt_new_id(mqtt);
+    mqtt->held_version = mqtt->fetch_version;
+    mqtt->held_index = mqtt->fetch_index;
+    mqtt->holds = true;
+  } else {
+    chosen = false;
+  }
+  return chosen;
+}
+
 /* What to send next, most urgent first. Before the broker's CONNACK nothing but CONNECT. */
 static void choose_packet(fm_mqtt_t *mqtt) {
   mqtt->packet_offset = 0u;
@@ -243,9 +268,8 @@ static void choose_packet(fm_mqtt_t *mqtt) {
     mqtt->counters.pings++;
   } else if (take_due(mqtt, FM_MQTT_DUE_SUBSCRIBE, FM_PACKET_SUBSCRIBE)) {
     mqtt->subscribe_id = fm_mqtt_new_id(mqtt);
-  } else if (take_due(mqtt, FM_MQTT_DUE_UNSUBSCRIBE, FM_PACKET_UNSUBSCRIBE) ||
-             ((mqtt->phase == FM_PHASE_UP) && take_due(mqtt, FM_MQTT_DUE_FETCH, FM_PACKET_FETCH))) {
-    (void)fm_mqtt_new_id(mqtt);
+  } else if (choose_model_packet(mqtt)) {
+    /* one of the two */
   } else if ((mqtt->phase == FM_PHASE_UP) && (mqtt->out_state == FM_OUT_READY)) {
     mqtt->packet = FM_PACKET_PUBLISH;
     mqtt->out_state = FM_OUT_WRITING;
@@ -256,23 +280,14 @@ static void choose_packet(fm_mqtt_t *mqtt) {
 }
 
 static void packet_written(fm_mqtt_t *mqtt) {
-  switch (mqtt->packet) {
-  case FM_PACKET_PUBACK:
+  if (mqtt->packet == FM_PACKET_PUBACK) {
     mqtt->ack_count--;
     (void)memmove(&mqtt->acks[0], &mqtt->acks[1], mqtt->ack_count * sizeof mqtt->acks[0]);
-    break;
-  case FM_PACKET_UNSUBSCRIBE:
-    mqtt->held_version = 0u;
-    break;
-  case FM_PACKET_FETCH:
-    mqtt->held_version = mqtt->fetch_version;
-    mqtt->held_index = mqtt->fetch_index;
-    break;
-  case FM_PACKET_PUBLISH:
+  } else if (mqtt->packet == FM_PACKET_PUBLISH) {
     mqtt->out_state = mqtt->out_reliable ? FM_OUT_UNACKNOWLEDGED : FM_OUT_NONE;
-    break;
-  default:
-    break;
+    mqtt->out_offset = 0u;
+  } else {
+    /* nothing to note */
   }
   mqtt->packet = FM_PACKET_NONE;
 }
@@ -313,8 +328,7 @@ static bool copy_body(fm_mqtt_t *mqtt) {
       mqtt->out_offset += size;
       mqtt->tx_fill += size;
     } else {
-      mqtt->out_reliable = false; /* unreadable: it will not get better by sending it again */
-      fm_mqtt_break(mqtt);
+      fm_mqtt_give_up(mqtt); /* it will not get better by sending it again */
       complete = false;
     }
   }
@@ -328,7 +342,8 @@ static void fill(fm_mqtt_t *mqtt) {
     if (mqtt->packet == FM_PACKET_NONE) {
       choose_packet(mqtt);
     }
-    more = (mqtt->packet != FM_PACKET_NONE) && (mqtt->tx_fill < half(mqtt)) && copy_head(mqtt) &&
+    more = (mqtt->packet != FM_PACKET_NONE) && (mqtt->tx_fill < half(mqtt)) &&
+           ((mqtt->out_offset != 0u) || copy_head(mqtt)) && /* within a body there is no head to make */
            ((mqtt->packet != FM_PACKET_PUBLISH) || copy_body(mqtt));
     if (more) {
       packet_written(mqtt);
@@ -348,15 +363,18 @@ bool fm_mqtt_transmit(fm_mqtt_t *mqtt) {
     } else if (sent > 0) {
       moved = true;
       mqtt->last_out_ms = mqtt->now_ms;
+      if (mqtt->packet != FM_PACKET_NONE) {
+        mqtt->last_in_ms = mqtt->now_ms; /* no PINGREQ fits into a packet: that it advances must do as a sign of life */
+      }
       mqtt->tx_sent += (uint32_t)sent;
       mqtt->counters.bytes_out += (uint32_t)sent;
-      if (mqtt->tx_sent >= mqtt->tx_fill) {
-        mqtt->tx_sent = 0u;
-        mqtt->tx_fill = 0u;
-      }
     } else {
       /* the stream takes nothing now */
     }
+  }
+  if (mqtt->tx_sent >= mqtt->tx_fill) {
+    mqtt->tx_sent = 0u;
+    mqtt->tx_fill = 0u;
   }
   return moved;
 }

@@ -9,14 +9,15 @@
 /* All pointers stay the caller's and must outlive the link. */
 typedef struct {
   fm_stream_t stream;
-  const char *federation; /* topic level; 1 to 32 bytes of [A-Za-z0-9_-] */
-  const char *device_id;  /* also the client id; 1 to FM_MAX_DEVICE_ID bytes of [A-Za-z0-9_-] */
-  const char *username;   /* NULL: none */
-  const char *password;   /* NULL: none */
+  const char *federation; /* topic level; 1 to 32 bytes of [A-Za-z0-9_.-], not only dots. The client id is
+                             <federation>.<device_id> */
+  const char *device_id;  /* topic level; 1 to FM_MAX_DEVICE_ID bytes of the same */
+  const char *username;   /* NULL: none; at most 65535 bytes */
+  const char *password;   /* NULL: none; at most 65535 bytes; needs a username */
   const uint8_t *will;    /* payload of the will, published on the device's `up` topic at QoS 1; NULL: none */
   uint16_t will_size;
   uint16_t keep_alive_s;   /* 1 to 65535; a PINGREQ goes out after 3/4 of it without traffic, and the connection is
-                              dropped when nothing at all came for 1.5 times it */
+                              dropped when for 1.5 times it nothing came (and no packet of ours advanced) */
   uint32_t seed;           /* of the jitter */
   uint32_t backoff_min_ms; /* first wait before reconnecting; 0: 500 */
   uint32_t backoff_max_ms; /* longest; 0: 60000. The wait is uniform in [w/2, w], w doubling from min to max */
@@ -26,7 +27,13 @@ typedef struct {
 
 #define FM_MQTT_MIN_BUFFER 64u
 
-/* One counter for each reason; the application may set any to 0. */
+/* Whom it concerns below the API: a message taken by send() at FM_AT_LEAST_ONCE is written again, with DUP and the same
+ * packet identifier, on every connection until its PUBACK came. abort() of a message that is partly on the stream costs
+ * the connection, since MQTT has no other way to take it back; the next poll connects anew. send() answers
+ * FM_ERR_BUFFER to a head over 65,535 bytes or a body over 267,386,880. A poll reads and writes the stream at most 8
+ * times each, and its work is linear in half the buffer.
+ *
+ * One counter for each reason; the application may set any to 0. */
 typedef struct {
   uint32_t bytes_in;
   uint32_t bytes_out;
@@ -35,7 +42,7 @@ typedef struct {
   uint32_t failures;    /* opening, handshake or connection lost, for whatever reason */
   uint32_t refused;     /* CONNACK or SUBACK said no */
   uint32_t malformed;   /* packets that MQTT 3.1.1 does not allow; each costs the connection */
-  uint32_t silent;      /* connections given up because nothing came for 1.5 times the keep-alive */
+  uint32_t silent;      /* connections given up for silence */
   uint32_t resent;      /* publishes sent again with DUP */
   uint32_t pings;
   uint8_t last_return_code; /* of the last CONNACK */
@@ -60,17 +67,23 @@ typedef struct {
   uint32_t packet_offset; /* bytes written of the head of the packet being sent */
   uint32_t tx_fill;
   uint32_t tx_sent;
-  uint32_t fetch_version; /* wanted, then subscribed */
+  uint32_t rx_fill;       /* bytes read into the buffer */
+  uint32_t rx_at;         /* of which were acted on */
+  uint32_t fetch_version; /* asked for */
   uint32_t fetch_index;
-  uint32_t held_version; /* the model subscription that the broker has */
+  uint32_t held_version; /* subscribed */
   uint32_t held_index;
+  uint32_t former_version; /* being unsubscribed */
+  uint32_t former_index;
   uint32_t rx_remaining; /* bytes of the packet still to come */
-  uint16_t rx_have;      /* bytes of its variable header so far */
-  uint16_t rx_topic;     /* length of a PUBLISH's topic */
+  uint32_t rx_have;      /* bytes of its variable header so far */
+  uint32_t rx_level[2];  /* the last two levels of a PUBLISH's topic, taken for numbers */
+  uint16_t rx_topic;     /* length of that topic */
   uint16_t rx_id;
   uint16_t next_id;
   uint16_t out_id;
   uint16_t subscribe_id;
+  uint16_t unsubscribe_id;
   uint16_t acks[FM_MQTT_PENDING_ACKS];
   uint8_t ack_count;
   uint8_t phase;
@@ -84,14 +97,17 @@ typedef struct {
   bool out_reliable;
   bool out_again; /* to be sent with DUP */
   bool refused;
+  bool holds;    /* held_* is subscribed, or may be */
+  bool releases; /* former_* was not yet confirmed as unsubscribed */
 } fm_mqtt_t;
 
 /* Check the config and fill in *link for the client. Keeps the pointer to `config`. The link connects from its first
  * poll on. FM_ERR_ARGUMENT: a missing or out-of-range field. FM_ERR_BUFFER: buffer_size under FM_MQTT_MIN_BUFFER. */
 fm_status_t fm_mqtt_init(fm_mqtt_t *mqtt, const fm_mqtt_config_t *config, fm_link_t *link);
 
-/* Say DISCONNECT (so that no will is published), as far as the stream takes it at once, and close. The next poll
- * connects again. */
+/* Say DISCONNECT, so that no will is published, and close. It is not said when the stream does not take it at once or a
+ * packet is half written: wait for sending() to be false first. A message at FM_AT_LEAST_ONCE stays taken. The next
+ * poll connects again. */
 void fm_mqtt_close(fm_mqtt_t *mqtt);
 
 #endif

@@ -11,8 +11,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void tcp_close(void *self) {
-  fm_posix_tcp_t *tcp = (fm_posix_tcp_t *)self;
+static void forget_addresses(fm_posix_tcp_t *tcp) {
+  if (tcp->addresses != NULL) {
+    freeaddrinfo(tcp->addresses);
+  }
+  tcp->addresses = NULL;
+  tcp->next = NULL;
+}
+
+static void close_socket(fm_posix_tcp_t *tcp) {
   if (tcp->fd >= 0) {
     (void)close(tcp->fd);
   }
@@ -21,27 +28,26 @@ static void tcp_close(void *self) {
   tcp->full = false;
 }
 
-static fm_status_t start(fm_posix_tcp_t *tcp) {
-  struct addrinfo hints;
-  struct addrinfo *found = NULL;
+static void tcp_close(void *self) {
+  fm_posix_tcp_t *tcp = (fm_posix_tcp_t *)self;
+  close_socket(tcp);
+  forget_addresses(tcp);
+}
+
+static fm_status_t start(fm_posix_tcp_t *tcp, const struct addrinfo *address) {
   fm_status_t status = FM_ERR_LINK;
   const int on = 1;
-  (void)memset(&hints, 0, sizeof hints);
-  hints.ai_socktype = SOCK_STREAM;
-  if (getaddrinfo(tcp->host, tcp->port, &hints, &found) == 0) {
-    tcp->fd = socket(found->ai_family, SOCK_STREAM, 0);
-    if ((tcp->fd >= 0) && (fcntl(tcp->fd, F_SETFL, O_NONBLOCK) == 0) && (fcntl(tcp->fd, F_SETFD, FD_CLOEXEC) == 0)) {
-      (void)setsockopt(tcp->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-      if (connect(tcp->fd, found->ai_addr, found->ai_addrlen) == 0) {
-        status = FM_OK;
-      } else if (errno == EINPROGRESS) {
-        tcp->connecting = true;
-        status = FM_AGAIN;
-      } else {
-        /* refused at once */
-      }
+  tcp->fd = socket(address->ai_family, SOCK_STREAM, 0);
+  if ((tcp->fd >= 0) && (fcntl(tcp->fd, F_SETFL, O_NONBLOCK) == 0) && (fcntl(tcp->fd, F_SETFD, FD_CLOEXEC) == 0)) {
+    (void)setsockopt(tcp->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (connect(tcp->fd, address->ai_addr, address->ai_addrlen) == 0) {
+      status = FM_OK;
+    } else if (errno == EINPROGRESS) {
+      tcp->connecting = true;
+      status = FM_AGAIN;
+    } else {
+      /* refused at once */
     }
-    freeaddrinfo(found);
   }
   return status;
 }
@@ -64,11 +70,33 @@ static fm_status_t proceed(fm_posix_tcp_t *tcp) {
   return status;
 }
 
+/* One address of the host after the other: localhost is often ::1 first, where no broker may listen. */
 static fm_status_t tcp_open(void *self) {
   fm_posix_tcp_t *tcp = (fm_posix_tcp_t *)self;
-  const fm_status_t status = (tcp->fd < 0) ? start(tcp) : proceed(tcp);
-  if ((status != FM_OK) && (status != FM_AGAIN)) {
+  fm_status_t status = FM_ERR_LINK;
+  if (tcp->fd >= 0) {
+    status = proceed(tcp);
+  } else {
+    struct addrinfo hints;
+    (void)memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    forget_addresses(tcp);
+    if (getaddrinfo(tcp->host, tcp->port, &hints, &tcp->addresses) != 0) {
+      tcp->addresses = NULL;
+    }
+    tcp->next = tcp->addresses;
+  }
+  while ((status != FM_OK) && (status != FM_AGAIN) && (tcp->next != NULL)) {
+    close_socket(tcp);
+    status = start(tcp, tcp->next);
+    tcp->next = tcp->next->ai_next;
+  }
+  if (status == FM_OK) {
+    forget_addresses(tcp);
+  } else if (status != FM_AGAIN) {
     tcp_close(tcp);
+  } else {
+    /* in progress */
   }
   return status;
 }
