@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 CRC32_POLYNOMIAL = 0xEDB88320  # reflected
 
 WIRE = HERE.parent / "csdk" / "include" / "fedmote" / "fm_wire.h"
-HEADERS = ["kernels.h", "wire.h", "device.h"]
+HEADERS = ["kernels.h", "wire.h", "device.h", "sansio.h"]
 
 
 def crc32_tables(count: int = 8) -> list[list[int]]:

@@ -133,14 +133,30 @@ typedef struct {
   uint32_t retry_max_ms;
   uint8_t encodings;
   bool prefer_delta;
+  bool memory;
+  bool fetch_by_request;
   float *arena;
   uint32_t arena_floats;
   void *python;
 } fmb_settings_t;
 
+/* memory.h */
+typedef struct {
+  uint32_t connection;
+  bool fetching;
+  uint32_t fetch_version;
+  uint32_t fetch_index;
+  uint8_t delivery;
+  ...;
+} fmb_mailbox_t;
+
+uint32_t fmb_mailbox_waiting(const fmb_mailbox_t *mailbox);
+fm_status_t fmb_mailbox_take(fmb_mailbox_t *mailbox, uint8_t *out);
+
 typedef struct {
   fm_client_t client;
   fm_mqtt_t mqtt;
+  fmb_mailbox_t mailbox;
   fmb_settings_t settings;
   uint32_t step_limit;
   const uint32_t *step_limits;
@@ -151,8 +167,11 @@ typedef struct {
 
 int fmb_device_add_tensor(fmb_device_t *device, const char *name, uint32_t count, bool local, float *data, float *base);
 int fmb_device_init(fmb_device_t *device);
+uint32_t fmb_device_poll(fmb_device_t *device, uint32_t now_ms);
+uint32_t fmb_device_deliver(fmb_device_t *device, const uint8_t *message, uint32_t size, uint32_t now_ms);
 void fmb_device_cut(fmb_device_t *device);
 void fmb_device_restore(fmb_device_t *device);
+int fmb_device_fd(const fmb_device_t *device, bool *writable);
 void fmb_device_close(fmb_device_t *device);
 void fmb_fleet_run(fmb_device_t **devices, uint32_t count, uint32_t run_ms);
 uint32_t fmb_now_ms(void);
@@ -164,6 +183,65 @@ fm_state_t fm_client_state(const fm_client_t *client);
 bool fm_client_online(const fm_client_t *client);
 void fm_client_withdraw(fm_client_t *client, uint8_t reason);
 void fm_client_set_device_state(fm_client_t *client, uint8_t battery, uint8_t flags);
+
+/* sansio.h */
+typedef struct {
+  uint8_t *out;
+  uint32_t out_size;
+  uint32_t out_fill;
+  bool connected;
+  bool open;
+  ...;
+} fmb_pipe_t;
+
+typedef struct {
+  uint8_t *bytes;
+  uint32_t size;
+  uint32_t fill;
+  uint32_t messages;
+  uint32_t oversized;
+  ...;
+} fmb_inbox_t;
+
+typedef struct {
+  fmb_pipe_t pipe;
+  fmb_inbox_t inbox;
+  uint32_t wait_ms;
+  ...;
+} fmb_sansio_t;
+
+uint32_t fmb_sansio_poll(fmb_sansio_t *self, const uint8_t *bytes, uint32_t size, uint32_t now_ms);
+void fmb_sansio_clear(fmb_sansio_t *self);
+int fmb_sansio_send(fmb_sansio_t *self, const uint8_t *bytes, uint32_t size, bool reliable);
+bool fmb_sansio_sending(const fmb_sansio_t *self);
+uint32_t fmb_sansio_connection(const fmb_sansio_t *self);
+int fmb_sansio_fetch(fmb_sansio_t *self, uint32_t version, uint32_t index);
+
+typedef struct {
+  const char *federation;
+  const char *device_id;
+  const char *username;
+  const char *password;
+  const uint8_t *will;
+  uint16_t will_size;
+  uint16_t keep_alive_s;
+  uint32_t seed;
+  uint32_t backoff_min_ms;
+  uint32_t backoff_max_ms;
+  uint8_t *buffer;
+  uint32_t buffer_size;
+  ...;
+} fm_mqtt_config_t;
+
+typedef struct {
+  fmb_sansio_t sansio;
+  fm_mqtt_t mqtt;
+  fm_mqtt_config_t config;
+  ...;
+} fmb_mqtt_link_t;
+
+int fmb_mqtt_init(fmb_mqtt_link_t *self);
+void fm_mqtt_close(fm_mqtt_t *mqtt);
 
 extern "Python+C" int fmb_python_begin(void *python, uint32_t round, uint32_t task, uint32_t epochs,
                                        uint32_t batch_size, uint32_t max_steps, float learning_rate, float prox_mu,

@@ -60,9 +60,11 @@ class CTrainer:
 
 
 class Device:
-    """One device on an MQTT broker.
+    """One device on an MQTT broker, or on a link in memory.
 
-    device_id: 1 to 63 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port].
+    device_id: 1 to 63 of [A-Za-z0-9_.-].
+    broker: mqtt://[user:password@]host[:port]; or "memory:", where the caller is the other end and the clock: see
+    poll(), deliver(), take() and wanted ("memory:request" has chunks asked for with a ChunkRequest, as on serial).
     trainer: a CTrainer or a NumPyClient.
     encoding: "float32" or "int8" (where the plan allows it). delta: send differences to the base model.
 
@@ -85,15 +87,16 @@ class Device:
         retry_ms: tuple[int, int] = (1000, 60_000),
     ) -> None:
         url = urlsplit(broker)
-        if url.scheme != "mqtt" or not url.hostname:
-            raise ValueError(f"broker {broker!r}: expected mqtt://host[:port]")
+        memory = broker in ("memory:", "memory:request")
+        if not memory and (url.scheme != "mqtt" or not url.hostname):
+            raise ValueError(f"broker {broker!r}: expected mqtt://host[:port] or memory:")
         if encoding not in _ENCODINGS:
             raise ValueError(f"encoding {encoding!r}: expected one of {', '.join(_ENCODINGS)}")
         self._c = ffi.new("fmb_device_t *")
         settings = self._c.settings
         settings.device_id = _text("device_id", device_id, 63)
         settings.federation = _text("federation", federation, 63)
-        settings.host = _text("broker", url.hostname, 255)
+        settings.host = _text("broker", url.hostname or "", 255)
         settings.port = str(url.port or 1883).encode()
         settings.username = _text("user", url.username or "", 255)
         settings.password = _text("password", url.password or "", 255)
@@ -103,6 +106,7 @@ class Device:
         settings.retry_min_ms, settings.retry_max_ms = retry_ms
         settings.encodings = _ENCODINGS[encoding]
         settings.prefer_delta = delta
+        settings.memory, settings.fetch_by_request = memory, broker == "memory:request"
         self._keep: list[Any] = []
         self._python: _PythonTrainer | None = None
         if isinstance(trainer, CTrainer):
@@ -125,11 +129,12 @@ class Device:
         if not 2 <= len(widths) <= 5:
             raise ValueError(f"layers {tuple(widths)}: expected 2 to 5 widths")
         x = np.ascontiguousarray(trainer.x, np.float32)
-        y = np.ascontiguousarray(trainer.y, np.uint8)
+        y = np.asarray(trainer.y)
         if x.ndim != 2 or x.shape[1] != widths[0] or y.shape != (len(x),) or len(x) == 0:
             raise ValueError(f"data of shapes {x.shape} and {y.shape} do not fit a network of {widths[0]} features")
-        if int(y.max()) >= widths[-1]:
-            raise ValueError(f"label {int(y.max())} does not fit {widths[-1]} classes")
+        if not 0 <= int(y.min()) <= int(y.max()) < min(widths[-1], 256):
+            raise ValueError(f"labels {int(y.min())} to {int(y.max())} do not fit {widths[-1]} classes")
+        y = np.ascontiguousarray(y, np.uint8)
         for i, width in enumerate(widths):
             settings.widths[i] = width
         settings.layers = len(widths) - 1
@@ -226,6 +231,51 @@ class Device:
     @finish_at_limit.setter
     def finish_at_limit(self, on: bool) -> None:
         self._c.finish_at_limit = on
+
+    def poll(self, now_ms: int | None = None) -> int:
+        """Do one bounded piece of work; returns the milliseconds to rest if nothing arrives. None: the real clock.
+
+        run() and run_many() do this by themselves.
+        """
+        wait: int = lib.fmb_device_poll(self._c, lib.fmb_now_ms() if now_ms is None else now_ms & 0xFFFFFFFF)
+        self._raise_error()
+        return wait
+
+    def deliver(self, message: bytes, now_ms: int) -> int:
+        """Poll with a message from the server ("memory:" only); it is lost while the link is cut."""
+        if not self._c.settings.memory:
+            raise ValueError("deliver() is for a device on memory:")
+        wait: int = lib.fmb_device_deliver(
+            self._c, ffi.from_buffer("uint8_t[]", message), len(message), now_ms & 0xFFFFFFFF
+        )
+        self._raise_error()
+        return wait
+
+    def take(self) -> bytes | None:
+        """Take the message to the server that waits ("memory:" only), so that the next one can be made."""
+        size = lib.fmb_mailbox_waiting(ffi.addressof(self._c.mailbox))
+        if size == 0:
+            return None
+        out = ffi.new("uint8_t[]", size)
+        if lib.fmb_mailbox_take(ffi.addressof(self._c.mailbox), out) != _OK:
+            return None
+        return bytes(ffi.buffer(out))
+
+    @property
+    def wanted(self) -> tuple[int, int] | None:
+        """(version, index) of the model chunk to deliver next ("memory:" only); None: the client waits for none."""
+        mailbox = self._c.mailbox
+        return (int(mailbox.fetch_version), int(mailbox.fetch_index)) if mailbox.fetching else None
+
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 while there is none: to wait on between polls."""
+        return int(lib.fmb_device_fd(self._c, ffi.new("bool *")))
+
+    def _raise_error(self) -> None:
+        """Raise what a Python trainer raised."""
+        if self._python is not None and self._python.error is not None:
+            error, self._python.error = self._python.error, None
+            raise error
 
     def cut_link(self) -> None:
         """Break the link as a tunnel does, without a word to the broker, until restore_link()."""
@@ -353,9 +403,7 @@ def run_many(
             raise TimeoutError(f"not done after {timeout_s} s; devices are {[d.state for d in devices][:10]}")
         lib.fmb_fleet_run(pointers, len(devices), slice_ms)
         for device in devices:
-            if device._python is not None and device._python.error is not None:
-                error, device._python.error = device._python.error, None
-                raise error
+            device._raise_error()
 
 
 def _text(what: str, value: str, longest: int) -> bytes:

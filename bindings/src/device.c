@@ -146,7 +146,12 @@ int fmb_device_init(fmb_device_t *device) {
   fm_client_config_t *config = &device->config;
   const fmb_settings_t *settings = &device->settings;
   fm_status_t status = init_trainer(device);
-  if (status == FM_OK) {
+  if ((status == FM_OK) && settings->memory) {
+    device->tcp.fd = -1;
+    device->mailbox.fetch_by_request = settings->fetch_by_request;
+    config->link = fmb_mailbox_link(&device->mailbox);
+    fmb_mailbox_connect(&device->mailbox);
+  } else if (status == FM_OK) {
     status = init_mqtt(device, &config->link);
   }
   if (status == FM_OK) {
@@ -169,11 +174,51 @@ int fmb_device_init(fmb_device_t *device) {
   return status;
 }
 
-void fmb_device_cut(fmb_device_t *device) { fmb_gate_cut(&device->gate); }
+void fmb_device_cut(fmb_device_t *device) {
+  if (device->settings.memory) {
+    fmb_mailbox_disconnect(&device->mailbox);
+  } else {
+    fmb_gate_cut(&device->gate);
+  }
+}
 
-void fmb_device_restore(fmb_device_t *device) { device->gate.away = false; }
+void fmb_device_restore(fmb_device_t *device) {
+  if (device->settings.memory) {
+    fmb_mailbox_connect(&device->mailbox);
+  } else {
+    device->gate.away = false;
+  }
+}
 
-void fmb_device_close(fmb_device_t *device) { fm_mqtt_close(&device->mqtt); }
+void fmb_device_close(fmb_device_t *device) {
+  if (device->settings.memory) {
+    fmb_mailbox_disconnect(&device->mailbox);
+  } else {
+    fm_mqtt_close(&device->mqtt);
+  }
+}
+
+uint32_t fmb_device_poll(fmb_device_t *device, uint32_t now_ms) {
+  uint32_t wait_ms = 0u;
+  (void)fm_client_poll(&device->client, now_ms, &wait_ms);
+  return wait_ms;
+}
+
+uint32_t fmb_device_deliver(fmb_device_t *device, const uint8_t *message, uint32_t size, uint32_t now_ms) {
+  uint32_t wait_ms;
+  if (device->mailbox.connection != 0u) {
+    fm_message_t decoded;
+    const bool valid = fm_message_decode(message, size, size, &decoded) == FM_OK;
+    if (valid && (decoded.type == FM_BODY_MODEL_CHUNK)) {
+      device->mailbox.fetching = false; /* unless the client asks for the next in this poll */
+    }
+    device->mailbox.in = message;
+    device->mailbox.in_size = size;
+  }
+  wait_ms = fmb_device_poll(device, now_ms);
+  device->mailbox.in = NULL; /* lent for this call only */
+  return wait_ms;
+}
 
 int fmb_device_fd(const fmb_device_t *device, bool *writable) {
   *writable = device->tcp.connecting || device->tcp.full;

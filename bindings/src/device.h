@@ -36,6 +36,8 @@ typedef struct {
   uint32_t retry_max_ms;
   uint8_t encodings;
   bool prefer_delta;
+  bool memory;           /* a link in memory, whose other end is the caller, instead of MQTT */
+  bool fetch_by_request; /* which has no fetch() */
   float *arena;
   uint32_t arena_floats;
   void *python; /* handle for the callbacks of a device that Python trains */
@@ -59,6 +61,7 @@ typedef struct {
   fm_mqtt_config_t mqtt_config;
   fm_posix_tcp_t tcp;
   fmb_gate_t gate;
+  fmb_mailbox_t mailbox;
   fm_trainer_t trainer;
   fm_trainer_config_t trainer_config;
   uint8_t will[64];
@@ -76,6 +79,10 @@ void fmb_device_cut(fmb_device_t *device);
 void fmb_device_restore(fmb_device_t *device);
 /* Say good-bye to the broker and close. */
 void fmb_device_close(fmb_device_t *device);
+/* One poll of the client; returns how long it may rest. */
+uint32_t fmb_device_poll(fmb_device_t *device, uint32_t now_ms);
+/* The same with a message to a device whose link is in memory; lost when that is cut. */
+uint32_t fmb_device_deliver(fmb_device_t *device, const uint8_t *message, uint32_t size, uint32_t now_ms);
 /* Descriptor to wait on, -1: none now. *writable: wait for writability too. */
 int fmb_device_fd(const fmb_device_t *device, bool *writable);
 

@@ -131,6 +131,14 @@ static void inbox_end(void *user, bool complete) {
   inbox->skipping = true;
 }
 
+void fmb_inbox_clear(fmb_inbox_t *inbox) {
+  if (!inbox->skipping && (inbox->fill > 0u)) {
+    (void)memmove(&inbox->bytes[PREFIX], &inbox->bytes[inbox->fill + PREFIX], inbox->at);
+  }
+  inbox->fill = 0u;
+  inbox->messages = 0u;
+}
+
 fm_sink_t fmb_inbox_sink(fmb_inbox_t *inbox) {
   const fm_sink_t sink = {inbox, inbox_begin, inbox_data, inbox_end};
   return sink;

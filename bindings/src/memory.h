@@ -47,6 +47,8 @@ typedef struct {
 } fmb_inbox_t;
 
 fm_sink_t fmb_inbox_sink(fmb_inbox_t *inbox);
+/* Forget the complete messages; the one being received stays. */
+void fmb_inbox_clear(fmb_inbox_t *inbox);
 
 /* A link of whole messages whose other end is the caller: one message lent in, one message waiting out. */
 typedef struct {

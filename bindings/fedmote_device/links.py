@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device library's links without I/O: the same C code, fed with bytes and a clock by the caller."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from fedmote_device._fedmote import ffi, lib
+
+_OK: Final = 0
+_AGAIN: Final = 1
+_PREFIX: Final = 4
+LARGEST_MESSAGE: Final = 128 * 1024
+"""Bytes of the largest message that a link here receives; larger ones are dropped and counted."""
+_SLACK: Final = 8 * 1024  # messages that one bounded poll may complete besides the largest
+_OUT: Final = 64 * 1024
+_PEER_BYTES = ffi.typeof("uint8_t[]")
+
+
+class _SansIoLink:
+    """Bytes in, messages out, and the other way round. The stream below is up from open() to break_stream()."""
+
+    def __init__(self, sansio: Any) -> None:
+        self._sansio = sansio
+        self._inbox = ffi.new("uint8_t[]", LARGEST_MESSAGE + _SLACK)
+        self._out = ffi.new("uint8_t[]", _OUT)
+        sansio.inbox.bytes, sansio.inbox.size = self._inbox, len(self._inbox)
+        sansio.pipe.out, sansio.pipe.out_size = self._out, _OUT
+        self._rest = b""
+        self._queue: deque[tuple[Any, bool]] = deque()
+        self._sending: Any = None
+        self.wait_ms = 0
+
+    @property
+    def connection(self) -> int:
+        """A number that is new for each connection; 0 while there is none."""
+        return int(lib.fmb_sansio_connection(self._sansio))
+
+    @property
+    def unsent(self) -> int:
+        """Messages of send() that still need their memory."""
+        return len(self._queue) + (self._sending is not None)
+
+    @property
+    def oversized(self) -> int:
+        """Messages dropped since they were over LARGEST_MESSAGE."""
+        return int(self._sansio.inbox.oversized)
+
+    def open(self) -> None:
+        """Let the link's stream open: the peer is there."""
+        self._sansio.pipe.connected = True
+
+    def break_stream(self) -> None:
+        """Break the stream: bytes under way in either direction are lost."""
+        pipe = self._sansio.pipe
+        pipe.connected = pipe.open = False
+        pipe.out_fill = 0
+        self._rest = b""
+
+    def send(self, message: bytes, reliable: bool = True) -> None:
+        """Queue a message. An unreliable one under way is lost when the connection breaks."""
+        self._queue.append((ffi.from_buffer(_PEER_BYTES, message), reliable))
+
+    def feed(self, data: bytes, now_ms: int) -> list[bytes]:
+        """Take bytes from the peer and the time; returns the messages that are complete. Look at take() after it."""
+        pending = self._rest + data
+        view = ffi.from_buffer(_PEER_BYTES, pending)
+        messages: list[bytes] = []
+        at = 0
+        while True:
+            self._pump()
+            used = lib.fmb_sansio_poll(self._sansio, view + at, len(pending) - at, now_ms & 0xFFFFFFFF)
+            at += used
+            self._pump()
+            got = self._messages()
+            messages += got
+            if not got and (used == 0 or at == len(pending)):
+                break
+        # A closed stream loses bytes; an open one that cannot go on (nobody takes its output) keeps them.
+        self._rest = pending[at:] if self._sansio.pipe.open else b""
+        self.wait_ms = int(self._sansio.wait_ms)
+        return messages
+
+    def poll(self, now_ms: int) -> list[bytes]:
+        """As feed() without new bytes. `wait_ms` then tells how long the link may rest."""
+        return self.feed(b"", now_ms)
+
+    def take(self) -> bytes:
+        """Take the bytes that go to the peer."""
+        pipe = self._sansio.pipe
+        data = bytes(ffi.buffer(self._out, pipe.out_fill))
+        pipe.out_fill = 0
+        return data
+
+    def _pump(self) -> None:
+        """Hand the link the next message once it let go of the one before."""
+        while True:
+            if self._sending is not None and not lib.fmb_sansio_sending(self._sansio):
+                self._sending = None
+            if self._sending is not None or not self._queue:
+                return
+            view, reliable = self._queue[0]
+            status = lib.fmb_sansio_send(self._sansio, view, len(view), reliable)
+            if status == _AGAIN:
+                return
+            self._queue.popleft()
+            if status != _OK:
+                raise ValueError(f"a message of {len(view)} bytes is too large for this link")
+            self._sending = view
+
+    def _messages(self) -> list[bytes]:
+        inbox = self._sansio.inbox
+        if inbox.messages == 0:
+            return []
+        raw = bytes(ffi.buffer(self._inbox, inbox.fill))
+        lib.fmb_sansio_clear(self._sansio)
+        messages, at = [], 0
+        while at < len(raw):
+            size = int(ffi.cast("uint32_t *", ffi.from_buffer(raw[at : at + _PREFIX]))[0])
+            messages.append(raw[at + _PREFIX : at + _PREFIX + size])
+            at += _PREFIX + size
+        return messages
+
+
+class MqttLink(_SansIoLink):
+    """The device's side of MQTT 3.1.1: bytes to and from a broker.
+
+    Raises ValueError for settings that the C library refuses.
+    """
+
+    def __init__(
+        self,
+        federation: str,
+        device_id: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        will: bytes | None = None,
+        keep_alive_s: int = 30,
+        seed: int = 1,
+        backoff_ms: tuple[int, int] = (500, 60_000),
+        buffer_size: int = 512,
+    ) -> None:
+        self._c = ffi.new("fmb_mqtt_link_t *")
+        super().__init__(ffi.addressof(self._c.sansio))
+        config = self._c.config
+        self._keep = [ffi.new("uint8_t[]", buffer_size)]
+        config.buffer, config.buffer_size = self._keep[0], buffer_size
+        for name, value in (
+            ("federation", federation),
+            ("device_id", device_id),
+            ("username", username),
+            ("password", password),
+        ):
+            if value is not None:
+                self._keep.append(ffi.new("char[]", value.encode()))
+                setattr(config, name, self._keep[-1])
+        if will is not None:
+            self._keep.append(ffi.new("uint8_t[]", will))
+            config.will, config.will_size = self._keep[-1], len(will)
+        config.keep_alive_s = keep_alive_s
+        config.seed = seed & 0xFFFFFFFF
+        config.backoff_min_ms, config.backoff_max_ms = backoff_ms
+        status = lib.fmb_mqtt_init(self._c)
+        if status != _OK:
+            raise ValueError(f"device {device_id!r}: the library refuses these settings (status {status})")
+
+    def fetch(self, version: int, index: int) -> bool:
+        """Ask for a retained model chunk, which arrives as a message. False: not now."""
+        return bool(lib.fmb_sansio_fetch(self._sansio, version, index) == _OK)
+
+    def close(self) -> None:
+        """Say DISCONNECT. The next poll connects again."""
+        lib.fm_mqtt_close(ffi.addressof(self._c.mqtt))
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The link's counters (fm_mqtt_counters_t)."""
+        counters = self._c.mqtt.counters
+        return {name: int(getattr(counters, name)) for name in dir(counters)}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A link of the device library without I/O: bytes in, messages out, and the other way round. */
+#ifndef FMB_SANSIO_H
+#define FMB_SANSIO_H
+
+#include "fedmote/fm_mqtt.h"
+#include "memory.h"
+
+typedef struct {
+  fm_link_t link; /* set by the link's init */
+  fmb_pipe_t pipe;
+  fmb_inbox_t inbox;
+  uint32_t wait_ms; /* after the last poll */
+  fm_status_t status;
+} fmb_sansio_t;
+
+/* Poll the link with `size` bytes from the peer until they are used up, a message is complete, or the link can go no
+ * further. Returns the bytes used. */
+uint32_t fmb_sansio_poll(fmb_sansio_t *self, const uint8_t *bytes, uint32_t size, uint32_t now_ms);
+/* Forget the complete messages, after they were read. */
+void fmb_sansio_clear(fmb_sansio_t *self);
+/* `bytes` stay the caller's until fmb_sansio_sending() is false. An fm_status_t. */
+int fmb_sansio_send(fmb_sansio_t *self, const uint8_t *bytes, uint32_t size, bool reliable);
+bool fmb_sansio_sending(const fmb_sansio_t *self);
+uint32_t fmb_sansio_connection(const fmb_sansio_t *self);
+/* FM_ERR_UNSUPPORTED: this link has no fetch(). */
+int fmb_sansio_fetch(fmb_sansio_t *self, uint32_t version, uint32_t index);
+
+typedef struct {
+  fmb_sansio_t sansio;
+  fm_mqtt_t mqtt;
+  fm_mqtt_config_t config; /* all but the stream is set before fmb_mqtt_init() */
+} fmb_mqtt_link_t;
+
+int fmb_mqtt_init(fmb_mqtt_link_t *self);
+
+#endif
