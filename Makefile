@@ -51,6 +51,11 @@ demo: $(VENV)/.run ## a federation of real C clients over a real broker; ARGS="-
 	@.ci/need 'command -v mosquitto' mosquitto
 	@PATH="$$PATH:/usr/sbin" $(BIN)/fedmote demo $(ARGS)
 
+bench: $(VENV)/.run ## every figure of the README, against Flower's; ARGS names one
+	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'command -v arm-none-eabi-gcc' gcc-arm-none-eabi libnewlib-arm-none-eabi
+	@PATH="$$PATH:/usr/sbin" $(BIN)/python bench/run.py $(ARGS)
+
 size: ## flash, RAM and stack of the device library on a Cortex-M0+
 	@.ci/need 'command -v arm-none-eabi-gcc' gcc-arm-none-eabi libnewlib-arm-none-eabi
 	@$(PYTHON) csdk/tools/size.py $(ARGS)
