@@ -297,24 +297,20 @@ static uint32_t half(const fm_mqtt_t *mqtt) { return mqtt->config->buffer_size /
 /* Copy what fits of the packet's head into the buffer. True: all of it is there. */
 static bool copy_head(fm_mqtt_t *mqtt) {
   head_t head;
-  uint32_t start = 0u; /* of the piece in the head */
+  uint32_t end = 0u; /* of the piece in the head */
   make_head(&head, mqtt);
   for (uint32_t i = 0u; i < head.count; i++) {
-    const uint32_t end = start + head.size[i];
+    end += head.size[i];
     if (mqtt->packet_offset < end) {
-      const uint32_t skip = mqtt->packet_offset - start;
+      const uint32_t left = end - mqtt->packet_offset;
       const uint32_t room = half(mqtt) - mqtt->tx_fill;
-      const uint32_t size = ((end - mqtt->packet_offset) < room) ? (end - mqtt->packet_offset) : room;
-      (void)memcpy(&mqtt->config->buffer[mqtt->tx_fill], &head.piece[i][skip], size);
+      const uint32_t size = (left < room) ? left : room;
+      (void)memcpy(&mqtt->config->buffer[mqtt->tx_fill], &head.piece[i][head.size[i] - left], size);
       mqtt->tx_fill += size;
       mqtt->packet_offset += size;
-      if (mqtt->packet_offset < end) {
-        break;
-      }
     }
-    start = end;
   }
-  return mqtt->packet_offset >= start;
+  return mqtt->packet_offset >= end;
 }
 
 /* Copy what fits of the publish's body. True: all of it is there. */
