@@ -43,14 +43,13 @@ static void store(uint8_t *member, uint32_t value, uint32_t width) {
 
 fm_status_t fmb_message_defaults(fm_message_t *message) {
   const uint8_t type = message->type;
-  uint8_t *members = (uint8_t *)&message->body;
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((type >= 1u) && (type <= FM_BODY_LAST)) {
     (void)memset(&message->body, 0, sizeof message->body);
-    for (uint32_t i = fm_fields_start[type - 1u]; i < fm_fields_start[type]; i++) {
-      const uint32_t kind = fm_fields[i].kind & ~FM_KIND_REQUIRED & 0xFFu;
-      if ((kind & FM_KIND_OFFSET) == 0u) {
-        store(&members[fm_fields[i].offset], fm_defaults[fm_fields[i].default_index], kind);
+    for (uint32_t i = fm_fields_start[type]; i < fm_fields_start[type + 1u]; i++) {
+      const uint32_t form = (uint32_t)fm_fields[i] >> 8;
+      if ((form & FM_FORM_OFFSET) == 0u) {
+        store((uint8_t *)message + (fm_fields[i] & 0xFFu), fm_defaults[form >> 3], 1u << (form & 3u));
       }
     }
     status = FM_OK;

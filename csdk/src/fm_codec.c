@@ -9,31 +9,16 @@
 
 #include "fm_wire_tables.h"
 
-#define MESSAGE_VTABLE_AT 8u
-#define MESSAGE_AT 16u
-#define MESSAGE_TYPE_FIELD 0u
-#define MESSAGE_BODY_FIELD 1u
+#define BODY_OFFSET_AT 20u
+#define TYPE_AT 24u
 #define BODY_VTABLE_AT 28u
 #define LARGEST_MESSAGE 0x7FFFFFFFu /* FlatBuffers' offsets are 31 bits */
+#define LARGEST_PART 0x0FFFFFFFu    /* elements of a vector: with 8 bytes each they fit a message */
 #define MOST_PADDING 7u             /* another encoder may pad the end to its largest alignment */
 
-typedef struct {
-  const fm_field_t *fields;
-  uint32_t count;
-} body_fields_t;
+static uint32_t form_of(uint32_t i) { return (uint32_t)fm_fields[i] >> 8; }
 
-static body_fields_t fields_of(uint8_t type) {
-  body_fields_t body;
-  body.fields = &fm_fields[fm_fields_start[type - 1u]];
-  body.count = (uint32_t)fm_fields_start[type] - fm_fields_start[type - 1u];
-  return body;
-}
-
-static uint32_t kind_of(const fm_field_t *field) { return field->kind & ~FM_KIND_REQUIRED & 0xFFu; }
-
-static bool is_offset(const fm_field_t *field) { return (field->kind & FM_KIND_OFFSET) != 0u; }
-
-static uint32_t width_of(const fm_field_t *field) { return is_offset(field) ? 4u : kind_of(field); }
+static uint32_t width_of(uint32_t form) { return 1uL << (form & 3u); }
 
 static uint32_t align4(uint32_t at) { return (at + 3u) & ~3u; }
 
@@ -45,172 +30,144 @@ static void put(uint8_t *out, uint32_t value, uint32_t width) {
 
 static uint32_t get(const uint8_t *in, uint32_t width) {
   uint32_t value = 0u;
-  for (uint32_t i = 0u; i < width; i++) {
-    value |= (uint32_t)in[i] << (8u * i);
+  for (uint32_t i = width; i != 0u; i--) {
+    value = (value << 8) | in[i - 1u];
   }
   return value;
 }
 
-/* Scalars cross between struct and number by their bytes, which serves float and bool alike. */
-static uint32_t scalar_from(const uint8_t *member, uint32_t width) {
-  uint8_t byte;
-  uint16_t half;
-  uint32_t word;
-  if (width == 1u) {
-    (void)memcpy(&byte, member, 1u);
-    word = byte;
-  } else if (width == 2u) {
-    (void)memcpy(&half, member, 2u);
-    word = half;
-  } else {
-    (void)memcpy(&word, member, 4u);
-  }
-  return word;
-}
-
-static void scalar_to(uint8_t *member, uint32_t value, uint32_t width) {
-  const uint8_t byte = (uint8_t)value;
-  const uint16_t half = (uint16_t)value;
-  if (width == 1u) {
-    (void)memcpy(member, &byte, 1u);
-  } else if (width == 2u) {
-    (void)memcpy(member, &half, 2u);
-  } else {
-    (void)memcpy(member, &value, 4u);
-  }
-}
-
-static fm_bytes_t view_from(const uint8_t *member) {
-  fm_bytes_t view;
-  (void)memcpy(&view, member, sizeof view);
-  return view;
+/* Where in a uint32_t of this machine its low `width` bytes are. Scalars cross between struct and number by their
+ * bytes, which serves float and bool alike. */
+static uint32_t low_bytes(uint32_t width) {
+  const uint16_t probe = 1u;
+  uint8_t first;
+  (void)memcpy(&first, &probe, 1u);
+  return (first == 1u) ? 0u : (4u - width);
 }
 
 /* ---- encoding ---- */
 
 typedef struct {
-  const uint8_t *members; /* the body's struct */
-  body_fields_t body;
-  uint16_t place[FM_FIELDS_MOST]; /* in the body's table; 0: left out */
-  uint32_t vtable_size;
+  uint32_t form;
+  uint32_t width; /* in the table */
+  uint32_t value; /* of a scalar; of a view the number of elements */
+  fm_bytes_t view;
+  bool present;
+} field_t;
+
+static void load_field(const fm_message_t *message, uint32_t i, field_t *field) {
+  const uint8_t *member = (const uint8_t *)message + (fm_fields[i] & 0xFFu);
+  field->form = form_of(i);
+  field->width = width_of(field->form);
+  field->value = 0u;
+  if ((field->form & FM_FORM_OFFSET) != 0u) {
+    (void)memcpy(&field->view, member, sizeof field->view);
+    field->value = field->view.size >> (field->form >> 6);
+    field->present = (field->view.size != 0u) || ((field->form & FM_FORM_LAST) != 0u);
+  } else {
+    (void)memcpy((uint8_t *)&field->value + low_bytes(field->width), member, field->width);
+    field->present = field->value != fm_defaults[field->form >> 3];
+  }
+}
+
+/* Bytes of what a field leads to, with length, terminator and padding; of bulk data the length alone. */
+static uint32_t tail_size(const field_t *field) {
+  uint32_t size = 0u;
+  if ((field->form & FM_FORM_OFFSET) == 0u) {
+    /* the table holds it all */
+  } else if ((field->form & FM_FORM_LAST) != 0u) {
+    size = 4u;
+  } else {
+    size = align4(4u + field->view.size + (((field->form & FM_FORM_TERMINATED) != 0u) ? 1u : 0u));
+  }
+  return size;
+}
+
+typedef struct {
+  uint32_t first; /* of the body's fields */
+  uint32_t last;  /* behind the last one that is present */
   uint32_t table_at;
-  uint32_t table_size;
+  uint32_t tail_at;
+  uint32_t size;
 } layout_t;
 
-static bool is_present(const fm_field_t *field, const uint8_t *members) {
-  const uint8_t *member = &members[field->offset];
-  bool present;
-  if (kind_of(field) == FM_KIND_BULK) {
-    present = true;
-  } else if (is_offset(field)) {
-    present = view_from(member).size != 0u;
-  } else {
-    present = scalar_from(member, width_of(field)) != fm_defaults[field->default_index];
-  }
-  return present;
-}
-
-/* Place the fields that are present, wide ones first so that none needs padding. False: a required one is missing. */
-static bool lay_out(layout_t *layout) {
-  bool complete = true;
-  uint32_t at = 4u;
-  uint32_t used = 0u;
-  (void)memset(layout->place, 0, sizeof layout->place);
-  for (uint32_t width = 4u; width != 0u; width /= 2u) {
-    for (uint32_t i = 0u; i < layout->body.count; i++) {
-      const fm_field_t *field = &layout->body.fields[i];
-      const bool present = is_present(field, layout->members);
-      if (present && (width_of(field) == width)) {
-        layout->place[i] = (uint16_t)at;
-        at += width;
-        used = (i >= used) ? (i + 1u) : used;
+static fm_status_t lay_out(const fm_message_t *message, layout_t *layout) {
+  const uint32_t end = fm_fields_start[message->type + 1u];
+  fm_status_t status = FM_OK;
+  uint32_t table = 4u;
+  uint32_t tail = 0u;
+  layout->first = fm_fields_start[message->type];
+  layout->last = layout->first;
+  for (uint32_t i = layout->first; i < end; i++) {
+    field_t field;
+    load_field(message, i, &field);
+    if (field.present) {
+      layout->last = i + 1u;
+      table += field.width;
+      tail += tail_size(&field);
+      if (((field.form & FM_FORM_OFFSET) != 0u) && (field.view.size > LARGEST_PART)) {
+        status = FM_ERR_BUFFER;
       }
-      complete = complete && (present || ((field->kind & FM_KIND_REQUIRED) == 0u));
-    }
-  }
-  layout->vtable_size = 4u + (2u * used);
-  layout->table_at = align4(BODY_VTABLE_AT + layout->vtable_size);
-  layout->table_size = at;
-  return complete;
-}
-
-/* Bytes of what an offset field leads to, with length, terminator and padding; of bulk data the length alone. */
-static uint32_t tail_size(const fm_field_t *field, uint32_t size) {
-  uint32_t bytes = 4u;
-  if (kind_of(field) != FM_KIND_BULK) {
-    bytes = align4(4u + size + ((kind_of(field) == FM_KIND_STRING) ? 1u : 0u));
-  }
-  return bytes;
-}
-
-/* Where the head ends. The schema gives a body one bulk field at most, and makes it the last. */
-static uint32_t head_size(const layout_t *layout) {
-  uint32_t at = align4(layout->table_at + layout->table_size);
-  for (uint32_t i = 0u; i < layout->body.count; i++) {
-    const fm_field_t *field = &layout->body.fields[i];
-    if (is_offset(field) && (layout->place[i] != 0u)) {
-      const uint32_t size = view_from(&layout->members[field->offset]).size;
-      /* Refused by the capacity check: no head is that large. */
-      at = (size > LARGEST_MESSAGE - at - 8u) ? LARGEST_MESSAGE : (at + tail_size(field, size));
-    }
-  }
-  return at;
-}
-
-static void write_message(uint8_t *out, uint8_t type, uint32_t body_at) {
-  put(&out[0], MESSAGE_AT, 4u);
-  (void)memcpy(&out[4], fm_identifier, sizeof fm_identifier);
-  put(&out[MESSAGE_VTABLE_AT], 8u, 2u);
-  put(&out[MESSAGE_VTABLE_AT + 2u], 12u, 2u);
-  put(&out[MESSAGE_VTABLE_AT + 4u + (2u * MESSAGE_TYPE_FIELD)], 8u, 2u);
-  put(&out[MESSAGE_VTABLE_AT + 4u + (2u * MESSAGE_BODY_FIELD)], 4u, 2u);
-  put(&out[MESSAGE_AT], MESSAGE_AT - MESSAGE_VTABLE_AT, 4u);
-  put(&out[MESSAGE_AT + 4u], body_at - (MESSAGE_AT + 4u), 4u);
-  out[MESSAGE_AT + 8u] = type;
-}
-
-static void write_body(uint8_t *out, const layout_t *layout) {
-  uint32_t tail_at = align4(layout->table_at + layout->table_size);
-  put(&out[BODY_VTABLE_AT], layout->vtable_size, 2u);
-  put(&out[BODY_VTABLE_AT + 2u], layout->table_size, 2u);
-  put(&out[layout->table_at], layout->table_at - BODY_VTABLE_AT, 4u);
-  for (uint32_t i = 0u; i < layout->body.count; i++) {
-    const fm_field_t *field = &layout->body.fields[i];
-    const uint8_t *member = &layout->members[field->offset];
-    const uint32_t at = layout->table_at + layout->place[i];
-    if (layout->place[i] == 0u) {
-      /* left out */
-    } else if (is_offset(field)) {
-      const fm_bytes_t view = view_from(member);
-      put(&out[at], tail_at - at, 4u);
-      put(&out[tail_at], view.size / field->extra, 4u);
-      if (kind_of(field) != FM_KIND_BULK) {
-        (void)memcpy(&out[tail_at + 4u], view.data, view.size);
-      }
-      tail_at += tail_size(field, view.size);
+    } else if ((field.form & (FM_FORM_OFFSET | FM_FORM_REQUIRED)) == (FM_FORM_OFFSET | FM_FORM_REQUIRED)) {
+      status = FM_ERR_ARGUMENT;
     } else {
-      put(&out[at], scalar_from(member, width_of(field)), width_of(field));
+      /* left out */
     }
-    if (layout->place[i] != 0u) {
-      put(&out[BODY_VTABLE_AT + 4u + (2u * i)], layout->place[i], 2u);
+  }
+  layout->table_at = align4(BODY_VTABLE_AT + 4u + (2u * (layout->last - layout->first)));
+  layout->tail_at = layout->table_at + table;
+  layout->size = align4(layout->tail_at) + tail;
+  return status;
+}
+
+/* Wide fields first, so that none needs padding. */
+static void write_body(const fm_message_t *message, const layout_t *layout, uint8_t *out) {
+  uint32_t at = layout->table_at + 4u;
+  uint32_t tail_at = align4(layout->tail_at);
+  put(&out[BODY_VTABLE_AT], 4u + (2u * (layout->last - layout->first)), 2u);
+  put(&out[BODY_VTABLE_AT + 2u], layout->tail_at - layout->table_at, 2u);
+  put(&out[layout->table_at], layout->table_at - BODY_VTABLE_AT, 4u);
+  for (uint32_t width = 4u; width != 0u; width /= 2u) {
+    for (uint32_t i = layout->first; i < layout->last; i++) {
+      field_t field;
+      load_field(message, i, &field);
+      if (field.present && (field.width == width)) {
+        uint32_t value = field.value;
+        put(&out[BODY_VTABLE_AT + 4u + (2u * (i - layout->first))], at - layout->table_at, 2u);
+        if ((field.form & FM_FORM_OFFSET) != 0u) {
+          put(&out[tail_at], value, 4u);
+          value = tail_at - at;
+          if ((field.form & FM_FORM_LAST) == 0u) {
+            (void)memcpy(&out[tail_at + 4u], field.view.data, field.view.size);
+          }
+          tail_at += tail_size(&field);
+        }
+        put(&out[at], value, width);
+        at += width;
+      }
     }
   }
 }
 
 fm_status_t fm_message_encode(const fm_message_t *message, uint8_t *out, uint32_t capacity, uint32_t *size) {
+  /* Up to the body: offset of Message, identifier, its vtable (8 bytes, table of 12, type at 8, body at 4), its table.
+   */
+  static const uint8_t start[BODY_VTABLE_AT] = {16u, 0u, 0u, 0u, FM_IDENTIFIER, 8u, 0u, 12u, 0u, 8u, 0u, 4u, 0u, 8u};
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((message != NULL) && (size != NULL) && (message->type >= 1u) && (message->type <= FM_BODY_LAST)) {
     layout_t layout;
-    layout.members = (const uint8_t *)&message->body;
-    layout.body = fields_of(message->type);
-    if (lay_out(&layout)) {
-      *size = head_size(&layout);
-      status = ((out == NULL) || (*size <= capacity)) ? FM_OK : FM_ERR_BUFFER;
-    }
+    status = lay_out(message, &layout);
+    *size = layout.size;
     if ((status == FM_OK) && (out != NULL)) {
-      (void)memset(out, 0, *size);
-      write_message(out, message->type, layout.table_at);
-      write_body(out, &layout);
+      if (layout.size > capacity) {
+        status = FM_ERR_BUFFER;
+      } else {
+        (void)memset(out, 0, layout.size);
+        (void)memcpy(out, start, sizeof start);
+        put(&out[BODY_OFFSET_AT], layout.table_at - BODY_OFFSET_AT, 4u);
+        out[TYPE_AT] = message->type;
+        write_body(message, &layout, out);
+      }
     }
   }
   return status;
@@ -222,171 +179,117 @@ typedef struct {
   const uint8_t *bytes;
   uint32_t available;
   uint32_t total;
+  fm_message_t *out;
   fm_status_t status; /* the first thing that was wrong; nothing is read after it */
 } reader_t;
 
-typedef struct {
-  uint32_t at;
-  uint32_t size;
-  uint32_t vtable;
-  uint32_t vtable_size;
-} table_t;
-
-static void fail(reader_t *reader) {
-  if (reader->status == FM_OK) {
+static void require(reader_t *reader, bool met) {
+  if (!met && (reader->status == FM_OK)) {
     reader->status = FM_ERR_MESSAGE;
   }
 }
 
 /* May [at, at + size) be read? */
 static bool check(reader_t *reader, uint32_t at, uint32_t size) {
-  if ((reader->status == FM_OK) && ((at > reader->available) || (size > (reader->available - at)))) {
-    const bool later = (at <= reader->total) && (size <= (reader->total - at));
-    reader->status = later ? FM_AGAIN : FM_ERR_MESSAGE;
+  require(reader, (at <= reader->total) && (size <= (reader->total - at)));
+  if ((reader->status == FM_OK) && ((at + size) > reader->available)) {
+    reader->status = FM_AGAIN;
   }
   return reader->status == FM_OK;
 }
 
+/* 0 when it must not be read. */
 static uint32_t read_number(reader_t *reader, uint32_t at, uint32_t width) {
-  uint32_t value = 0u;
-  if ((at % width) != 0u) {
-    fail(reader);
-  }
-  if (check(reader, at, width)) {
-    value = get(&reader->bytes[at], width);
-  }
-  return value;
+  require(reader, (at & (width - 1u)) == 0u);
+  return check(reader, at, width) ? get(&reader->bytes[at], width) : 0u;
 }
 
-/* Follow the offset at `at`; it leads forward, to a place aligned to 4. */
+/* Follow the offset at `at`: it leads forward. */
 static uint32_t follow(reader_t *reader, uint32_t at) {
   const uint32_t offset = read_number(reader, at, 4u);
-  if ((offset == 0u) || (offset > (reader->total - at)) || (((at + offset) % 4u) != 0u)) {
-    fail(reader);
-  }
-  return (reader->status == FM_OK) ? (at + offset) : 0u;
+  require(reader, (offset - 1u) < (reader->total - at));
+  return at + offset;
 }
 
-static table_t read_table(reader_t *reader, uint32_t at) {
-  table_t table = {0};
-  /* A signed distance back to the vtable. In two's complement one subtraction serves both signs; what leaves the
-   * message fails below. */
-  table.at = at;
-  table.vtable = at - read_number(reader, at, 4u);
-  table.vtable_size = read_number(reader, table.vtable, 2u);
-  table.size = (reader->status == FM_OK) ? read_number(reader, table.vtable + 2u, 2u) : 0u;
-  if ((table.vtable_size < 4u) || ((table.vtable_size % 2u) != 0u) || (table.size < 4u)) {
-    fail(reader);
-  }
-  (void)check(reader, table.vtable, table.vtable_size);
-  (void)check(reader, at, table.size);
-  return table;
-}
-
-/* Where field `id` of `width` bytes is; 0 when it is absent. */
-static uint32_t field_at(reader_t *reader, const table_t *table, uint32_t id, uint32_t width) {
-  uint32_t at = 0u;
-  if ((reader->status == FM_OK) && ((4u + (2u * id)) < table->vtable_size)) {
-    const uint32_t place = read_number(reader, table->vtable + 4u + (2u * id), 2u);
-    if (place != 0u) {
-      at = table->at + place;
-      if ((place < 4u) || ((place + width) > table->size) || ((at % width) != 0u)) {
-        fail(reader);
-        at = 0u;
-      }
-    }
-  }
-  return at;
-}
-
-static void read_scalar(reader_t *reader, const fm_field_t *field, uint32_t at, uint8_t *member) {
-  uint32_t value = fm_defaults[field->default_index];
+static void read_scalar(reader_t *reader, uint32_t form, uint32_t at, uint8_t *member) {
+  const uint32_t width = width_of(form);
+  const uint32_t limit = fm_limits[form >> 3];
+  uint32_t value = fm_defaults[form >> 3];
   if (at != 0u) {
-    value = read_number(reader, at, width_of(field));
-    if ((field->extra != 0u) && (value >= field->extra)) {
-      fail(reader);
-    }
+    value = read_number(reader, at, width);
   }
-  scalar_to(member, value, width_of(field));
+  require(reader, (limit == 0u) || (value < limit));
+  (void)memcpy(member, (const uint8_t *)&value + low_bytes(width), width);
 }
 
-/* Bulk data need not be there yet, but must be the last thing in the message. */
-static void check_bulk(reader_t *reader, uint32_t at, uint32_t size) {
-  if ((at > reader->total) || (size > (reader->total - at)) || ((reader->total - at - size) > MOST_PADDING)) {
-    fail(reader);
-  }
-}
-
-static void read_vector(reader_t *reader, const fm_field_t *field, uint32_t field_place, fm_message_t *out,
-                        uint8_t *member) {
-  const uint32_t at = follow(reader, field_place);
-  const uint32_t length = read_number(reader, at, 4u);
+static void read_view(reader_t *reader, uint32_t form, uint32_t target, uint8_t *member) {
+  const uint32_t length = read_number(reader, target, 4u);
+  const uint32_t at = target + 4u;
   fm_bytes_t view;
-  if (length > (LARGEST_MESSAGE / 8u)) {
-    fail(reader);
-  }
-  view.size = (reader->status == FM_OK) ? (length * field->extra) : 0u;
-  if (kind_of(field) == FM_KIND_BULK) {
-    check_bulk(reader, at + 4u, view.size);
-    out->bulk_offset = at + 4u;
+  require(reader, length <= LARGEST_PART);
+  view.size = length << (form >> 6);
+  if ((form & FM_FORM_LAST) != 0u) {
+    /* Bulk data need not be there yet, but must be the last thing in the message. */
+    require(reader, (reader->total - at - view.size) <= MOST_PADDING);
+    reader->out->bulk_offset = at;
   } else {
-    const uint32_t terminator = (kind_of(field) == FM_KIND_STRING) ? 1u : 0u;
-    if (check(reader, at + 4u, view.size + terminator) && (terminator != 0u) &&
-        (reader->bytes[at + 4u + view.size] != 0u)) {
-      fail(reader);
-    }
-  }
-  view.data = (reader->status == FM_OK) ? &reader->bytes[at + 4u] : NULL;
-  (void)memcpy(member, &view, sizeof view);
-}
-
-static void read_body(reader_t *reader, uint32_t at, fm_message_t *out) {
-  const body_fields_t body = fields_of(out->type);
-  const table_t table = read_table(reader, at);
-  uint8_t *members = (uint8_t *)&out->body;
-  for (uint32_t i = 0u; (reader->status == FM_OK) && (i < body.count); i++) {
-    const fm_field_t *field = &body.fields[i];
-    const uint32_t place = field_at(reader, &table, i, width_of(field));
-    if (!is_offset(field)) {
-      read_scalar(reader, field, place, &members[field->offset]);
-    } else if (place != 0u) {
-      read_vector(reader, field, place, out, &members[field->offset]);
-    } else if ((field->kind & FM_KIND_REQUIRED) != 0u) {
-      fail(reader);
-    } else {
-      /* absent: the view is empty already */
-    }
-  }
-}
-
-static void read_message(reader_t *reader, fm_message_t *out) {
-  table_t table;
-  uint32_t type_at;
-  uint32_t body_at;
-  (void)memset(out, 0, sizeof *out);
-  if (check(reader, 4u, 4u) && (memcmp(&reader->bytes[4], fm_identifier, sizeof fm_identifier) != 0)) {
-    fail(reader);
-  }
-  table = read_table(reader, follow(reader, 0u));
-  type_at = field_at(reader, &table, MESSAGE_TYPE_FIELD, 1u);
-  body_at = field_at(reader, &table, MESSAGE_BODY_FIELD, 4u);
-  if ((type_at == 0u) || (body_at == 0u)) {
-    fail(reader);
-  }
-  out->type = (uint8_t)read_number(reader, type_at, 1u);
-  if ((out->type < 1u) || (out->type > FM_BODY_LAST)) {
-    fail(reader);
+    (void)check(reader, at, view.size);
+    require(reader, ((form & FM_FORM_TERMINATED) == 0u) || (read_number(reader, at + view.size, 1u) == 0u));
   }
   if (reader->status == FM_OK) {
-    read_body(reader, follow(reader, body_at), out);
+    view.data = &reader->bytes[at];
+    (void)memcpy(member, &view, sizeof view);
+  }
+}
+
+/* Read the table at `at`, which has the fields of body `type`, or of Message for 0. */
+static void read_table(reader_t *reader, uint32_t at, uint32_t type) {
+  /* A signed distance back to the vtable. In two's complement one subtraction serves both signs; what leaves the
+   * message fails below. */
+  const uint32_t vtable = at - read_number(reader, at, 4u);
+  const uint32_t vtable_size = read_number(reader, vtable, 2u);
+  const uint32_t table_size = read_number(reader, vtable + 2u, 2u);
+  const uint32_t first = fm_fields_start[type];
+  const uint32_t count = fm_fields_start[type + 1u] - first;
+  require(reader, (vtable_size >= 4u) && ((vtable_size & 1u) == 0u) && (table_size >= 4u));
+  (void)check(reader, vtable, vtable_size);
+  (void)check(reader, at, table_size);
+  for (uint32_t i = 0u; (reader->status == FM_OK) && (i < count); i++) {
+    const uint32_t form = form_of(first + i);
+    const uint32_t entry = 4u + (2u * i);
+    uint8_t *member = (uint8_t *)reader->out + (fm_fields[first + i] & 0xFFu);
+    uint32_t place = (entry < vtable_size) ? read_number(reader, vtable + entry, 2u) : 0u;
+    if (place != 0u) {
+      require(reader, (place >= 4u) && ((place + width_of(form)) <= table_size));
+      place += at;
+    }
+    if ((form & FM_FORM_OFFSET) == 0u) {
+      read_scalar(reader, form, place, member);
+    } else if (place == 0u) {
+      require(reader, (form & FM_FORM_REQUIRED) == 0u);
+    } else if (form == FM_FORM_BODY) {
+      reader->out->bulk_offset = follow(reader, place); /* where the body is, for now */
+    } else {
+      read_view(reader, form, follow(reader, place), member);
+    }
   }
 }
 
 fm_status_t fm_message_decode(const uint8_t *bytes, uint32_t available, uint32_t total, fm_message_t *out) {
+  static const uint8_t identifier[4] = {FM_IDENTIFIER};
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((bytes != NULL) && (out != NULL) && (available <= total)) {
-    reader_t reader = {bytes, available, total, (total <= LARGEST_MESSAGE) ? FM_OK : FM_ERR_MESSAGE};
-    read_message(&reader, out);
+    reader_t reader = {bytes, available, total, out, FM_OK};
+    (void)memset(out, 0, sizeof *out);
+    require(&reader, total <= LARGEST_MESSAGE);
+    require(&reader, check(&reader, 4u, 4u) && (memcmp(&bytes[4], identifier, sizeof identifier) == 0));
+    read_table(&reader, follow(&reader, 0u), 0u);
+    require(&reader, out->type != FM_BODY_NONE);
+    if (reader.status == FM_OK) {
+      const uint32_t body_at = out->bulk_offset;
+      out->bulk_offset = 0u;
+      read_table(&reader, body_at, out->type);
+    }
     status = reader.status;
   }
   return status;

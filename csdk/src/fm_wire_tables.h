@@ -8,129 +8,140 @@
 
 #include "fedmote/fm_wire.h"
 
-/* fm_field_t.kind: the size of a scalar, or what an offset leads to. */
-#define FM_KIND_U8 1u
-#define FM_KIND_U16 2u
-#define FM_KIND_U32 4u
-#define FM_KIND_VECTOR 8u
-#define FM_KIND_STRING 9u
-#define FM_KIND_BULK 10u
-#define FM_KIND_OFFSET 8u /* this bit is set in all kinds that are offsets */
-#define FM_KIND_REQUIRED 0x80u
+/* A field in 16 bits: form << 8 | where its member is in fm_message_t. The form's lower two bits are the logarithm of
+ * the bytes that the field takes in a table; the upper five are a scalar's rule, or flags. */
+typedef uint16_t fm_field_t;
 
-typedef struct {
-  uint8_t kind;
-  uint8_t extra;         /* scalar: values are below this (0: any); vector: bytes of an element */
-  uint8_t default_index; /* of fm_defaults, the value when the field is absent */
-  uint8_t offset;        /* of the member in its struct */
-} fm_field_t;
+#define FM_FORM_U8 0u
+#define FM_FORM_U16 1u
+#define FM_FORM_U32 2u
+#define FM_FORM_OFFSET 4u /* this bit is set in all that lead elsewhere */
+#define FM_FORM_REQUIRED 0x08u
+#define FM_FORM_TERMINATED 0x10u
+#define FM_FORM_LAST 0x20u                             /* bulk data */
+#define FM_FORM_ELEMENT(log2_size) ((log2_size) << 6u) /* bytes of an element: 1 to 8 */
+#define FM_FORM_VECTOR (FM_FORM_OFFSET | FM_FORM_U32)
+#define FM_FORM_STRING (FM_FORM_VECTOR | FM_FORM_TERMINATED)
+#define FM_FORM_BULK (FM_FORM_VECTOR | FM_FORM_LAST)
+#define FM_FORM_BODY (FM_FORM_VECTOR | FM_FORM_REQUIRED | FM_FORM_TERMINATED | FM_FORM_LAST) /* like no other */
+/* A scalar's upper five bits: where its default and limit are in fm_defaults and fm_limits. */
+#define FM_RULE(index) ((index) << 3u)
+#define FM_FIELD(form, member) (fm_field_t)(((form) << 8u) | (uint32_t)offsetof(fm_message_t, member))
+
+/* Members' places must fit 8 bits. */
+typedef char fm_members_fit_t[(sizeof(fm_message_t) <= 256u) ? 1 : -1];
 
 #define FM_BODY_LAST 17u
-#define FM_FIELDS_MOST 19u
+#define FM_IDENTIFIER 0x46u, 0x4Du, 0x4Fu, 0x31u
 
-static const uint8_t fm_identifier[4] = {0x46u, 0x4Du, 0x4Fu, 0x31u};
+/* Values of absent scalars. */
+static const uint32_t fm_defaults[] = {0x0u, 0x0u, 0x0u,  0x0u,  0x0u,        0x0u,       0x0u,
+                                       0x1u, 0x1u, 0x20u, 0xFFu, 0x3DCCCCCDu, 0x3F800000u};
 
-static const uint32_t fm_defaults[] = {0x0u, 0x1u, 0x20u, 0xFFu, 0x3DCCCCCDu, 0x3F800000u};
+/* Scalars are below these; 0: any value will do. */
+static const uint8_t fm_limits[] = {0u, 2u, 3u, 4u, 6u, 9u, 18u, 0u, 2u, 0u, 0u, 0u, 0u};
 
-/* The fields of body b are [fm_fields_start[b - 1], fm_fields_start[b]). */
-static const uint8_t fm_fields_start[] = {0u,  16u, 20u, 24u, 43u, 45u, 48u, 50u, 62u,
-                                          66u, 69u, 75u, 80u, 82u, 84u, 86u, 89u, 94u};
+/* The fields of body b are [fm_fields_start[b], fm_fields_start[b + 1]); those of Message itself come first. */
+static const uint8_t fm_fields_start[] = {0u,  2u,  18u, 22u, 26u, 45u, 47u, 50u, 52u, 64u,
+                                          68u, 71u, 77u, 82u, 84u, 86u, 88u, 91u, 96u};
 
 static const fm_field_t fm_fields[] = {
-    {FM_KIND_STRING | FM_KIND_REQUIRED, 1u, 0u, (uint8_t)offsetof(fm_hello_t, device_id)},
-    {FM_KIND_U8, 0u, 1u, (uint8_t)offsetof(fm_hello_t, protocol_min)},
-    {FM_KIND_U8, 0u, 1u, (uint8_t)offsetof(fm_hello_t, protocol_max)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, boot)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, library_version)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, elements)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, layout_crc32)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, examples)},
-    {FM_KIND_U8, 0u, 1u, (uint8_t)offsetof(fm_hello_t, encodings)},
-    {FM_KIND_U8, 0u, 1u, (uint8_t)offsetof(fm_hello_t, kinds)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, model_version)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, model_crc32)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, held_round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_hello_t, held_crc32)},
-    {FM_KIND_U8, 0u, 3u, (uint8_t)offsetof(fm_hello_t, battery)},
-    {FM_KIND_U8, 0u, 0u, (uint8_t)offsetof(fm_hello_t, flags)},
-    {FM_KIND_U8, 0u, 1u, (uint8_t)offsetof(fm_welcome_t, protocol)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_welcome_t, boot)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_welcome_t, open_round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_welcome_t, come_back_ms)},
-    {FM_KIND_U8, 9u, 0u, (uint8_t)offsetof(fm_refusal_t, reason)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_refusal_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_refusal_t, retry_after_ms)},
-    {FM_KIND_STRING, 1u, 0u, (uint8_t)offsetof(fm_refusal_t, detail)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, round)},
-    {FM_KIND_U8, 3u, 0u, (uint8_t)offsetof(fm_plan_t, task)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, model_version)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, model_elements)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, model_crc32)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, model_chunk_elements)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, update_chunk_elements)},
-    {FM_KIND_U8, 0u, 1u, (uint8_t)offsetof(fm_plan_t, encodings)},
-    {FM_KIND_U8, 0u, 1u, (uint8_t)offsetof(fm_plan_t, kinds)},
-    {FM_KIND_U8, 2u, 1u, (uint8_t)offsetof(fm_plan_t, partial_allowed)},
-    {FM_KIND_U8, 2u, 0u, (uint8_t)offsetof(fm_plan_t, slot_granted)},
-    {FM_KIND_U16, 0u, 1u, (uint8_t)offsetof(fm_plan_t, epochs)},
-    {FM_KIND_U16, 0u, 2u, (uint8_t)offsetof(fm_plan_t, batch_size)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, max_steps)},
-    {FM_KIND_U32, 0u, 4u, (uint8_t)offsetof(fm_plan_t, learning_rate)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, prox_mu)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, seed)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, soft_deadline_ms)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_plan_t, hard_deadline_ms)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_withdraw_t, round)},
-    {FM_KIND_U8, 6u, 0u, (uint8_t)offsetof(fm_withdraw_t, reason)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_model_chunk_t, version)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_model_chunk_t, index)},
-    {FM_KIND_BULK, 1u, 0u, (uint8_t)offsetof(fm_model_chunk_t, data)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_chunk_request_t, version)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_chunk_request_t, index)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, base_version)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, crc32)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, elements)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, chunk_elements)},
-    {FM_KIND_U8, 4u, 0u, (uint8_t)offsetof(fm_update_begin_t, encoding)},
-    {FM_KIND_U8, 2u, 0u, (uint8_t)offsetof(fm_update_begin_t, kind)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, examples)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, steps)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, planned_steps)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_begin_t, loss)},
-    {FM_KIND_VECTOR, 8u, 0u, (uint8_t)offsetof(fm_update_begin_t, ranges)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_chunk_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_chunk_t, index)},
-    {FM_KIND_U32, 0u, 5u, (uint8_t)offsetof(fm_update_chunk_t, scale)},
-    {FM_KIND_BULK, 1u, 0u, (uint8_t)offsetof(fm_update_chunk_t, data)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_end_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_end_t, chunks)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_end_t, crc32)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_status_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_status_t, crc32)},
-    {FM_KIND_U8, 3u, 0u, (uint8_t)offsetof(fm_update_status_t, state)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_status_t, retry_after_ms)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_update_status_t, first)},
-    {FM_KIND_VECTOR, 1u, 0u, (uint8_t)offsetof(fm_update_status_t, received)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_progress_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_progress_t, steps)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_progress_t, planned_steps)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_progress_t, examples)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_progress_t, loss)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_closing_notice_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_closing_notice_t, remaining_ms)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_receipt_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_receipt_t, crc32)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_commit_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_commit_t, model_version)},
-    {FM_KIND_U8, 2u, 1u, (uint8_t)offsetof(fm_device_state_t, online)},
-    {FM_KIND_U8, 0u, 3u, (uint8_t)offsetof(fm_device_state_t, battery)},
-    {FM_KIND_U8, 0u, 0u, (uint8_t)offsetof(fm_device_state_t, flags)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_evaluation_t, round)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_evaluation_t, model_version)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_evaluation_t, examples)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_evaluation_t, correct)},
-    {FM_KIND_U32, 0u, 0u, (uint8_t)offsetof(fm_evaluation_t, loss)},
+    FM_FIELD(FM_FORM_U8 | FM_RULE(6u), type),
+    FM_FIELD(FM_FORM_BODY, bulk_offset),
+    FM_FIELD(FM_FORM_STRING | FM_FORM_REQUIRED, body.hello.device_id),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(7u), body.hello.protocol_min),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(7u), body.hello.protocol_max),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.boot),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.library_version),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.elements),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.layout_crc32),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.examples),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(7u), body.hello.encodings),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(7u), body.hello.kinds),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.model_version),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.model_crc32),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.held_round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.held_crc32),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(10u), body.hello.battery),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(0u), body.hello.flags),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(7u), body.welcome.protocol),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.welcome.boot),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.welcome.open_round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.welcome.come_back_ms),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(5u), body.refusal.reason),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.refusal.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.refusal.retry_after_ms),
+    FM_FIELD(FM_FORM_STRING, body.refusal.detail),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.round),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(2u), body.plan.task),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.model_version),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.model_elements),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.model_crc32),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.model_chunk_elements),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.update_chunk_elements),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(7u), body.plan.encodings),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(7u), body.plan.kinds),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(8u), body.plan.partial_allowed),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(1u), body.plan.slot_granted),
+    FM_FIELD(FM_FORM_U16 | FM_RULE(7u), body.plan.epochs),
+    FM_FIELD(FM_FORM_U16 | FM_RULE(9u), body.plan.batch_size),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.max_steps),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(11u), body.plan.learning_rate),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.prox_mu),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.seed),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.soft_deadline_ms),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.hard_deadline_ms),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.withdraw.round),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(4u), body.withdraw.reason),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.model_chunk.version),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.model_chunk.index),
+    FM_FIELD(FM_FORM_BULK | FM_FORM_ELEMENT(0u), body.model_chunk.data),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.chunk_request.version),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.chunk_request.index),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.base_version),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.crc32),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.elements),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.chunk_elements),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(3u), body.update_begin.encoding),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(1u), body.update_begin.kind),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.examples),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.steps),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.planned_steps),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.loss),
+    FM_FIELD(FM_FORM_VECTOR | FM_FORM_ELEMENT(3u), body.update_begin.ranges),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_chunk.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_chunk.index),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(12u), body.update_chunk.scale),
+    FM_FIELD(FM_FORM_BULK | FM_FORM_ELEMENT(0u), body.update_chunk.data),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_end.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_end.chunks),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_end.crc32),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_status.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_status.crc32),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(2u), body.update_status.state),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_status.retry_after_ms),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_status.first),
+    FM_FIELD(FM_FORM_VECTOR | FM_FORM_ELEMENT(0u), body.update_status.received),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.progress.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.progress.steps),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.progress.planned_steps),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.progress.examples),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.progress.loss),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.closing_notice.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.closing_notice.remaining_ms),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.receipt.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.receipt.crc32),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.commit.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.commit.model_version),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(8u), body.device_state.online),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(10u), body.device_state.battery),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(0u), body.device_state.flags),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.model_version),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.examples),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.correct),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.loss),
 };
 
 #endif

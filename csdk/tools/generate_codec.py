@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import filecmp
-import itertools
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -33,8 +33,8 @@ TABLES = ROOT / "csdk" / "src" / "fm_wire_tables.h"
 PYTHON = ROOT / "server" / "fedmote" / "wire"
 
 # flatc's reflection.fbs, BaseType: the ones this wire uses, as (C type, bytes).
-SCALARS = {2: ("bool", 1), 4: ("uint8_t", 1), 6: ("uint16_t", 2), 8: ("uint32_t", 4), 11: ("float", 4)}
-UTYPE, STRING, VECTOR, OBJECT, UNION = 1, 13, 14, 15, 16
+BOOL, FLOAT, STRING, VECTOR, OBJECT = 2, 11, 13, 14, 15
+SCALARS = {BOOL: ("bool", 1), 4: ("uint8_t", 1), 6: ("uint16_t", 2), 8: ("uint32_t", 4), FLOAT: ("float", 4)}
 
 
 class Node:
@@ -151,7 +151,7 @@ class Schema:
         for f in node.children(1):
             kind = f.child(1)
             base = kind.integer(0, number.Int8Flags)
-            default = f.real(5) if base == 11 else f.integer(4, number.Int64Flags)
+            default = f.real(5) if base == FLOAT else f.integer(4, number.Int64Flags)
             bulk = any(a.text(0) == "bulk" for a in f.children(9))
             element = kind.integer(1, number.Int8Flags)
             index = kind.integer(2, number.Int32Flags) if kind._at(2) else -1
@@ -211,67 +211,99 @@ def header(schema: Schema) -> str:
     return "\n".join(out) + "\n"
 
 
-def kind_of(schema: Schema, field: Field) -> tuple[str, int]:
-    """Return the codec's kind of `field`, and its extra byte: an enum's size or a vector element's bytes."""
-    if field.base == STRING:
-        return "FM_KIND_STRING", 1
+def rule_of(schema: Schema, field: Field) -> tuple[int, int]:
+    """Return the bits of a scalar's default, and what its values are below (0: no limit)."""
+    bits = int(field.default)
+    if field.base == FLOAT:
+        bits = struct.unpack("<I", struct.pack("<f", field.default))[0]
+    limit = 2 if field.base == BOOL else len(schema.enums[field.index].values) if field.index >= 0 else 0
+    return bits, limit
+
+
+def form_of(schema: Schema, field: Field) -> str:
+    """Return a field's form for the codec, but for a scalar's rule."""
+    if field.base in SCALARS:
+        return f"FM_FORM_U{8 * SCALARS[field.base][1]}"
+    form = "FM_FORM_STRING"
     if field.base == VECTOR:
         width = schema.structs[field.index][1] if field.element == OBJECT else SCALARS[field.element][1]
-        return ("FM_KIND_BULK" if field.bulk else "FM_KIND_VECTOR"), width
-    size = SCALARS[field.base][1]
-    limit = 2 if field.base == 2 else len(schema.enums[field.index].values) if field.index >= 0 else 0
-    return {1: "FM_KIND_U8", 2: "FM_KIND_U16", 4: "FM_KIND_U32"}[size], limit
+        form = ("FM_FORM_BULK" if field.bulk else "FM_FORM_VECTOR") + f" | FM_FORM_ELEMENT({width.bit_length() - 1}u)"
+    return form + (" | FM_FORM_REQUIRED" if field.required else "")
 
 
-def bits_of(field: Field) -> int:
-    """Return the default value of a scalar as the bits on the wire."""
-    import struct
+def refuse_unless_streamable(schema: Schema) -> None:
+    """Stop when the schema breaks a rule that the codec stands on."""
+    for name in schema.bodies:
+        fields = schema.tables[name]
+        if [f.id for f in fields] != list(range(len(fields))):
+            sys.exit(f"generate_codec: {name} has gaps in its field numbers (a deprecated field?)")
+        known = (STRING, VECTOR, *SCALARS)
+        if strange := [f.name for f in fields if f.base not in known or (f.base == VECTOR and f.element == STRING)]:
+            sys.exit(f"generate_codec: {name}.{strange[0]} is of a type that the codec does not know")
+        offsets = [f for f in fields if f.base in (STRING, VECTOR)]
+        if any(f.bulk for f in offsets[:-1]):
+            sys.exit(f"generate_codec: {name} has a string or vector after its bulk data, which must come last")
+    if len(schema.identifier) != 4:
+        sys.exit("generate_codec: a file identifier of 4 bytes is needed")
 
-    if field.base == 11:
-        return int(struct.unpack("<I", struct.pack("<f", field.default))[0])
-    return int(field.default)
+
+FORMS = """/* A field in 16 bits: form << 8 | where its member is in fm_message_t. The form's lower two bits are the logarithm of
+ * the bytes that the field takes in a table; the upper five are a scalar's rule, or flags. */
+typedef uint16_t fm_field_t;
+
+#define FM_FORM_U8 0u
+#define FM_FORM_U16 1u
+#define FM_FORM_U32 2u
+#define FM_FORM_OFFSET 4u /* this bit is set in all that lead elsewhere */
+#define FM_FORM_REQUIRED 0x08u
+#define FM_FORM_TERMINATED 0x10u
+#define FM_FORM_LAST 0x20u                             /* bulk data */
+#define FM_FORM_ELEMENT(log2_size) ((log2_size) << 6u) /* bytes of an element: 1 to 8 */
+#define FM_FORM_VECTOR (FM_FORM_OFFSET | FM_FORM_U32)
+#define FM_FORM_STRING (FM_FORM_VECTOR | FM_FORM_TERMINATED)
+#define FM_FORM_BULK (FM_FORM_VECTOR | FM_FORM_LAST)
+#define FM_FORM_BODY (FM_FORM_VECTOR | FM_FORM_REQUIRED | FM_FORM_TERMINATED | FM_FORM_LAST) /* like no other */
+/* A scalar's upper five bits: where its default and limit are in fm_defaults and fm_limits. */
+#define FM_RULE(index) ((index) << 3u)
+#define FM_FIELD(form, member) (fm_field_t)(((form) << 8u) | (uint32_t)offsetof(fm_message_t, member))
+
+/* Members' places must fit 8 bits. */
+typedef char fm_members_fit_t[(sizeof(fm_message_t) <= 256u) ? 1 : -1];
+"""
 
 
 def tables(schema: Schema) -> str:
     """Return fm_wire_tables.h: the tables that drive fm_codec.c."""
-    out = [
-        BANNER,
-        '#ifndef FM_WIRE_TABLES_H\n#define FM_WIRE_TABLES_H\n\n#include <stddef.h>\n\n#include "fedmote/fm_wire.h"\n',
+    refuse_unless_streamable(schema)
+    body_type = (0, len(schema.bodies) + 1)
+    scalars = [f for n in schema.bodies for f in schema.tables[n] if f.base in SCALARS]
+    rules = sorted({body_type, *(rule_of(schema, f) for f in scalars)})
+    if len(rules) > 32:
+        sys.exit("generate_codec: more than 32 pairs of default and limit; widen fm_field_t")
+    rows = [
+        f"  FM_FIELD(FM_FORM_U8 | FM_RULE({rules.index(body_type)}u), type),",
+        "  FM_FIELD(FM_FORM_BODY, bulk_offset),",
     ]
-    ident = ", ".join(f"0x{ord(c):02X}u" for c in schema.identifier)
-    defaults = sorted({bits_of(f) for n in schema.bodies for f in schema.tables[n] if f.base not in (STRING, VECTOR)})
-    rows: list[str] = []
-    starts: list[int] = []
+    starts = [0]
     for name in schema.bodies:
         starts.append(len(rows))
-        for f in sorted(schema.tables[name], key=lambda f: f.id):
-            kind, extra = kind_of(schema, f)
-            default = 0 if f.base in (STRING, VECTOR) else defaults.index(bits_of(f))
-            required = " | FM_KIND_REQUIRED" if f.required else ""
-            rows.append(
-                f"  {{{kind}{required}, {extra}u, {default}u, (uint8_t)offsetof(fm_{snake(name)}_t, {f.name})}},"
-            )
+        for f in schema.tables[name]:
+            rule = f" | FM_RULE({rules.index(rule_of(schema, f))}u)" if f.base in SCALARS else ""
+            rows.append(f"  FM_FIELD({form_of(schema, f)}{rule}, body.{snake(name)}.{f.name}),")
     starts.append(len(rows))
-    most = max(b - a for a, b in itertools.pairwise(starts))
-    out.append("/* fm_field_t.kind: the size of a scalar, or what an offset leads to. */")
+    out = [BANNER, "#ifndef FM_WIRE_TABLES_H\n#define FM_WIRE_TABLES_H\n\n#include <stddef.h>\n"]
+    out.append('#include "fedmote/fm_wire.h"\n')
+    out.append(FORMS)
+    out.append(f"#define FM_BODY_LAST {len(schema.bodies)}u")
+    out.append("#define FM_IDENTIFIER " + ", ".join(f"0x{ord(c):02X}u" for c in schema.identifier) + "\n")
+    out.append("/* Values of absent scalars. */\nstatic const uint32_t fm_defaults[] = {")
+    out.append(", ".join(f"0x{bits:X}u" for bits, _ in rules) + "};\n")
+    out.append("/* Scalars are below these; 0: any value will do. */\nstatic const uint8_t fm_limits[] = {")
+    out.append(", ".join(f"{limit}u" for _, limit in rules) + "};\n")
     out.append(
-        "#define FM_KIND_U8 1u\n#define FM_KIND_U16 2u\n#define FM_KIND_U32 4u\n#define FM_KIND_VECTOR 8u\n#define FM_KIND_STRING 9u\n"
-        "#define FM_KIND_BULK 10u\n#define FM_KIND_OFFSET 8u /* this bit is set in all kinds that are offsets */\n"
-        "#define FM_KIND_REQUIRED 0x80u\n"
+        "/* The fields of body b are [fm_fields_start[b], fm_fields_start[b + 1]); those of Message itself come first. */"
     )
-    out.append(
-        "typedef struct {\n  uint8_t kind;\n  uint8_t extra;         /* scalar: values are below this (0: any); vector: bytes of an element */\n"
-        "  uint8_t default_index; /* of fm_defaults, the value when the field is absent */\n"
-        "  uint8_t offset;        /* of the member in its struct */\n} fm_field_t;\n"
-    )
-    out.append(f"#define FM_BODY_LAST {len(schema.bodies)}u\n#define FM_FIELDS_MOST {most}u\n")
-    out.append(f"static const uint8_t fm_identifier[4] = {{{ident}}};\n")
-    out.append("static const uint32_t fm_defaults[] = {" + ", ".join(f"0x{d:X}u" for d in defaults) + "};\n")
-    out.append(
-        "/* The fields of body b are [fm_fields_start[b - 1], fm_fields_start[b]). */\nstatic const uint8_t fm_fields_start[] = {"
-        + ", ".join(f"{s}u" for s in starts)
-        + "};\n"
-    )
+    out.append("static const uint8_t fm_fields_start[] = {" + ", ".join(f"{s}u" for s in starts) + "};\n")
     out.append("static const fm_field_t fm_fields[] = {\n" + "\n".join(rows) + "\n};\n\n#endif")
     return "\n".join(out) + "\n"
 
