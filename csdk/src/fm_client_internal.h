@@ -11,6 +11,7 @@
 
 #include "fedmote/fm_client.h"
 #include "fm_encoding.h"
+#include "fm_tensor_io.h"
 
 /* fm_client_t.session */
 enum { FM_SESSION_NONE = 0, FM_SESSION_GREETING, FM_SESSION_READY, FM_SESSION_REFUSED };
@@ -40,7 +41,6 @@ fm_status_t fm_client_send(fm_client_t *client, const fm_message_t *message, fm_
 
 fm_sink_t fm_client_sink(fm_client_t *client);
 
-static inline uint32_t fm_smaller(uint32_t a, uint32_t b) { return (a < b) ? a : b; }
 uint32_t fm_chunk_count(uint32_t elements, uint32_t chunk_elements);
 /* Elements of chunk `index` when `elements` are cut into chunks of `chunk_elements`; 0 beyond the end. */
 uint32_t fm_chunk_size(uint32_t elements, uint32_t chunk_elements, uint32_t index);

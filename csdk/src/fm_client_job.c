@@ -4,7 +4,6 @@
 #include "fedmote/fm_codec.h"
 #include "fedmote/fm_crc32.h"
 #include "fm_client_internal.h"
-#include "fm_tensor_io.h"
 
 #define PIECE 64u /* bytes on the stack at a time */
 #define PROGRESS_EVERY_MS 5000u

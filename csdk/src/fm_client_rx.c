@@ -3,7 +3,6 @@
 
 #include "fedmote/fm_codec.h"
 #include "fm_client_internal.h"
-#include "fm_tensor_io.h"
 
 /* fm_client_t.rx_mode */
 enum { RX_SKIP = 0, RX_HEAD, RX_BODY };

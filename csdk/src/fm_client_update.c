@@ -4,7 +4,6 @@
 #include "fedmote/fm_codec.h"
 #include "fedmote/fm_crc32.h"
 #include "fm_client_internal.h"
-#include "fm_tensor_io.h"
 
 #define PIECE 64u /* bytes on the stack at a time */
 
@@ -233,38 +232,29 @@ static void put_le32(uint8_t *out, uint32_t value) {
   out[3] = (uint8_t)(value >> 24);
 }
 
-static void put_range(uint8_t *ranges, uint32_t *count, uint32_t first, uint32_t elements) {
-  uint8_t *last = (*count != 0u) ? &ranges[8u * (*count - 1u)] : NULL;
-  uint32_t end = UINT32_MAX;
-  uint32_t length = 0u;
-  if (last != NULL) {
-    length = (uint32_t)last[4] | ((uint32_t)last[5] << 8) | ((uint32_t)last[6] << 16) | ((uint32_t)last[7] << 24);
-    end =
-        ((uint32_t)last[0] | ((uint32_t)last[1] << 8) | ((uint32_t)last[2] << 16) | ((uint32_t)last[3] << 24)) + length;
-  }
-  if (end == first) {
-    put_le32(&last[4], length + elements);
-  } else {
-    put_le32(&ranges[8u * *count], first);
-    put_le32(&ranges[(8u * *count) + 4u], elements);
-    *count += 1u;
-  }
-}
-
 /* The covered tensors as ranges of the model, neighbours joined. Nothing when that is the whole model. */
 static uint32_t fill_ranges(const fm_client_t *client, uint8_t *ranges) {
   uint32_t first = 0u;
-  uint32_t count = 0u;
+  uint32_t end = UINT32_MAX; /* of the last range */
+  uint32_t length = 0u;
+  uint32_t size = 0u;
   for (uint32_t t = 0u; t < client->config->tensor_count; t++) {
     const fm_tensor_t *tensor = &client->config->tensors[t];
     if (!tensor->local) {
       if ((client->work.covered & (1uL << t)) != 0u) {
-        put_range(ranges, &count, first, tensor->count);
+        if (first != end) {
+          put_le32(&ranges[size], first);
+          length = 0u;
+          size += 8u;
+        }
+        length += tensor->count;
+        end = first + tensor->count;
+        put_le32(&ranges[size - 4u], length);
       }
       first += tensor->count;
     }
   }
-  return (client->elements == client->shared) ? 0u : (8u * count);
+  return (client->elements == client->shared) ? 0u : size;
 }
 
 static void fill_begin(const fm_client_t *client, uint8_t *ranges, fm_update_begin_t *begin) {

@@ -9,37 +9,35 @@
 
 #define PIECE 16u /* elements on the stack at a time */
 
-static uint32_t load_le32(const uint8_t *bytes) {
-  return (uint32_t)bytes[0] | ((uint32_t)bytes[1] << 8) | ((uint32_t)bytes[2] << 16) | ((uint32_t)bytes[3] << 24);
-}
-
-static float load_float(const uint8_t *bytes) {
-  const uint32_t bits = load_le32(bytes);
-  float value;
-  (void)memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-static void store_float(float value, uint8_t *bytes) {
-  uint32_t bits;
-  (void)memcpy(&bits, &value, sizeof bits);
-  bytes[0] = (uint8_t)bits;
-  bytes[1] = (uint8_t)(bits >> 8);
-  bytes[2] = (uint8_t)(bits >> 16);
-  bytes[3] = (uint8_t)(bits >> 24);
-}
-
-/* Up to PIECE values of the update vector, as float. */
-static fm_status_t read_values(const fm_encoder_t *e, uint32_t first, uint32_t count, float *out) {
-  uint8_t bytes[4u * PIECE];
-  fm_status_t status = fm_tensors_read(e->tensors, e->tensor_count, e->mask, false, 4u * first, bytes, 4u * count);
-  for (uint32_t i = 0u; (status == FM_OK) && (i < count); i++) {
-    out[i] = load_float(&bytes[4u * i]);
+/* Between a little-endian image and this machine's floats, in place. */
+static void swap_unless_little(float *values, uint32_t count) {
+  const uint16_t probe = 1u;
+  uint8_t low;
+  (void)memcpy(&low, &probe, 1u);
+  if (low != 1u) {
+    uint8_t *bytes = (uint8_t *)values;
+    for (uint32_t i = 0u; i < (4u * count); i += 4u) {
+      const uint8_t image[4] = {bytes[i + 3u], bytes[i + 2u], bytes[i + 1u], bytes[i]};
+      (void)memcpy(&bytes[i], image, sizeof image);
+    }
   }
+}
+
+static fm_status_t read_floats(const fm_encoder_t *e, bool base, uint32_t first, uint32_t count, float *out) {
+  const fm_status_t status =
+      fm_tensors_read(e->tensors, e->tensor_count, e->mask, base, 4u * first, (uint8_t *)out, 4u * count);
+  swap_unless_little(out, count);
+  return status;
+}
+
+/* Up to PIECE values of the update vector. */
+static fm_status_t read_values(const fm_encoder_t *e, uint32_t first, uint32_t count, float *out) {
+  fm_status_t status = read_floats(e, false, first, count, out);
   if ((status == FM_OK) && e->delta) {
-    status = fm_tensors_read(e->tensors, e->tensor_count, e->mask, true, 4u * first, bytes, 4u * count);
+    float base[PIECE];
+    status = read_floats(e, true, first, count, base);
     for (uint32_t i = 0u; (status == FM_OK) && (i < count); i++) {
-      out[i] -= load_float(&bytes[4u * i]);
+      out[i] -= base[i];
     }
   }
   return status;
@@ -75,20 +73,12 @@ static uint8_t quantise(float scaled, float dither) {
   return (uint8_t)(code & 0xFF);
 }
 
-static fm_status_t read_int8(const fm_encoder_t *e, uint32_t first, float scale, uint32_t offset, uint8_t *out,
-                             uint32_t size) {
-  float values[PIECE];
-  fm_status_t status = FM_OK;
+static void encode_int8(const fm_encoder_t *e, uint32_t position, float scale, const float *values, uint8_t *out,
+                        uint32_t count) {
   const float inverse = (scale > 0.0f) ? (1.0f / scale) : 0.0f;
-  for (uint32_t done = 0u; (status == FM_OK) && (done < size); done += PIECE) {
-    const uint32_t count = ((size - done) < PIECE) ? (size - done) : PIECE;
-    const uint32_t position = first + offset + done;
-    status = read_values(e, position, count, values);
-    for (uint32_t i = 0u; (status == FM_OK) && (i < count); i++) {
-      out[done + i] = quantise(values[i] * inverse, uniform(e->seed, position + i));
-    }
+  for (uint32_t i = 0u; i < count; i++) {
+    out[i] = quantise(values[i] * inverse, uniform(e->seed, position + i));
   }
-  return status;
 }
 
 static fm_status_t scale_int8(const fm_encoder_t *e, uint32_t first, uint32_t count, float *scale) {
@@ -97,7 +87,7 @@ static fm_status_t scale_int8(const fm_encoder_t *e, uint32_t first, uint32_t co
   bool finite = true;
   fm_status_t status = FM_OK;
   for (uint32_t done = 0u; (status == FM_OK) && (done < count); done += PIECE) {
-    const uint32_t piece = ((count - done) < PIECE) ? (count - done) : PIECE;
+    const uint32_t piece = fm_smaller(count - done, PIECE);
     status = read_values(e, first + done, piece, values);
     for (uint32_t i = 0u; (status == FM_OK) && (i < piece); i++) {
       const float size = (values[i] < 0.0f) ? -values[i] : values[i];
@@ -116,29 +106,6 @@ static fm_status_t scale_int8(const fm_encoder_t *e, uint32_t first, uint32_t co
 
 #endif
 
-/* Deltas as float32: whole elements go through the arithmetic, the asked-for bytes are cut out of them. */
-static fm_status_t read_delta(const fm_encoder_t *e, uint32_t first, uint32_t offset, uint8_t *out, uint32_t size) {
-  float values[PIECE];
-  fm_status_t status = FM_OK;
-  uint32_t done = 0u;
-  while ((status == FM_OK) && (done < size)) {
-    const uint32_t at = offset + done;
-    const uint32_t skip = at & 3u;
-    const uint32_t wanted = (skip + (size - done) + 3u) / 4u;
-    const uint32_t count = (wanted < PIECE) ? wanted : PIECE;
-    const uint32_t room = (4u * count) - skip;
-    const uint32_t piece = ((size - done) < room) ? (size - done) : room;
-    status = read_values(e, first + (at / 4u), count, values);
-    for (uint32_t i = 0u; (status == FM_OK) && (i < piece); i++) {
-      uint8_t bytes[4];
-      store_float(values[(skip + i) / 4u], bytes);
-      out[done + i] = bytes[(skip + i) & 3u];
-    }
-    done += piece;
-  }
-  return status;
-}
-
 fm_status_t fm_encoding_scale(const fm_encoder_t *encoder, uint32_t first, uint32_t count, float *scale) {
   fm_status_t status = FM_OK;
   *scale = 1.0f;
@@ -154,19 +121,29 @@ fm_status_t fm_encoding_scale(const fm_encoder_t *encoder, uint32_t first, uint3
   return status;
 }
 
+/* Whole elements go through the arithmetic, the asked-for bytes are cut out of them. */
 fm_status_t fm_encoding_read(const fm_encoder_t *encoder, uint32_t first, float scale, uint32_t offset, uint8_t *out,
                              uint32_t size) {
-  fm_status_t status;
+  const uint32_t width = fm_encoding_width(encoder->encoding);
+  fm_status_t status = FM_OK;
+  uint32_t done = 0u;
+  while ((status == FM_OK) && (done < size)) {
+    float values[PIECE];
+    const uint32_t skip = (offset + done) & (width - 1u);
+    const uint32_t position = first + ((offset + done) / width);
+    const uint32_t count = fm_smaller(PIECE, (skip + (size - done) + width - 1u) / width);
+    const uint32_t piece = fm_smaller(size - done, (width * count) - skip);
+    status = read_values(encoder, position, count, values);
 #if FM_WITH_INT8
-  if (encoder->encoding == FM_ENCODING_INT8) {
-    status = read_int8(encoder, first, scale, offset, out, size);
-  } else
+    if (encoder->encoding == FM_ENCODING_INT8) {
+      encode_int8(encoder, position, scale, values, &out[done], piece);
+    } else
 #endif
-      if (encoder->delta) {
-    status = read_delta(encoder, first, offset, out, size);
-  } else {
-    status = fm_tensors_read(encoder->tensors, encoder->tensor_count, encoder->mask, false, (4u * first) + offset, out,
-                             size);
+    {
+      swap_unless_little(values, count);
+      (void)memcpy(&out[done], (const uint8_t *)values + skip, piece);
+    }
+    done += piece;
   }
   (void)scale;
   return status;

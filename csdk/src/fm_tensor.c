@@ -114,7 +114,7 @@ fm_status_t fm_tensors_read(const fm_tensor_t *tensors, uint32_t count, uint32_t
       status = FM_ERR_ARGUMENT;
     } else {
       const uint32_t left = (4u * tensors[t].count) - at;
-      const uint32_t piece = ((size - done) < left) ? (size - done) : left;
+      const uint32_t piece = fm_smaller(size - done, left);
       status = tensor_read(&tensors[t], base, at, &out[done], piece);
       done += piece;
     }
@@ -133,7 +133,7 @@ fm_status_t fm_tensors_write(const fm_tensor_t *tensors, uint32_t count, uint32_
       status = FM_ERR_ARGUMENT;
     } else {
       const uint32_t left = (4u * tensors[t].count) - at;
-      const uint32_t piece = ((size - done) < left) ? (size - done) : left;
+      const uint32_t piece = fm_smaller(size - done, left);
       status = tensor_write(&tensors[t], at, &bytes[done], piece);
       done += piece;
     }

@@ -104,59 +104,58 @@ typedef struct {
   uint32_t withdrawals;
 } fm_client_counters_t;
 
-/* One device. Public so that its size is known; read the counters, touch nothing else. */
+/* One device. Public so that its size is known; read the counters, touch nothing else. What the code touches most comes
+ * first: Thumb's short instructions reach 32 bytes, or 32 words, from the start of a struct. */
 typedef struct {
-  fm_client_counters_t counters;
-  const fm_client_config_t *config;
-  uint32_t now_ms;
-  uint32_t random; /* xorshift32 state, never 0 */
-  uint32_t boot;
-  uint32_t connection;   /* the link's connection this session belongs to; 0: none */
-  uint32_t retry_at_ms;  /* when `waiting`: resend what was not answered */
-  uint32_t come_back_ms; /* the server's last advice */
-  uint32_t due;          /* messages to send, one bit each, in order of priority */
-  uint8_t session;       /* none, greeting, ready, refused */
-  uint8_t job;           /* fm_state_t from IDLE on */
-  uint8_t attempts;      /* retries since the last progress */
-  bool waiting;          /* retry_at_ms is armed */
+  uint8_t session;  /* none, greeting, ready, refused */
+  uint8_t job;      /* fm_state_t from IDLE on */
+  uint8_t rx_mode;  /* head, body, skip */
+  uint8_t attempts; /* retries since the last progress */
+  bool waiting;     /* retry_at_ms is armed */
+  bool offered;     /* UpdateBegin of this update may have gone out before: wait for the server's answer */
+  bool receipted;   /* this update's receipt was counted */
+  bool hurry;       /* the closing notice came before the first step */
+  bool from_base;   /* the model was held already: the working copy is remade from the base */
+  uint8_t encoding;
+  uint8_t kind;
+  uint8_t check_failures; /* downloads of this plan whose CRC was wrong */
+  uint8_t window_size;    /* bytes of `window` */
   uint8_t withdraw_reason;
   uint8_t battery;
   uint8_t flags;
   uint8_t refusal; /* reason of the last Refusal, meaningful when session is refused */
 
-  fm_plan_t plan; /* of the present job */
+  const fm_client_config_t *config;
+  uint32_t now_ms;
+  uint32_t due;           /* messages to send, one bit each, in order of priority */
+  uint32_t connection;    /* the link's connection this session belongs to; 0: none */
+  uint32_t retry_at_ms;   /* when `waiting`: resend what was not answered */
+  uint32_t next_chunk;    /* download or upload */
+  uint32_t chunks;        /* of the update */
+  uint32_t elements;      /* of the update */
+  uint32_t shared;        /* elements of the shared tensors */
+  uint32_t cursor;        /* bytes (checking) or chunks (sealing) done */
+  uint32_t crc32;         /* so far (checking, sealing), then the update's */
+  uint32_t window_first;  /* see `window` */
+  uint32_t model_version; /* the complete, checked model in the tensors; 0: none */
+  uint32_t model_crc32;
+  uint32_t done_round; /* last round whose commit (or refusal) was seen */
+  fm_plan_t plan;      /* of the present job */
   fm_work_t work;
+  float scale;         /* of the chunk being sent */
+  uint32_t sent_chunk; /* the chunk whose data the link may be reading */
+  uint32_t rx_total;   /* of the message being received */
+  uint32_t rx_fill;    /* bytes of it in the receive buffer */
+  uint32_t rx_body;    /* bytes of the bulk vector written */
+  uint32_t rx_body_size;
   uint32_t plan_at_ms;
   uint32_t progress_at_ms;
   uint32_t withdraw_round;
-  uint32_t model_version; /* the complete, checked model in the tensors; 0: none */
-  uint32_t model_crc32;
-  uint32_t shared;     /* elements of the shared tensors */
-  uint32_t done_round; /* last round whose commit (or refusal) was seen */
-
-  uint32_t cursor;     /* bytes (checking) or chunks (sealing) done */
-  uint32_t crc32;      /* so far (checking, sealing), then the update's */
-  uint32_t next_chunk; /* download or upload */
-  uint32_t sent_chunk; /* the chunk whose data the link may be reading */
-  uint32_t chunks;     /* of the update */
-  uint32_t elements;   /* of the update */
-  float scale;         /* of the chunk being sent */
-  uint8_t encoding;
-  uint8_t kind;
-  bool offered;           /* UpdateBegin of this update may have gone out before: wait for the server's answer */
-  bool receipted;         /* this update's receipt was counted */
-  bool hurry;             /* the closing notice came before the first step */
-  bool from_base;         /* the model was held already: the working copy is remade from the base */
-  uint8_t check_failures; /* downloads of this plan whose CRC was wrong */
-  uint8_t window_size;    /* bytes of `window` */
-  uint32_t window_first;
-  uint8_t window[32]; /* chunks the server has, from window_first */
-
-  uint32_t rx_total; /* of the message being received */
-  uint32_t rx_fill;  /* bytes of it in the receive buffer */
-  uint32_t rx_body;  /* bytes of the bulk vector written */
-  uint32_t rx_body_size;
-  uint8_t rx_mode; /* head, body, skip */
+  uint32_t random; /* xorshift32 state, never 0 */
+  uint32_t boot;
+  uint32_t come_back_ms; /* the server's last advice */
+  uint8_t window[32];    /* chunks the server has, from window_first */
+  fm_client_counters_t counters;
 } fm_client_t;
 
 /* Check the config and make the client ready. Keeps the pointer to `config`. FM_ERR_ARGUMENT: a missing or out-of-range

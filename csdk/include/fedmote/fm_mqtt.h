@@ -49,47 +49,14 @@ typedef struct {
   bool session_present;     /* of the last CONNACK */
 } fm_mqtt_counters_t;
 
-/* One link. Public so that its size is known; read the counters, touch nothing else. */
+/* One link. Public so that its size is known; read the counters, touch nothing else. What the code touches most comes
+ * first: Thumb's short instructions reach 32 bytes, or 32 words, from the start of a struct. */
 typedef struct {
-  fm_mqtt_counters_t counters;
-  const fm_mqtt_config_t *config;
-  const fm_sink_t *sink; /* during poll */
-  uint32_t now_ms;
-  uint32_t random;
-  uint32_t phase_at_ms; /* when the present phase began */
-  uint32_t wait_ms;     /* closed: how long to stay so */
-  uint32_t backoff_ms;
-  uint32_t last_in_ms;
-  uint32_t last_out_ms;
-  uint32_t connection; /* number of the last connection that came up */
-  fm_outgoing_t out;
-  uint32_t out_offset;    /* bytes of its body written */
-  uint32_t packet_offset; /* bytes written of the head of the packet being sent */
-  uint32_t tx_fill;
-  uint32_t tx_sent;
-  uint32_t rx_fill;       /* bytes read into the buffer */
-  uint32_t rx_at;         /* of which were acted on */
-  uint32_t fetch_version; /* asked for */
-  uint32_t fetch_index;
-  uint32_t held_version; /* subscribed */
-  uint32_t held_index;
-  uint32_t former_version; /* being unsubscribed */
-  uint32_t former_index;
-  uint32_t rx_remaining; /* bytes of the packet still to come */
-  uint32_t rx_have;      /* bytes of its variable header so far */
-  uint32_t rx_level[2];  /* the last two levels of a PUBLISH's topic, taken for numbers */
-  uint16_t rx_topic;     /* length of that topic */
-  uint16_t rx_id;
-  uint16_t next_id;
-  uint16_t out_id;
-  uint16_t subscribe_id;
-  uint16_t unsubscribe_id;
-  uint16_t acks[FM_MQTT_PENDING_ACKS];
-  uint8_t ack_count;
   uint8_t phase;
   uint8_t packet; /* being sent */
   uint8_t out_state;
   uint8_t due; /* packets to send, one bit each */
+  uint8_t ack_count;
   uint8_t rx_stage;
   uint8_t rx_header;
   uint8_t rx_shift;
@@ -97,8 +64,42 @@ typedef struct {
   bool out_reliable;
   bool out_again; /* to be sent with DUP */
   bool refused;
-  bool holds;    /* held_* is subscribed, or may be */
-  bool releases; /* former_* was not yet confirmed as unsubscribed */
+  bool holds;        /* held_* is subscribed, or may be */
+  bool releases;     /* former_* was not yet confirmed as unsubscribed */
+  uint16_t rx_topic; /* length of a PUBLISH's topic */
+  uint16_t rx_id;
+  uint16_t next_id;
+  uint16_t out_id;
+  uint16_t subscribe_id;
+  uint16_t unsubscribe_id;
+  const fm_mqtt_config_t *config;
+  const fm_sink_t *sink; /* during poll */
+  uint32_t now_ms;
+  uint32_t phase_at_ms; /* when the present phase began */
+  uint32_t wait_ms;     /* closed: how long to stay so */
+  uint32_t last_in_ms;
+  uint32_t last_out_ms;
+  uint32_t rx_fill;      /* bytes read into the buffer */
+  uint32_t rx_at;        /* of which were acted on */
+  uint32_t rx_remaining; /* bytes of the packet still to come */
+  uint32_t rx_have;      /* bytes of its variable header so far */
+  uint32_t rx_level[2];  /* the last two levels of a PUBLISH's topic, taken for numbers */
+  uint32_t tx_fill;
+  uint32_t tx_sent;
+  uint32_t packet_offset; /* bytes written of the head of the packet being sent */
+  uint32_t out_offset;    /* bytes of the message's body written */
+  uint32_t held_version;  /* subscribed */
+  uint32_t held_index;
+  uint32_t fetch_version; /* asked for */
+  uint32_t fetch_index;
+  uint32_t former_version; /* being unsubscribed */
+  uint32_t former_index;
+  fm_outgoing_t out;
+  uint32_t random;
+  uint32_t backoff_ms;
+  uint32_t connection; /* number of the last connection that came up */
+  uint16_t acks[FM_MQTT_PENDING_ACKS];
+  fm_mqtt_counters_t counters;
 } fm_mqtt_t;
 
 /* Check the config and fill in *link for the client. Keeps the pointer to `config`. The link connects from its first
