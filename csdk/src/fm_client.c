@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "fedmote/fm_codec.h"
 #include "fm_client_internal.h"
 
 #define LONGEST_WAIT_MS 60000u
@@ -45,24 +44,6 @@ void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *w
   if (wait < *wait_ms) {
     *wait_ms = wait;
   }
-}
-
-fm_status_t fm_client_send(fm_client_t *client, const fm_message_t *message, fm_delivery_t delivery) {
-  const fm_client_config_t *config = client->config;
-  fm_outgoing_t outgoing = {0};
-  fm_status_t status = FM_AGAIN;
-  if ((client->connection != 0u) && !config->link.api->sending(config->link.self)) {
-    status = fm_message_encode(message, config->tx_buffer, config->tx_buffer_size, &outgoing.head_size);
-    if (status == FM_OK) {
-      outgoing.head = config->tx_buffer;
-      status = config->link.api->send(config->link.self, &outgoing, delivery);
-    }
-  }
-  if (status == FM_OK) {
-    client->counters.messages_out++;
-    client->counters.bytes_out += outgoing.head_size;
-  }
-  return status;
 }
 
 /* ---- starting ---- */
@@ -182,94 +163,7 @@ static void session_retry(fm_client_t *client) {
   }
 }
 
-static void fill_hello(const fm_client_t *client, fm_hello_t *hello) {
-  const fm_client_config_t *config = client->config;
-  hello->device_id.data = (const uint8_t *)config->device_id;
-  hello->device_id.size = (uint32_t)strlen(config->device_id);
-  hello->protocol_min = 1u;
-  hello->protocol_max = 1u;
-  hello->boot = client->boot;
-  hello->library_version = FM_VERSION;
-  hello->elements = client->shared;
-  hello->layout_crc32 = fm_tensors_layout_crc32(config->tensors, config->tensor_count);
-  hello->examples = config->examples;
-  hello->encodings = (uint8_t)(config->encodings | (1u << FM_ENCODING_FLOAT32));
-  hello->kinds = fm_job_kinds(client);
-  hello->model_version = client->model_version;
-  hello->model_crc32 = client->model_crc32;
-  if ((client->job >= (uint8_t)FM_STATE_OFFERING) && (client->plan.task == FM_TASK_FIT)) {
-    hello->held_round = client->plan.round;
-    hello->held_crc32 = client->crc32;
-  }
-  hello->battery = client->battery;
-  hello->flags = client->flags;
-}
-
-/* ---- sending ---- */
-
-static bool fill_message(const fm_client_t *client, uint32_t due, uint8_t *ranges, fm_message_t *message) {
-  bool wanted = true;
-  (void)memset(message, 0, sizeof *message);
-  switch (due) {
-  case FM_DUE_HELLO:
-    message->type = FM_BODY_HELLO;
-    fill_hello(client, &message->body.hello);
-    break;
-  case FM_DUE_WITHDRAW:
-    message->type = FM_BODY_WITHDRAW;
-    message->body.withdraw.round = client->withdraw_round;
-    message->body.withdraw.reason = client->withdraw_reason;
-    break;
-  case FM_DUE_STATE:
-    message->type = FM_BODY_DEVICE_STATE;
-    message->body.device_state.online = true;
-    message->body.device_state.battery = client->battery;
-    message->body.device_state.flags = client->flags;
-    break;
-  default:
-    wanted = fm_job_message(client, due, ranges, message);
-    break;
-  }
-  return wanted;
-}
-
-/* Ask for the next chunk: through the link's own means first, by message when that brought nothing. */
-static fm_status_t fetch_chunk(fm_client_t *client) {
-  const fm_link_t *link = &client->config->link;
-  fm_status_t status;
-  if ((link->api->fetch != NULL) && (client->attempts < 2u)) {
-    status = link->api->fetch(link->self, client->plan.model_version, client->next_chunk);
-  } else {
-    fm_message_t message;
-    (void)memset(&message, 0, sizeof message);
-    message.type = FM_BODY_CHUNK_REQUEST;
-    message.body.chunk_request.version = client->plan.model_version;
-    message.body.chunk_request.index = client->next_chunk;
-    status = fm_client_send(client, &message, FM_AT_LEAST_ONCE);
-  }
-  return status;
-}
-
-/* Send the most urgent message. Those that want an answer arm the retry timer. */
-static void send_due(fm_client_t *client) {
-  const uint32_t due = client->due & (0u - client->due);
-  fm_status_t status = FM_OK;
-  if (due == FM_DUE_FETCH) {
-    status = fetch_chunk(client);
-  } else {
-    fm_message_t message;
-    uint8_t ranges[FM_RANGES_SIZE];
-    if (fill_message(client, due, ranges, &message)) {
-      status = fm_client_send(client, &message, (due == FM_DUE_PROGRESS) ? FM_AT_MOST_ONCE : FM_AT_LEAST_ONCE);
-    }
-  }
-  if (status != FM_AGAIN) {
-    client->due &= ~due;
-    if ((due & (FM_DUE_HELLO | FM_DUE_BEGIN | FM_DUE_END | FM_DUE_EVALUATION | FM_DUE_FETCH)) != 0u) {
-      fm_client_arm(client);
-    }
-  }
-}
+/* ---- poll ---- */
 
 static bool may_send(const fm_client_t *client) {
   return (client->session == FM_SESSION_READY) ||
@@ -290,7 +184,7 @@ fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_
     }
     fm_job_poll(client, wait_ms);
     if ((client->due != 0u) && may_send(client)) {
-      send_due(client);
+      fm_client_send_due(client);
       if (!link->api->sending(link->self)) {
         *wait_ms = 0u; /* there may be more to send */
       }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Internal: how the client's files share its struct.
  *
- * fm_client.c        init, poll, the session (Hello until Welcome), sending what is due
+ * fm_client.c        init, poll, the session (Hello until Welcome)
+ * fm_client_tx.c     sending what is due
  * fm_client_rx.c     the sink: assembling and dispatching what arrives
  * fm_client_job.c    the job: plan, download, check, work
- * fm_client_update.c what comes of a fit: seal, offer, upload, hold until the commit; and the job's messages
+ * fm_client_update.c what comes of a fit: seal, offer, upload, hold until the commit
  */
 #ifndef FM_CLIENT_INTERNAL_H
 #define FM_CLIENT_INTERNAL_H
@@ -36,8 +37,12 @@ void fm_client_arm(fm_client_t *client);
 void fm_client_calm(fm_client_t *client);
 /* Lower *wait_ms to what is left until `at_ms`. */
 void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *wait_ms);
-/* Encode and hand to the link. FM_AGAIN: the link is busy. */
-fm_status_t fm_client_send(fm_client_t *client, const fm_message_t *message, fm_delivery_t delivery);
+typedef fm_status_t (*fm_read_t)(void *user, uint32_t offset, uint8_t *out, uint32_t size);
+
+/* Send the most urgent message of those due. Those that want an answer arm the retry timer. */
+void fm_client_send_due(fm_client_t *client);
+/* Send chunk `sent_chunk` of the update, whose data the link gets from `read`. FM_AGAIN: the link is busy. */
+fm_status_t fm_client_send_chunk(fm_client_t *client, uint32_t size, fm_read_t read);
 
 fm_sink_t fm_client_sink(fm_client_t *client);
 
@@ -61,9 +66,6 @@ uint32_t fm_job_model_chunk_size(const fm_client_t *client, uint32_t index);
 void fm_job_poll(fm_client_t *client, uint32_t *wait_ms);
 /* Make the job's due messages again after the retry timer ran out. */
 void fm_job_retry(fm_client_t *client);
-/* Fill in the job's message for one due bit; false: it is no longer wanted. `ranges`: FM_RANGES_SIZE bytes that live as
- * long as the message. */
-bool fm_job_message(const fm_client_t *client, uint32_t due, uint8_t *ranges, fm_message_t *message);
 uint8_t fm_job_kinds(const fm_client_t *client);
 
 /* Training is over: client->elements are covered. Start to seal them. */

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
-#include "fedmote/fm_codec.h"
 #include "fedmote/fm_crc32.h"
 #include "fm_client_internal.h"
 
-#define PIECE 64u /* bytes on the stack at a time */
+#define PIECE 32u /* bytes on the stack at a time */
 #define PROGRESS_EVERY_MS 5000u
 #define IDLE_STEP_WAIT_MS 10u /* a training step that had nothing to do is asked again after this */
 #define MOST_CHUNK_ELEMENTS 16384u

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
-#include "fedmote/fm_codec.h"
 #include "fedmote/fm_crc32.h"
 #include "fm_client_internal.h"
 
-#define PIECE 64u /* bytes on the stack at a time */
+#define PIECE 32u /* bytes on the stack at a time */
 
 static fm_encoder_t encoder(const fm_client_t *client) {
   const fm_client_config_t *config = client->config;
@@ -95,34 +94,13 @@ static fm_status_t read_chunk(void *user, uint32_t offset, uint8_t *out, uint32_
 }
 
 static fm_status_t send_chunk(fm_client_t *client) {
-  const fm_client_config_t *config = client->config;
   const fm_encoder_t e = encoder(client);
   const uint32_t elements = update_chunk_size(client, client->next_chunk);
-  fm_outgoing_t outgoing = {0};
-  fm_message_t message;
   fm_status_t status =
       fm_encoding_scale(&e, client->next_chunk * client->plan.update_chunk_elements, elements, &client->scale);
-  (void)memset(&message, 0, sizeof message);
-  message.type = FM_BODY_UPDATE_CHUNK;
-  message.body.update_chunk.round = client->plan.round;
-  message.body.update_chunk.index = client->next_chunk;
-  message.body.update_chunk.scale = client->scale;
-  message.body.update_chunk.data.size = elements * fm_encoding_width(e.encoding);
-  if (status == FM_OK) {
-    status = fm_message_encode(&message, config->tx_buffer, config->tx_buffer_size, &outgoing.head_size);
-  }
   if (status == FM_OK) {
     client->sent_chunk = client->next_chunk;
-    outgoing.head = config->tx_buffer;
-    outgoing.body_size = message.body.update_chunk.data.size;
-    outgoing.read = read_chunk;
-    outgoing.user = client;
-    status = config->link.api->send(config->link.self, &outgoing, FM_AT_MOST_ONCE);
-  }
-  if (status == FM_OK) {
-    client->counters.messages_out++;
-    client->counters.bytes_out += outgoing.head_size + outgoing.body_size;
-    client->counters.chunks_out++;
+    status = fm_client_send_chunk(client, elements * fm_encoding_width(e.encoding), read_chunk);
   }
   return status;
 }
@@ -141,6 +119,7 @@ void fm_update_uploading(fm_client_t *client, uint32_t *wait_ms) {
   } else if ((client->session == FM_SESSION_READY) && !link->api->sending(link->self)) {
     const fm_status_t status = send_chunk(client);
     if (status == FM_OK) {
+      client->counters.chunks_out++;
       client->next_chunk++;
       *wait_ms = 0u;
     } else if (status != FM_AGAIN) {
@@ -221,94 +200,4 @@ void fm_update_on_commit(fm_client_t *client, const fm_commit_t *commit) {
     client->done_round = client->plan.round;
     fm_job_drop(client);
   }
-}
-
-/* ---- the job's messages ---- */
-
-static void put_le32(uint8_t *out, uint32_t value) {
-  out[0] = (uint8_t)value;
-  out[1] = (uint8_t)(value >> 8);
-  out[2] = (uint8_t)(value >> 16);
-  out[3] = (uint8_t)(value >> 24);
-}
-
-/* The covered tensors as ranges of the model, neighbours joined. Nothing when that is the whole model. */
-static uint32_t fill_ranges(const fm_client_t *client, uint8_t *ranges) {
-  uint32_t first = 0u;
-  uint32_t end = UINT32_MAX; /* of the last range */
-  uint32_t length = 0u;
-  uint32_t size = 0u;
-  for (uint32_t t = 0u; t < client->config->tensor_count; t++) {
-    const fm_tensor_t *tensor = &client->config->tensors[t];
-    if (!tensor->local) {
-      if ((client->work.covered & (1uL << t)) != 0u) {
-        if (first != end) {
-          put_le32(&ranges[size], first);
-          length = 0u;
-          size += 8u;
-        }
-        length += tensor->count;
-        end = first + tensor->count;
-        put_le32(&ranges[size - 4u], length);
-      }
-      first += tensor->count;
-    }
-  }
-  return (client->elements == client->shared) ? 0u : size;
-}
-
-static void fill_begin(const fm_client_t *client, uint8_t *ranges, fm_update_begin_t *begin) {
-  begin->ranges.size = fill_ranges(client, ranges);
-  begin->ranges.data = (begin->ranges.size != 0u) ? ranges : NULL;
-  begin->round = client->plan.round;
-  begin->base_version = client->plan.model_version;
-  begin->crc32 = client->crc32;
-  begin->elements = client->elements;
-  begin->chunk_elements = client->plan.update_chunk_elements;
-  begin->encoding = client->encoding;
-  begin->kind = client->kind;
-  begin->examples = client->work.examples;
-  begin->steps = client->work.steps;
-  begin->planned_steps = client->work.planned_steps;
-  begin->loss = client->work.loss;
-}
-
-static void fill_evaluation(const fm_client_t *client, fm_evaluation_t *evaluation) {
-  evaluation->round = client->plan.round;
-  evaluation->model_version = client->plan.model_version;
-  evaluation->examples = client->work.examples;
-  evaluation->correct = client->work.correct;
-  evaluation->loss = client->work.loss;
-}
-
-bool fm_job_message(const fm_client_t *client, uint32_t due, uint8_t *ranges, fm_message_t *message) {
-  bool wanted = true;
-  switch (due) {
-  case FM_DUE_BEGIN:
-    message->type = FM_BODY_UPDATE_BEGIN;
-    fill_begin(client, ranges, &message->body.update_begin);
-    break;
-  case FM_DUE_END:
-    message->type = FM_BODY_UPDATE_END;
-    message->body.update_end.round = client->plan.round;
-    message->body.update_end.chunks = client->chunks;
-    message->body.update_end.crc32 = client->crc32;
-    break;
-  case FM_DUE_EVALUATION:
-    message->type = FM_BODY_EVALUATION;
-    fill_evaluation(client, &message->body.evaluation);
-    break;
-  case FM_DUE_PROGRESS:
-    message->type = FM_BODY_PROGRESS;
-    message->body.progress.round = client->plan.round;
-    message->body.progress.steps = client->work.steps;
-    message->body.progress.planned_steps = client->work.planned_steps;
-    message->body.progress.examples = client->work.examples;
-    message->body.progress.loss = client->work.loss;
-    break;
-  default:
-    wanted = false;
-    break;
-  }
-  return wanted;
 }

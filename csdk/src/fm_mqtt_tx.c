@@ -1,188 +1,136 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packets out. A packet's head is a list of pieces (constants, numbers, parts of topics) that is made anew each time
- * some of it can be written, so that it needs no buffer of its own and may be longer than the transmit buffer. */
+/* Packets out. A packet's head (all but a publish's body) is said twice each time some of it can be written: once to
+ * measure it, once to copy the part that is next. So it needs no buffer of its own and may be longer than the transmit
+ * buffer. */
 #include <string.h>
 
 #include "fedmote/fm_crc32.h"
 #include "fm_mqtt_internal.h"
+#include "fm_tensor_io.h"
 
-#define MOST_PIECES 24u /* CONNECT with everything has 21 */
-#define SCRATCH 48u
+#define DIGITS 11u /* of the largest uint32, and the terminator */
+
+static uint32_t half(const fm_mqtt_t *mqtt) { return mqtt->config->buffer_size / 2u; }
 
 typedef struct {
-  const uint8_t *piece[MOST_PIECES];
-  uint16_t size[MOST_PIECES];
-  uint32_t count;
-  uint8_t scratch[SCRATCH];
-  uint32_t used;
+  fm_mqtt_t *mqtt;
+  uint32_t end; /* bytes said */
+  bool copies;
 } head_t;
 
 static void add(head_t *head, const void *bytes, uint32_t size) {
-  head->piece[head->count] = (const uint8_t *)bytes;
-  head->size[head->count] = (uint16_t)size;
-  head->count++;
+  fm_mqtt_t *mqtt = head->mqtt;
+  const uint32_t start = head->end;
+  const uint32_t room = half(mqtt) - mqtt->tx_fill;
+  head->end += size;
+  if (head->copies && (mqtt->packet_offset >= start) && (mqtt->packet_offset < head->end)) {
+    const uint32_t skip = mqtt->packet_offset - start;
+    const uint32_t piece = fm_smaller(size - skip, room);
+    (void)memcpy(&mqtt->config->buffer[mqtt->tx_fill], (const uint8_t *)bytes + skip, piece);
+    mqtt->tx_fill += piece;
+    mqtt->packet_offset += piece;
+  }
 }
 
-static void add_text(head_t *head, const char *text) { add(head, text, (uint32_t)strlen(text)); }
-
 static void add_u8(head_t *head, uint32_t value) {
-  head->scratch[head->used] = (uint8_t)value;
-  add(head, &head->scratch[head->used], 1u);
-  head->used++;
+  const uint8_t byte = (uint8_t)value;
+  add(head, &byte, 1u);
 }
 
 static void add_u16(head_t *head, uint32_t value) {
-  head->scratch[head->used] = (uint8_t)(value >> 8);
-  head->scratch[head->used + 1u] = (uint8_t)value;
-  add(head, &head->scratch[head->used], 2u);
-  head->used += 2u;
+  add_u8(head, value >> 8);
+  add_u8(head, value);
 }
 
-static void add_decimal(head_t *head, uint32_t value) {
-  const uint32_t end = head->used + 10u; /* digits of the largest uint32 */
-  uint32_t at = end;
-  uint32_t left = value;
-  do {
-    at--;
-    head->scratch[at] = (uint8_t)('0' + (left % 10u));
-    left /= 10u;
-  } while (left != 0u);
-  add(head, &head->scratch[at], end - at);
-  head->used = end;
-}
-
-/* A string's length goes before it: open, add its parts, close. */
-static uint32_t open_string(head_t *head) {
-  add_u16(head, 0u);
-  return head->count - 1u;
-}
-
-static void close_string(head_t *head, uint32_t opened) {
+/* A string in parts, its length before it. */
+static void add_string(head_t *head, const char *const *parts, uint32_t count) {
   uint32_t size = 0u;
-  uint8_t *length = &head->scratch[head->piece[opened] - head->scratch];
-  for (uint32_t i = opened + 1u; i < head->count; i++) {
-    size += head->size[i];
+  for (uint32_t i = 0u; i < count; i++) {
+    size += (uint32_t)strlen(parts[i]);
   }
-  length[0] = (uint8_t)(size >> 8);
-  length[1] = (uint8_t)size;
+  add_u16(head, size);
+  for (uint32_t i = 0u; i < count; i++) {
+    add(head, parts[i], (uint32_t)strlen(parts[i]));
+  }
 }
 
-static void add_string(head_t *head, const char *text) {
-  const uint32_t opened = open_string(head);
-  add_text(head, text);
-  close_string(head, opened);
+static const char *decimal(uint32_t value, char *digits) {
+  uint32_t at = DIGITS - 1u;
+  uint32_t left = value;
+  digits[at] = '\0';
+  do {
+    const uint32_t tenth = left / 10u;
+    at--;
+    digits[at] = (char)('0' + (char)(left - (10u * tenth)));
+    left = tenth;
+  } while (left != 0u);
+  return &digits[at];
 }
 
-static void add_prefix(head_t *head, const fm_mqtt_t *mqtt) {
-  static const char version[] = "fm/1/";
-  add_text(head, version);
-  add_text(head, mqtt->config->federation);
+#define PREFIX "fm/1/"
+
+/* fm/1/<federation><middle><a>/<b>, or without "/<b>" when it is NULL. */
+static void add_topic(head_t *head, const char *middle, const char *a, const char *b) {
+  const char *const parts[6] = {PREFIX, head->mqtt->config->federation, middle, a, "/", b};
+  add_string(head, parts, (b != NULL) ? 6u : 4u);
 }
 
-static void add_up_topic(head_t *head, const fm_mqtt_t *mqtt) {
-  const char *id = mqtt->config->device_id;
-  const uint32_t opened = open_string(head);
-  add_prefix(head, mqtt);
-  add_text(head, "/up/");
-  add_decimal(head, fm_crc32(0u, id, (uint32_t)strlen(id)) & 0xFFu);
-  add_text(head, "/");
-  add_text(head, id);
-  close_string(head, opened);
+static void add_up_topic(head_t *head) {
+  char shard[DIGITS];
+  const char *id = head->mqtt->config->device_id;
+  add_topic(head, "/up/", decimal(fm_crc32(0u, id, (uint32_t)strlen(id)) & 0xFFu, shard), id);
 }
 
-static void add_model_topic(head_t *head, const fm_mqtt_t *mqtt, uint32_t version, uint32_t index) {
-  const uint32_t opened = open_string(head);
-  add_prefix(head, mqtt);
-  add_text(head, "/model/");
-  add_decimal(head, version);
-  add_text(head, "/");
-  add_decimal(head, index);
-  close_string(head, opened);
+static void add_model_topic(head_t *head, uint32_t id, uint32_t version, uint32_t index) {
+  char digits[2][DIGITS];
+  add_u16(head, id);
+  add_topic(head, "/model/", decimal(version, digits[0]), decimal(index, digits[1]));
 }
 
 /* ---- the packets (MQTT 3.1.1, chapter 3) ---- */
 
-static void connect_head(head_t *head, const fm_mqtt_t *mqtt) {
+static void add_connect(head_t *head) {
   static const uint8_t protocol[7] = {0x00u, 0x04u, 'M', 'Q', 'T', 'T', 0x04u};
-  const fm_mqtt_config_t *config = mqtt->config;
+  const fm_mqtt_config_t *config = head->mqtt->config;
+  const char *const client_id[3] = {config->federation, ".", config->device_id};
   uint32_t flags = 0u; /* clean session off: the broker keeps what comes while the device is away */
-  uint32_t opened;
   flags |= (config->will != NULL) ? 0x0Cu : 0u; /* at QoS 1 */
   flags |= (config->username != NULL) ? 0x80u : 0u;
   flags |= (config->password != NULL) ? 0x40u : 0u;
   add(head, protocol, sizeof protocol);
   add_u8(head, flags);
   add_u16(head, config->keep_alive_s);
-  opened = open_string(head);
-  add_text(head, config->federation);
-  add_text(head, ".");
-  add_text(head, config->device_id);
-  close_string(head, opened);
+  add_string(head, client_id, 3u);
   if (config->will != NULL) {
-    add_up_topic(head, mqtt);
+    add_up_topic(head);
     add_u16(head, config->will_size);
     add(head, config->will, config->will_size);
   }
   if (config->username != NULL) {
-    add_string(head, config->username);
+    add_string(head, &config->username, 1u);
   }
   if (config->password != NULL) {
-    add_string(head, config->password);
+    add_string(head, &config->password, 1u);
   }
 }
 
-static void subscribe_head(head_t *head, const fm_mqtt_t *mqtt) {
-  uint32_t opened;
-  add_u16(head, mqtt->subscribe_id);
-  opened = open_string(head);
-  add_prefix(head, mqtt);
-  add_text(head, "/dn/");
-  add_text(head, mqtt->config->device_id);
-  close_string(head, opened);
-  add_u8(head, 1u);
-  opened = open_string(head);
-  add_prefix(head, mqtt);
-  add_text(head, "/all");
-  close_string(head, opened);
-  add_u8(head, 1u);
-}
-
-static void publish_head(head_t *head, const fm_mqtt_t *mqtt) {
-  add_up_topic(head, mqtt);
+static void add_publish(head_t *head) {
+  const fm_mqtt_t *mqtt = head->mqtt;
+  add_up_topic(head);
   if (mqtt->out_reliable) {
     add_u16(head, mqtt->out_id);
   }
   add(head, mqtt->out.head, mqtt->out.head_size);
 }
 
-/* Put the fixed header, with the remaining length (section 2.2.3), into pieces 0 and 1, which were kept free. */
-static void close_head(head_t *head, uint32_t type, uint32_t body_size) {
-  uint32_t remaining = body_size;
-  const uint32_t at = head->used;
-  for (uint32_t i = 1u; i < head->count; i++) {
-    remaining += head->size[i];
-  }
-  head->scratch[head->used] = (uint8_t)type;
-  head->used++;
-  do {
-    const uint32_t more = (remaining > 127u) ? 0x80u : 0u;
-    head->scratch[head->used] = (uint8_t)((remaining & 0x7Fu) | more);
-    head->used++;
-    remaining >>= 7;
-  } while (remaining != 0u);
-  head->piece[0] = &head->scratch[at];
-  head->size[0] = (uint16_t)(head->used - at);
-}
-
-static void make_head(head_t *head, const fm_mqtt_t *mqtt) {
+/* Say the variable header and what follows it, but for a publish's body; return the fixed header's first byte. */
+static uint32_t add_packet(head_t *head) {
+  const fm_mqtt_t *mqtt = head->mqtt;
   uint32_t type = 0xC0u; /* PINGREQ */
-  uint32_t body = 0u;
-  head->count = 1u;
-  head->used = 0u;
   switch (mqtt->packet) {
   case FM_PACKET_CONNECT:
     type = 0x10u;
-    connect_head(head, mqtt);
+    add_connect(head);
     break;
   case FM_PACKET_PUBACK:
     type = 0x40u;
@@ -190,28 +138,29 @@ static void make_head(head_t *head, const fm_mqtt_t *mqtt) {
     break;
   case FM_PACKET_SUBSCRIBE:
     type = 0x82u;
-    subscribe_head(head, mqtt);
+    add_u16(head, mqtt->subscribe_id);
+    add_topic(head, "/dn/", mqtt->config->device_id, NULL);
+    add_u8(head, 1u);
+    add_topic(head, "/all", "", NULL);
+    add_u8(head, 1u);
     break;
   case FM_PACKET_UNSUBSCRIBE:
     type = 0xA2u;
-    add_u16(head, mqtt->unsubscribe_id);
-    add_model_topic(head, mqtt, mqtt->former_version, mqtt->former_index);
+    add_model_topic(head, mqtt->unsubscribe_id, mqtt->former_version, mqtt->former_index);
     break;
   case FM_PACKET_FETCH:
     type = 0x82u;
-    add_u16(head, mqtt->subscribe_id);
-    add_model_topic(head, mqtt, mqtt->held_version, mqtt->held_index);
+    add_model_topic(head, mqtt->subscribe_id, mqtt->held_version, mqtt->held_index);
     add_u8(head, 0u);
     break;
   case FM_PACKET_PUBLISH:
     type = 0x30u | (mqtt->out_reliable ? 0x02u : 0u) | ((mqtt->out_reliable && mqtt->out_again) ? 0x08u : 0u);
-    publish_head(head, mqtt);
-    body = mqtt->out.body_size;
+    add_publish(head);
     break;
   default:
     break;
   }
-  close_head(head, type, body);
+  return type;
 }
 
 uint16_t fm_mqtt_new_id(fm_mqtt_t *mqtt) {
@@ -292,32 +241,27 @@ static void packet_written(fm_mqtt_t *mqtt) {
   mqtt->packet = FM_PACKET_NONE;
 }
 
-static uint32_t half(const fm_mqtt_t *mqtt) { return mqtt->config->buffer_size / 2u; }
-
 /* Copy what fits of the packet's head into the buffer. True: all of it is there. */
 static bool copy_head(fm_mqtt_t *mqtt) {
-  head_t head;
-  uint32_t end = 0u; /* of the piece in the head */
-  make_head(&head, mqtt);
-  for (uint32_t i = 0u; i < head.count; i++) {
-    end += head.size[i];
-    if (mqtt->packet_offset < end) {
-      const uint32_t left = end - mqtt->packet_offset;
-      const uint32_t room = half(mqtt) - mqtt->tx_fill;
-      const uint32_t size = (left < room) ? left : room;
-      (void)memcpy(&mqtt->config->buffer[mqtt->tx_fill], &head.piece[i][head.size[i] - left], size);
-      mqtt->tx_fill += size;
-      mqtt->packet_offset += size;
-    }
-  }
-  return mqtt->packet_offset >= end;
+  head_t head = {mqtt, 0u, false};
+  const uint32_t type = add_packet(&head);
+  uint32_t remaining = head.end + ((mqtt->packet == FM_PACKET_PUBLISH) ? mqtt->out.body_size : 0u);
+  head.end = 0u;
+  head.copies = true;
+  add_u8(&head, type);
+  do { /* the remaining length (section 2.2.3) */
+    add_u8(&head, (remaining & 0x7Fu) | ((remaining > 127u) ? 0x80u : 0u));
+    remaining >>= 7;
+  } while (remaining != 0u);
+  (void)add_packet(&head);
+  return mqtt->packet_offset >= head.end;
 }
 
 /* Copy what fits of the publish's body. True: all of it is there. */
 static bool copy_body(fm_mqtt_t *mqtt) {
   const uint32_t room = half(mqtt) - mqtt->tx_fill;
   const uint32_t left = mqtt->out.body_size - mqtt->out_offset;
-  const uint32_t size = (left < room) ? left : room;
+  const uint32_t size = fm_smaller(left, room);
   bool complete = size == left;
   if (size != 0u) {
     if (mqtt->out.read(mqtt->out.user, mqtt->out_offset, &mqtt->config->buffer[mqtt->tx_fill], size) == FM_OK) {

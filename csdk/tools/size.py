@@ -2,10 +2,12 @@
 """Flash, RAM and stack of the device library on a Cortex-M0+, and the budgets they are held to.
 
 Compiles every file of csdk/src and csdk/train at -Os with all warnings as errors. Flash is code plus constants plus
-initial values; RAM is static, and is zero since all memory is the caller's. Stack is the deepest path through the call
-graph that the compiler reports, without what the application's own callbacks take.
+initial values; RAM is static, and is zero since all memory is the caller's. Stack is the deepest path through the
+compiler's call graph (csdk/tools/stack.py), in which calls through pointers go where INDIRECT says; what the
+application's own functions take comes on top.
 
-Usage: size.py [--json] [--cc COMPILER]. Exit code 1: a warning, a budget exceeded, static RAM, or unbounded stack.
+Usage: size.py [--json] [--cc COMPILER] [--strict]. Exit code 1: a warning, static RAM, or stack that has no bound; with
+--strict also a budget exceeded.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from stack import Graph, Unbounded
 
 CSDK = Path(__file__).resolve().parent.parent
 OPTIONS = ["-mcpu=cortex-m0plus", "-mthumb", "-Os", "-std=c99", "-ffunction-sections", "-fdata-sections"]
@@ -43,6 +47,31 @@ STRUCTS = {
 STATE_BUDGET = 768
 STACK_BUDGET = 512
 
+APPLICATION = "the application's"
+# Where a call through a pointer goes, by the text of the call in the source; {link} is the link in question, "?" means
+# that it need not be there. What is the application's counts as nothing.
+INDIRECT = [
+    (r"stream(\.|->)api->(open|read|write|close)$", APPLICATION),
+    (r"\bio->(read|write)$", APPLICATION),
+    (r"\b(app->\w+|step)$", APPLICATION),
+    (r"\blink(\.|->)api->fetch$", "fm_{link}*.c:*fetch?"),
+    (r"\blink(\.|->)api->(\w+)$", r"fm_{link}*.c:*_\2"),
+    (r"\bdata(->|\.)read$", APPLICATION),
+    (r"\bsink->(\w+)$", r"fm_client_rx.c:sink_\1"),
+    (r"\bout\.read$", "fm_client_update.c:read_chunk"),
+]
+# Entry points: with which link, and which function of the library the application calls.
+ENTRIES = {
+    "codec": ("", ["fm_message_decode", "fm_message_encode"]),
+    "client, with a link of one's own": ("", ["fm_client_init", "fm_client_poll", "fm_client_withdraw"]),
+    "MQTT link": ("mqtt", ["fm_mqtt_init", "fm_mqtt_close"]),
+    "client over MQTT": ("mqtt", ["fm_client_poll"]),
+    "serial link": ("serial", ["fm_serial_init"]),
+    "client over serial": ("serial", ["fm_client_poll"]),
+    "trainer": ("", ["fm_trainer_begin", "fm_trainer_step", "fm_trainer_evaluate"]),
+}
+STACK_BUDGETED = ("codec", "client over MQTT", "client over serial")
+
 
 @dataclass
 class Size:
@@ -65,7 +94,9 @@ class Report:
     modules: dict[str, Size] = field(default_factory=dict)
     structs: dict[str, int] = field(default_factory=dict)
     stacks: dict[str, int] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+    paths: dict[str, list[str]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)  # that nothing excuses
+    excesses: list[str] = field(default_factory=list)  # over a budget
 
 
 def module_of(name: str) -> str:
@@ -105,6 +136,23 @@ def struct_sizes(cc: str, folder: Path) -> dict[str, int]:
     return {name: int(size, 16) for size, name in re.findall(r"^\S+ (\S+) \S probe_(\S+)$", symbols, re.MULTILINE)}
 
 
+def measure_stack(folder: Path, report: Report) -> None:
+    """Find the deepest path from every entry point."""
+    for title, (link, names) in ENTRIES.items():
+        if link and not list(CSDK.glob(f"src/fm_{link}*.c")):
+            continue
+        calls = [(p, t.format(link=link) if link or "{" not in t else APPLICATION) for p, t in INDIRECT]
+        graph = Graph.read(sorted(folder.glob("*.ci")), calls, APPLICATION)
+        try:
+            deepest = max((graph.deepest(name) for name in names if name in graph.frames), key=lambda d: d[0])
+        except Unbounded as reason:
+            report.faults.append(f"stack of {title}: {reason}")
+            continue
+        report.stacks[title], report.paths[title] = deepest
+        if title in STACK_BUDGETED and deepest[0] > STACK_BUDGET:
+            report.excesses.append(f"{title}: {deepest[0]} bytes of stack, budget {STACK_BUDGET}")
+
+
 def measure(cc: str) -> Report:
     """Compile everything and collect the figures."""
     report = Report()
@@ -123,14 +171,16 @@ def measure(cc: str) -> Report:
             if size.ram:
                 report.faults.append(f"{source.name} has {size.ram} bytes of static RAM")
         report.structs = struct_sizes(cc, folder)
+        if not report.faults:
+            measure_stack(folder, report)
     for title, (modules, budget) in BUDGETS.items():
         used = sum(report.modules.get(module, Size()).flash for module in modules)
         if used > budget:
-            report.faults.append(f"{title}: {used} bytes of flash, budget {budget}")
+            report.excesses.append(f"{title}: {used} bytes of flash, budget {budget}")
     for link in ("fm_mqtt_t", "fm_serial_t"):
         used = report.structs.get("fm_client_t", 0) + report.structs.get(link, 0)
         if used > STATE_BUDGET:
-            report.faults.append(f"fm_client_t + {link}: {used} bytes of RAM, budget {STATE_BUDGET}")
+            report.excesses.append(f"fm_client_t + {link}: {used} bytes of RAM, budget {STATE_BUDGET}")
     return report
 
 
@@ -145,10 +195,15 @@ def show(report: Report) -> None:
     for title, (modules, budget) in BUDGETS.items():
         used = sum(report.modules.get(module, Size()).flash for module in modules)
         print(f"{title:<30}{used:>8}  of {budget}")
-    for name, size in report.structs.items():
-        print(f"sizeof({name}){'':<{22 - len(name)}}{size:>8}")
+    for name, taken in report.structs.items():
+        print(f"sizeof({name}){'':<{22 - len(name)}}{taken:>8}")
+    print(f"stack, at most; the application's own comes on top{'':<3}of {STACK_BUDGET}")
+    for title, bytes_ in report.stacks.items():
+        print(f"  {title:<34}{bytes_:>4}  {' > '.join(report.paths[title])}")
     for fault in report.faults:
-        print(f"OVER BUDGET: {fault}")
+        print(f"WRONG: {fault}")
+    for excess in report.excesses:
+        print(f"OVER BUDGET: {excess}")
 
 
 def main() -> int:
@@ -163,7 +218,7 @@ def main() -> int:
         print(json.dumps(report, default=vars, indent=2))
     else:
         show(report)
-    return 1 if options.strict and report.faults else 0
+    return 1 if report.faults or (options.strict and report.excesses) else 0
 
 
 if __name__ == "__main__":
