@@ -79,6 +79,8 @@ lint: venv test-tools
 	@cppcheck --quiet --std=c99 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=preprocessorErrorDirective:csdk/include/fedmote/fm_config.h --suppress=objectIndex:csdk/src/fm_codec.c \
 	  -I csdk/include -I csdk/src -I csdk/train csdk
+	@$(BIN)/python csdk/tools/misra.py
+	@$(BIN)/lizard --languages c --CCN 10 --length 60 --warnings_only csdk/src csdk/train
 
 # The reports come before pytest's own last line, which stays the last.
 test: lint size ## all tests, with coverage of C and Python

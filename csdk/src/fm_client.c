@@ -10,17 +10,6 @@
 #define DEFAULT_RETRY_MAX_MS 60000u
 #define LONGEST_NAME 31u
 
-uint32_t fm_client_random(fm_client_t *client) {
-  /* xorshift32 (Marsaglia, "Xorshift RNGs", J. Stat. Software 8(14), 2003): for jitter and identities, not for secrets.
-   */
-  uint32_t x = client->random;
-  x ^= x << 13;
-  x ^= x >> 17;
-  x ^= x << 5;
-  client->random = x;
-  return x;
-}
-
 void fm_client_arm(fm_client_t *client) {
   const uint32_t least = (client->config->retry_min_ms != 0u) ? client->config->retry_min_ms : DEFAULT_RETRY_MIN_MS;
   const uint32_t most = (client->config->retry_max_ms != 0u) ? client->config->retry_max_ms : DEFAULT_RETRY_MAX_MS;
@@ -29,7 +18,7 @@ void fm_client_arm(fm_client_t *client) {
     wait = (wait < 0x80000000u) ? (2u * wait) : wait;
   }
   wait = (wait > most) ? most : wait;
-  client->retry_at_ms = client->now_ms + wait - (fm_client_random(client) % ((wait / 2u) + 1u));
+  client->retry_at_ms = client->now_ms + wait - (fm_xorshift(&client->random) % ((wait / 2u) + 1u));
   client->waiting = true;
 }
 
@@ -38,12 +27,12 @@ void fm_client_calm(fm_client_t *client) {
   client->waiting = false;
 }
 
+bool fm_client_is_past(const fm_client_t *client, uint32_t at_ms) {
+  return (client->now_ms - at_ms) < 0x80000000u; /* the clock may wrap */
+}
+
 void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *wait_ms) {
-  const int32_t left = (int32_t)(at_ms - client->now_ms);
-  const uint32_t wait = (left > 0) ? (uint32_t)left : 0u;
-  if (wait < *wait_ms) {
-    *wait_ms = wait;
-  }
+  *wait_ms = fm_client_is_past(client, at_ms) ? 0u : fm_smaller(*wait_ms, at_ms - client->now_ms);
 }
 
 /* ---- starting ---- */
@@ -112,7 +101,7 @@ fm_status_t fm_client_init(fm_client_t *client, const fm_client_config_t *config
     (void)memset(client, 0, sizeof *client);
     client->config = config;
     client->random = (config->seed != 0u) ? config->seed : 0x6665646Du;
-    client->boot = fm_client_random(client);
+    client->boot = fm_xorshift(&client->random);
     client->battery = 255u;
     client->job = (uint8_t)FM_STATE_IDLE;
     client->shared = fm_tensors_shared(config->tensors, config->tensor_count);
@@ -170,6 +159,16 @@ static bool may_send(const fm_client_t *client) {
          ((client->session == FM_SESSION_GREETING) && ((client->due & FM_DUE_HELLO) != 0u));
 }
 
+static void talk(fm_client_t *client, uint32_t *wait_ms) {
+  const fm_link_t *link = &client->config->link;
+  if ((client->due != 0u) && may_send(client)) {
+    fm_client_send_due(client);
+    if (!link->api->sending(link->self)) {
+      *wait_ms = 0u; /* there may be more to send */
+    }
+  }
+}
+
 fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_ms) {
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((client != NULL) && (client->config != NULL) && (wait_ms != NULL)) {
@@ -179,16 +178,11 @@ fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_
     *wait_ms = LONGEST_WAIT_MS;
     status = link->api->poll(link->self, now_ms, &sink, wait_ms);
     session_follow_link(client);
-    if (client->waiting && ((int32_t)(client->retry_at_ms - now_ms) <= 0)) {
+    if (client->waiting && fm_client_is_past(client, client->retry_at_ms)) {
       session_retry(client);
     }
     fm_job_poll(client, wait_ms);
-    if ((client->due != 0u) && may_send(client)) {
-      fm_client_send_due(client);
-      if (!link->api->sending(link->self)) {
-        *wait_ms = 0u; /* there may be more to send */
-      }
-    }
+    talk(client, wait_ms);
     if (link->api->sending(link->self)) {
       /* give the bytes to the stream now rather than a poll later; what the link waits for, it says itself */
       fm_status_t again = link->api->poll(link->self, now_ms, &sink, wait_ms);

@@ -27,14 +27,18 @@ enum { FM_SESSION_NONE = 0, FM_SESSION_GREETING, FM_SESSION_READY, FM_SESSION_RE
 #define FM_DUE_FETCH 0x40u
 #define FM_DUE_PROGRESS 0x80u
 
+/* A mask of the wire: the bit of one encoding or kind. */
+#define FM_BIT(value) ((uint32_t)1u << (uint32_t)(value))
+
 /* Coverage needs at most every other tensor as a range of its own. */
 #define FM_RANGES_SIZE (8u * ((FM_MAX_TENSORS + 1u) / 2u))
 
-uint32_t fm_client_random(fm_client_t *client);
 /* Arm the retry timer with the back-off that `attempts` asks for. */
 void fm_client_arm(fm_client_t *client);
 /* Progress was made: the next wait is the shortest again. */
 void fm_client_calm(fm_client_t *client);
+/* Has `at_ms` come? */
+bool fm_client_is_past(const fm_client_t *client, uint32_t at_ms);
 /* Lower *wait_ms to what is left until `at_ms`. */
 void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *wait_ms);
 typedef fm_status_t (*fm_read_t)(void *user, uint32_t offset, uint8_t *out, uint32_t size);

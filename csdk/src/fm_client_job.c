@@ -29,17 +29,17 @@ uint32_t fm_job_model_chunk_size(const fm_client_t *client, uint32_t index) {
 }
 
 static bool has_base(const fm_client_t *client) {
-  bool all = true;
+  bool every = true;
   for (uint32_t t = 0u; t < client->config->tensor_count; t++) {
     const fm_tensor_t *tensor = &client->config->tensors[t];
-    all = all && (tensor->local || (tensor->base != NULL));
+    every = every && (tensor->local || (tensor->base != NULL));
   }
-  return all;
+  return every;
 }
 
 uint8_t fm_job_kinds(const fm_client_t *client) {
-  const uint32_t delta = has_base(client) ? (1u << FM_UPDATE_KIND_DELTA) : 0u;
-  return (uint8_t)((1u << FM_UPDATE_KIND_WEIGHTS) | delta);
+  const uint32_t delta = has_base(client) ? FM_BIT(FM_UPDATE_KIND_DELTA) : 0u;
+  return (uint8_t)(FM_BIT(FM_UPDATE_KIND_WEIGHTS) | delta);
 }
 
 /* ---- coming and going ---- */
@@ -135,14 +135,14 @@ static bool plan_stale(const fm_client_t *client, const fm_plan_t *plan) {
 
 /* Choose how to send among what both sides can. False: nothing in common. */
 static bool choose_encoding(fm_client_t *client, const fm_plan_t *plan) {
-  const uint32_t encodings = plan->encodings & (client->config->encodings | (1u << FM_ENCODING_FLOAT32));
+  const uint32_t encodings = plan->encodings & (client->config->encodings | FM_BIT(FM_ENCODING_FLOAT32));
   const uint32_t kinds = plan->kinds & (uint32_t)fm_job_kinds(client);
-  const bool int8 = (FM_WITH_INT8 != 0) && ((encodings & (1u << FM_ENCODING_INT8)) != 0u);
-  const bool delta = ((kinds & (1u << FM_UPDATE_KIND_DELTA)) != 0u) &&
-                     (client->config->prefer_delta || ((kinds & (1u << FM_UPDATE_KIND_WEIGHTS)) == 0u));
+  const bool int8 = (FM_WITH_INT8 != 0) && ((encodings & FM_BIT(FM_ENCODING_INT8)) != 0u);
+  const bool delta = ((kinds & FM_BIT(FM_UPDATE_KIND_DELTA)) != 0u) &&
+                     (client->config->prefer_delta || ((kinds & FM_BIT(FM_UPDATE_KIND_WEIGHTS)) == 0u));
   client->encoding = int8 ? (uint8_t)FM_ENCODING_INT8 : (uint8_t)FM_ENCODING_FLOAT32;
   client->kind = delta ? (uint8_t)FM_UPDATE_KIND_DELTA : (uint8_t)FM_UPDATE_KIND_WEIGHTS;
-  return (int8 || ((encodings & (1u << FM_ENCODING_FLOAT32)) != 0u)) && (kinds != 0u);
+  return (int8 || ((encodings & FM_BIT(FM_ENCODING_FLOAT32)) != 0u)) && (kinds != 0u);
 }
 
 static void plan_begin(fm_client_t *client) {
@@ -289,6 +289,21 @@ static fm_status_t one_step(fm_client_t *client) {
   return (step != NULL) ? step(app->user, &client->work) : FM_ERR_UNSUPPORTED;
 }
 
+static void after_step(fm_client_t *client, fm_status_t status, uint32_t *wait_ms) {
+  if (status == FM_DONE) {
+    work_done(client);
+  } else if (status == FM_AGAIN) {
+    *wait_ms = fm_smaller(*wait_ms, IDLE_STEP_WAIT_MS);
+  } else if (status == FM_OK) {
+    if (client->hurry) {
+      fm_job_close(client);
+    }
+    *wait_ms = 0u;
+  } else {
+    fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
+  }
+}
+
 static void working_poll(fm_client_t *client, uint32_t *wait_ms) {
   const uint32_t soft = client->plan.soft_deadline_ms;
   if ((soft != 0u) && ((client->now_ms - client->plan_at_ms) >= soft)) {
@@ -296,22 +311,11 @@ static void working_poll(fm_client_t *client, uint32_t *wait_ms) {
   }
   if (client->job == (uint8_t)FM_STATE_WORKING) {
     const fm_status_t status = one_step(client);
-    if (client->job != (uint8_t)FM_STATE_WORKING) {
-      /* the step itself finished early */
-    } else if (status == FM_DONE) {
-      work_done(client);
-    } else if (client->hurry && (status == FM_OK)) {
-      fm_job_close(client);
-      *wait_ms = 0u;
-    } else if (status == FM_AGAIN) {
-      *wait_ms = fm_smaller(*wait_ms, IDLE_STEP_WAIT_MS);
-    } else if (status == FM_OK) {
-      *wait_ms = 0u;
-    } else {
-      fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
+    if (client->job == (uint8_t)FM_STATE_WORKING) { /* the step itself may have finished early */
+      after_step(client, status, wait_ms);
     }
   }
-  if ((client->job == (uint8_t)FM_STATE_WORKING) && ((int32_t)(client->progress_at_ms - client->now_ms) <= 0)) {
+  if ((client->job == (uint8_t)FM_STATE_WORKING) && fm_client_is_past(client, client->progress_at_ms)) {
     client->progress_at_ms = client->now_ms + PROGRESS_EVERY_MS;
     client->due |= FM_DUE_PROGRESS;
   }

@@ -45,7 +45,7 @@ static void fill_hello(const fm_client_t *client, fm_hello_t *hello) {
   hello->elements = client->shared;
   hello->layout_crc32 = fm_tensors_layout_crc32(config->tensors, config->tensor_count);
   hello->examples = config->examples;
-  hello->encodings = (uint8_t)(config->encodings | (1u << FM_ENCODING_FLOAT32));
+  hello->encodings = (uint8_t)(config->encodings | FM_BIT(FM_ENCODING_FLOAT32));
   hello->kinds = fm_job_kinds(client);
   hello->model_version = client->model_version;
   hello->model_crc32 = client->model_crc32;

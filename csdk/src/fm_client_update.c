@@ -165,16 +165,18 @@ static void upload_rest(fm_client_t *client, const fm_update_status_t *status) {
 void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status) {
   const bool mine =
       (status->round == client->plan.round) && (status->crc32 == client->crc32) && (client->plan.task == FM_TASK_FIT);
-  const bool asked = (client->job == (uint8_t)FM_STATE_OFFERING) || (client->job == (uint8_t)FM_STATE_CONFIRMING);
-  if (mine && (status->state == FM_SLOT_STATE_WAIT) && (asked || (client->job == (uint8_t)FM_STATE_UPLOADING))) {
+  const bool open = (client->job >= (uint8_t)FM_STATE_OFFERING) && (client->job <= (uint8_t)FM_STATE_CONFIRMING);
+  if (!mine || !open) {
+    client->counters.unexpected++;
+  } else if (status->state == FM_SLOT_STATE_WAIT) {
     fm_job_enter(client, FM_STATE_OFFERING);
     client->offered = true;
     client->retry_at_ms = client->now_ms + status->retry_after_ms;
     client->waiting = true;
-  } else if (mine && asked && (status->state != FM_SLOT_STATE_WAIT)) {
-    upload_rest(client, status);
+  } else if (client->job == (uint8_t)FM_STATE_UPLOADING) {
+    client->counters.unexpected++; /* nothing was asked */
   } else {
-    client->counters.unexpected++;
+    upload_rest(client, status);
   }
 }
 

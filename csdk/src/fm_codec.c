@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "fm_bits.h"
 #include "fm_wire_tables.h"
 
 #define BODY_OFFSET_AT 20u
@@ -18,7 +19,7 @@
 
 static uint32_t form_of(uint32_t i) { return (uint32_t)fm_fields[i] >> 8; }
 
-static uint32_t width_of(uint32_t form) { return 1uL << (form & 3u); }
+static uint32_t width_of(uint32_t form) { return (uint32_t)1u << (form & 3u); }
 
 static uint32_t align4(uint32_t at) { return (at + 3u) & ~3u; }
 
@@ -38,12 +39,7 @@ static uint32_t get(const uint8_t *in, uint32_t width) {
 
 /* Where in a uint32_t of this machine its low `width` bytes are. Scalars cross between struct and number by their
  * bytes, which serves float and bool alike. */
-static uint32_t low_bytes(uint32_t width) {
-  const uint16_t probe = 1u;
-  uint8_t first;
-  (void)memcpy(&first, &probe, 1u);
-  return (first == 1u) ? 0u : (4u - width);
-}
+static uint32_t low_bytes(uint32_t width) { return fm_little_endian() ? 0u : (4u - width); }
 
 /* ---- encoding ---- */
 
@@ -56,7 +52,7 @@ typedef struct {
 } field_t;
 
 static void load_field(const fm_message_t *message, uint32_t i, field_t *field) {
-  const uint8_t *member = (const uint8_t *)message + (fm_fields[i] & 0xFFu);
+  const uint8_t *member = &((const uint8_t *)message)[fm_fields[i] & 0xFFu];
   field->form = form_of(i);
   field->width = width_of(field->form);
   field->value = 0u;
@@ -65,7 +61,7 @@ static void load_field(const fm_message_t *message, uint32_t i, field_t *field) 
     field->value = field->view.size >> (field->form >> 6);
     field->present = (field->view.size != 0u) || ((field->form & FM_FORM_LAST) != 0u);
   } else {
-    (void)memcpy((uint8_t *)&field->value + low_bytes(field->width), member, field->width);
+    (void)memcpy(&((uint8_t *)&field->value)[low_bytes(field->width)], member, field->width);
     field->present = field->value != fm_defaults[field->form >> 3];
   }
 }
@@ -152,7 +148,8 @@ static void write_body(const fm_message_t *message, const layout_t *layout, uint
 fm_status_t fm_message_encode(const fm_message_t *message, uint8_t *out, uint32_t capacity, uint32_t *size) {
   /* Up to the body: offset of Message, identifier, its vtable (8 bytes, table of 12, type at 8, body at 4), its table.
    */
-  static const uint8_t start[BODY_VTABLE_AT] = {16u, 0u, 0u, 0u, FM_IDENTIFIER, 8u, 0u, 12u, 0u, 8u, 0u, 4u, 0u, 8u};
+  static const uint8_t start[BODY_VTABLE_AT] = {
+      16u, 0u, 0u, 0u, FM_IDENTIFIER, 8u, 0u, 12u, 0u, 8u, 0u, 4u, 0u, 8u, 0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u, 0u};
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((message != NULL) && (size != NULL) && (message->type >= 1u) && (message->type <= FM_BODY_LAST)) {
     layout_t layout;
@@ -219,7 +216,7 @@ static void read_scalar(reader_t *reader, uint32_t form, uint32_t at, uint8_t *m
     value = read_number(reader, at, width);
   }
   require(reader, (limit == 0u) || (value < limit));
-  (void)memcpy(member, (const uint8_t *)&value + low_bytes(width), width);
+  (void)memcpy(member, &((const uint8_t *)&value)[low_bytes(width)], width);
 }
 
 static void read_view(reader_t *reader, uint32_t form, uint32_t target, uint8_t *member) {
@@ -251,13 +248,13 @@ static void read_table(reader_t *reader, uint32_t at, uint32_t type) {
   const uint32_t table_size = read_number(reader, vtable + 2u, 2u);
   const uint32_t first = fm_fields_start[type];
   const uint32_t count = fm_fields_start[type + 1u] - first;
-  require(reader, (vtable_size >= 4u) && ((vtable_size & 1u) == 0u) && (table_size >= 4u));
+  require(reader, ((vtable_size & 1u) == 0u) && (fm_smaller(vtable_size, table_size) >= 4u));
   (void)check(reader, vtable, vtable_size);
   (void)check(reader, at, table_size);
   for (uint32_t i = 0u; (reader->status == FM_OK) && (i < count); i++) {
     const uint32_t form = form_of(first + i);
     const uint32_t entry = 4u + (2u * i);
-    uint8_t *member = (uint8_t *)reader->out + (fm_fields[first + i] & 0xFFu);
+    uint8_t *member = &((uint8_t *)reader->out)[fm_fields[first + i] & 0xFFu];
     uint32_t place = (entry < vtable_size) ? read_number(reader, vtable + entry, 2u) : 0u;
     if (place != 0u) {
       require(reader, (place >= 4u) && ((place + width_of(form)) <= table_size));

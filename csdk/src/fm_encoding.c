@@ -11,10 +11,7 @@
 
 /* Between a little-endian image and this machine's floats, in place. */
 static void swap_unless_little(float *values, uint32_t count) {
-  const uint16_t probe = 1u;
-  uint8_t low;
-  (void)memcpy(&low, &probe, 1u);
-  if (low != 1u) {
+  if (!fm_little_endian()) {
     uint8_t *bytes = (uint8_t *)values;
     for (uint32_t i = 0u; i < (4u * count); i += 4u) {
       const uint8_t image[4] = {bytes[i + 3u], bytes[i + 2u], bytes[i + 1u], bytes[i]};
@@ -70,7 +67,7 @@ static uint8_t quantise(float scaled, float dither) {
     }
     code = (code > 127) ? 127 : ((code < -127) ? -127 : code);
   }
-  return (uint8_t)(code & 0xFF);
+  return (uint8_t)code;
 }
 
 static void encode_int8(const fm_encoder_t *e, uint32_t position, float scale, const float *values, uint8_t *out,
@@ -141,7 +138,7 @@ fm_status_t fm_encoding_read(const fm_encoder_t *encoder, uint32_t first, float 
 #endif
     {
       swap_unless_little(values, count);
-      (void)memcpy(&out[done], (const uint8_t *)values + skip, piece);
+      (void)memcpy(&out[done], &((const uint8_t *)values)[skip], piece);
     }
     done += piece;
   }

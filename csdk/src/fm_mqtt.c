@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "fm_bits.h"
 #include "fm_mqtt_internal.h"
 
 #define HANDSHAKE_MS 10000u
@@ -16,15 +17,6 @@
 #define LONGEST_FEDERATION 32u
 #define LONGEST_HEAD 0xFFFFu
 #define LONGEST_BODY 0x0FF00000u /* a remaining length ends at 0x0FFFFFFF */
-
-static uint32_t next_random(fm_mqtt_t *mqtt) {
-  uint32_t x = mqtt->random; /* xorshift32 (Marsaglia 2003) */
-  x ^= x << 13;
-  x ^= x >> 17;
-  x ^= x << 5;
-  mqtt->random = x;
-  return x;
-}
 
 static void lower(uint32_t *wait_ms, uint32_t to) {
   if (to < *wait_ms) {
@@ -45,7 +37,7 @@ static void back_off(fm_mqtt_t *mqtt) {
   if (mqtt->refused || (next > most)) {
     next = most;
   }
-  mqtt->wait_ms = next - (next_random(mqtt) % ((next / 2u) + 1u));
+  mqtt->wait_ms = next - (fm_xorshift(&mqtt->random) % ((next / 2u) + 1u));
   mqtt->backoff_ms = (next > (most / 2u)) ? most : (2u * next);
 }
 
@@ -204,6 +196,19 @@ static void watch(fm_mqtt_t *mqtt, uint32_t *wait_ms) {
   }
 }
 
+static void exchange(fm_mqtt_t *mqtt, uint32_t *wait_ms) {
+  for (uint32_t i = 0u; (i < ROUNDS_A_POLL) && (mqtt->phase >= FM_PHASE_CONNECTING); i++) {
+    const bool sent = fm_mqtt_transmit(mqtt);
+    const bool got = (mqtt->phase >= FM_PHASE_CONNECTING) && fm_mqtt_receive(mqtt);
+    if (!sent && !got) {
+      break;
+    }
+    if (i == (ROUNDS_A_POLL - 1u)) {
+      lower(wait_ms, 0u);
+    }
+  }
+}
+
 static fm_status_t mqtt_poll(void *self, uint32_t now_ms, const fm_sink_t *sink, uint32_t *wait_ms) {
   fm_mqtt_t *mqtt = (fm_mqtt_t *)self;
   mqtt->now_ms = now_ms;
@@ -217,16 +222,7 @@ static fm_status_t mqtt_poll(void *self, uint32_t now_ms, const fm_sink_t *sink,
   if (mqtt->phase == FM_PHASE_OPENING) {
     open_stream(mqtt);
   }
-  for (uint32_t i = 0u; (i < ROUNDS_A_POLL) && (mqtt->phase >= FM_PHASE_CONNECTING); i++) {
-    const bool sent = fm_mqtt_transmit(mqtt);
-    const bool got = (mqtt->phase >= FM_PHASE_CONNECTING) && fm_mqtt_receive(mqtt);
-    if (!sent && !got) {
-      break;
-    }
-    if (i == (ROUNDS_A_POLL - 1u)) {
-      lower(wait_ms, 0u);
-    }
-  }
+  exchange(mqtt, wait_ms);
   watch(mqtt, wait_ms);
   mqtt->sink = NULL;
   return mqtt->refused ? FM_ERR_REFUSED : FM_OK;
@@ -279,17 +275,18 @@ static fm_status_t mqtt_fetch(void *self, uint32_t version, uint32_t index) {
   return status;
 }
 
+static bool between(char c, char first, char last) { return (c >= first) && (c <= last); }
+
+static bool in_word(char c) {
+  return between(c, 'a', 'z') || between(c, 'A', 'Z') || between(c, '0', '9') || (c == '_') || (c == '-');
+}
+
 static bool name_valid(const char *name, uint32_t longest) {
   bool valid = (name != NULL) && (name[0] != '\0');
   bool dots = true;
-  uint32_t length = 0u;
-  while (valid && (name[length] != '\0')) {
-    const char c = name[length];
-    const bool word = ((c >= 'a') && (c <= 'z')) || ((c >= 'A') && (c <= 'Z')) || ((c >= '0') && (c <= '9')) ||
-                      (c == '_') || (c == '-');
-    dots = dots && (c == '.');
-    length++;
-    valid = (word || (c == '.')) && (length <= longest);
+  for (uint32_t i = 0u; valid && (name[i] != '\0'); i++) {
+    dots = dots && (name[i] == '.');
+    valid = (i < longest) && ((name[i] == '.') || in_word(name[i]));
   }
   return valid && !dots;
 }
@@ -298,20 +295,23 @@ static bool stream_valid(const fm_stream_api_t *api) {
   return (api != NULL) && (api->open != NULL) && (api->read != NULL) && (api->write != NULL) && (api->close != NULL);
 }
 
+static fm_status_t mqtt_check(const fm_mqtt_config_t *config) {
+  fm_status_t status = FM_ERR_ARGUMENT;
+  if (stream_valid(config->stream.api) && name_valid(config->federation, LONGEST_FEDERATION) &&
+      name_valid(config->device_id, FM_MAX_DEVICE_ID) && (config->keep_alive_s != 0u) && (config->buffer != NULL) &&
+      ((config->username != NULL) || (config->password == NULL))) {
+    status = (config->buffer_size >= FM_MQTT_MIN_BUFFER) ? FM_OK : FM_ERR_BUFFER;
+  }
+  return status;
+}
+
 fm_status_t fm_mqtt_init(fm_mqtt_t *mqtt, const fm_mqtt_config_t *config, fm_link_t *link) {
   static const fm_link_api_t api = {mqtt_poll, mqtt_connection, mqtt_send, mqtt_sending, mqtt_abort, mqtt_fetch};
-  fm_status_t status = FM_OK;
-  if ((mqtt == NULL) || (config == NULL) || (link == NULL)) {
-    status = FM_ERR_ARGUMENT;
-  } else if (!stream_valid(config->stream.api) || !name_valid(config->federation, LONGEST_FEDERATION) ||
-             !name_valid(config->device_id, FM_MAX_DEVICE_ID)) {
-    status = FM_ERR_ARGUMENT;
-  } else if ((config->keep_alive_s == 0u) || (config->buffer == NULL) ||
-             ((config->username == NULL) && (config->password != NULL))) {
-    status = FM_ERR_ARGUMENT;
-  } else if (config->buffer_size < FM_MQTT_MIN_BUFFER) {
-    status = FM_ERR_BUFFER;
-  } else {
+  fm_status_t status = FM_ERR_ARGUMENT;
+  if ((mqtt != NULL) && (config != NULL) && (link != NULL)) {
+    status = mqtt_check(config);
+  }
+  if (status == FM_OK) {
     (void)memset(mqtt, 0, sizeof *mqtt);
     mqtt->config = config;
     mqtt->random = (config->seed != 0u) ? config->seed : 0x6D717474u;

@@ -171,7 +171,7 @@ static bool header_valid(const fm_mqtt_t *mqtt) {
   } else if ((header & 0xF0u) == TYPE_PUBLISH) {
     valid = (size >= 3u) && ((qos(mqtt) == 1u) || ((header & (FLAG_QOS | FLAG_DUP)) == 0u));
   } else if (header == TYPE_SUBACK) {
-    valid = (size == 3u) || (size == 4u);
+    valid = (size - 3u) <= 1u;
   } else if (header == TYPE_PINGRESP) {
     valid = size == 0u;
   } else {

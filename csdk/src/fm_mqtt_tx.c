@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "fedmote/fm_crc32.h"
+#include "fm_bits.h"
 #include "fm_mqtt_internal.h"
-#include "fm_tensor_io.h"
 
 #define DIGITS 11u /* of the largest uint32, and the terminator */
 
@@ -26,7 +26,7 @@ static void add(head_t *head, const void *bytes, uint32_t size) {
   if (head->copies && (mqtt->packet_offset >= start) && (mqtt->packet_offset < head->end)) {
     const uint32_t skip = mqtt->packet_offset - start;
     const uint32_t piece = fm_smaller(size - skip, room);
-    (void)memcpy(&mqtt->config->buffer[mqtt->tx_fill], (const uint8_t *)bytes + skip, piece);
+    (void)memcpy(&mqtt->config->buffer[mqtt->tx_fill], &((const uint8_t *)bytes)[skip], piece);
     mqtt->tx_fill += piece;
     mqtt->packet_offset += piece;
   }
@@ -61,7 +61,7 @@ static const char *decimal(uint32_t value, char *digits) {
   do {
     const uint32_t tenth = left / 10u;
     at--;
-    digits[at] = (char)('0' + (char)(left - (10u * tenth)));
+    digits[at] = "0123456789"[left - (10u * tenth)];
     left = tenth;
   } while (left != 0u);
   return &digits[at];

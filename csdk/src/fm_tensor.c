@@ -6,16 +6,11 @@
 #include "fedmote/fm_crc32.h"
 
 /* Position in memory of byte `i` of the little-endian image of a float array. */
-static uint32_t image_index(uint32_t i) {
-  const uint16_t probe = 1u;
-  uint8_t low;
-  (void)memcpy(&low, &probe, 1u);
-  return (low == 1u) ? i : ((i & ~3u) | (3u - (i & 3u)));
-}
+static uint32_t image_index(uint32_t i) { return fm_little_endian() ? i : (i ^ 3u); }
 
 static void image_read(const float *values, uint32_t offset, uint8_t *out, uint32_t size) {
   const uint8_t *bytes = (const uint8_t *)values;
-  if (image_index(0u) == 0u) {
+  if (fm_little_endian()) {
     (void)memcpy(out, &bytes[offset], size);
   } else {
     for (uint32_t i = 0u; i < size; i++) {
@@ -26,7 +21,7 @@ static void image_read(const float *values, uint32_t offset, uint8_t *out, uint3
 
 static void image_write(float *values, uint32_t offset, const uint8_t *in, uint32_t size) {
   uint8_t *bytes = (uint8_t *)values;
-  if (image_index(0u) == 0u) {
+  if (fm_little_endian()) {
     (void)memcpy(&bytes[offset], in, size);
   } else {
     for (uint32_t i = 0u; i < size; i++) {

@@ -4,8 +4,7 @@
 #define FM_TENSOR_IO_H
 
 #include "fedmote/fm_tensor.h"
-
-static inline uint32_t fm_smaller(uint32_t a, uint32_t b) { return (a < b) ? a : b; }
+#include "fm_bits.h"
 
 /* Elements of the shared tensors in `mask`. */
 uint32_t fm_tensors_elements(const fm_tensor_t *tensors, uint32_t count, uint32_t mask);

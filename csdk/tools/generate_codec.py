@@ -258,14 +258,14 @@ typedef uint16_t fm_field_t;
 #define FM_FORM_REQUIRED 0x08u
 #define FM_FORM_TERMINATED 0x10u
 #define FM_FORM_LAST 0x20u                             /* bulk data */
-#define FM_FORM_ELEMENT(log2_size) ((log2_size) << 6u) /* bytes of an element: 1 to 8 */
+#define FM_FORM_ELEMENT(log2_size) ((uint32_t)(log2_size) << 6u) /* bytes of an element: 1 to 8 */
 #define FM_FORM_VECTOR (FM_FORM_OFFSET | FM_FORM_U32)
 #define FM_FORM_STRING (FM_FORM_VECTOR | FM_FORM_TERMINATED)
 #define FM_FORM_BULK (FM_FORM_VECTOR | FM_FORM_LAST)
 #define FM_FORM_BODY (FM_FORM_VECTOR | FM_FORM_REQUIRED | FM_FORM_TERMINATED | FM_FORM_LAST) /* like no other */
 /* A scalar's upper five bits: where its default and limit are in fm_defaults and fm_limits. */
-#define FM_RULE(index) ((index) << 3u)
-#define FM_FIELD(form, member) (fm_field_t)(((form) << 8u) | (uint32_t)offsetof(fm_message_t, member))
+#define FM_RULE(index) ((uint32_t)(index) << 3u)
+#define FM_FIELD(form, member) (fm_field_t)(((uint32_t)(form) << 8u) | (uint32_t)offsetof(fm_message_t, member))
 
 /* Members' places must fit 8 bits. */
 typedef char fm_members_fit_t[(sizeof(fm_message_t) <= 256u) ? 1 : -1];

@@ -67,7 +67,8 @@ void fm_train_randomize(const uint32_t *widths, uint32_t layers, uint32_t seed, 
   uint32_t at = 0u;
   for (uint32_t l = 0u; l < layers; l++) {
     const uint32_t kernel = widths[l] * widths[l + 1u];
-    const float limit = square_root(6.0f / (float)(widths[l] + widths[l + 1u]));
+    const uint32_t fans = widths[l] + widths[l + 1u];
+    const float limit = square_root(6.0f / (float)fans);
     for (uint32_t i = 0u; i < (kernel + widths[l + 1u]); i++) {
       const float uniform = (float)(mix(seed ^ (at * 0x9E3779B9u)) >> 8) * (1.0f / 8388608.0f);
       parameters[at] = (i < kernel) ? (limit * (uniform - 1.0f)) : 0.0f;
@@ -139,7 +140,8 @@ static void dense_backward(const float *kernel, const float *in, uint32_t in_wid
     }
     if (back != NULL) {
       float sum = 0.0f;
-      for (uint32_t j = 0u; (x > 0.0f) && (j < out_width); j++) { /* ReLU passes no error where it was off */
+      const uint32_t reached = (x > 0.0f) ? out_width : 0u; /* ReLU passes no error where it was off */
+      for (uint32_t j = 0u; j < reached; j++) {
         sum += kernel[(i * out_width) + j] * error[j];
       }
       back[i] = sum;
@@ -160,7 +162,7 @@ static uint32_t forward(const fm_trainer_t *trainer, float *activations) {
     float *out = &activations[at + config->widths[l]];
     dense_forward(config->tensors[2u * l].data, config->tensors[(2u * l) + 1u].data, in, config->widths[l], out,
                   config->widths[l + 1u]);
-    for (uint32_t j = 0u; (l + 1u < config->layers) && (j < config->widths[l + 1u]); j++) {
+    for (uint32_t j = 0u; ((l + 1u) < config->layers) && (j < config->widths[l + 1u]); j++) {
       out[j] = (out[j] > 0.0f) ? out[j] : 0.0f;
     }
     at += config->widths[l];
@@ -205,7 +207,8 @@ float fm_train_gradient(const fm_trainer_t *trainer, const float *features, uint
   loss = softmax(&activations[at], classes, label);
   (void)memcpy(&errors[at], &activations[at], classes * sizeof *errors);
   errors[at + label] -= 1.0f;
-  for (uint32_t l = config->layers; l-- > 0u;) {
+  for (uint32_t above = config->layers; above != 0u; above--) {
+    const uint32_t l = above - 1u;
     const uint32_t in = config->widths[l];
     const uint32_t out = config->widths[l + 1u];
     gradient_at -= (in + 1u) * out;
@@ -224,7 +227,7 @@ float fm_train_gradient(const fm_trainer_t *trainer, const float *features, uint
 static uint32_t permuted(uint32_t i, uint32_t count, uint32_t key) {
   uint32_t bits = 1u;
   uint32_t x = i;
-  while ((1uL << (2u * bits)) < count) {
+  while (((uint32_t)1u << (2u * bits)) < count) {
     bits++;
   }
   const uint32_t mask = (uint32_t)(1uL << bits) - 1u;
@@ -269,14 +272,14 @@ fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *wo
 /* w -= rate * (gradient / batch + mu * (w - base)): SGD with the proximal term of FedProx (Li et al. 2020, eq. 2). */
 static void descend(const fm_trainer_t *t, const float *gradient, uint32_t batch) {
   const float rate = t->learning_rate / (float)batch;
-  const float pull = t->learning_rate * t->prox_mu;
+  const float strength = t->learning_rate * t->prox_mu;
   uint32_t at = 0u;
   for (uint32_t i = 0u; i < (2u * t->config->layers); i++) {
     const fm_tensor_t *tensor = &t->config->tensors[i];
     for (uint32_t j = 0u; j < tensor->count; j++) {
       float change = rate * gradient[at + j];
-      if (pull != 0.0f) {
-        change += pull * (tensor->data[j] - tensor->base[j]);
+      if (strength != 0.0f) {
+        change += strength * (tensor->data[j] - tensor->base[j]);
       }
       tensor->data[j] -= change;
     }
@@ -325,12 +328,12 @@ fm_status_t fm_trainer_evaluate(void *trainer, fm_work_t *work) {
     uint32_t label = 0u;
     uint32_t best = 0u;
     data->read(data->user, t->next, activations, &label);
-    const float *logits = &activations[forward(trainer, activations)];
+    float *logits = &activations[forward(trainer, activations)];
     for (uint32_t j = 1u; j < classes; j++) {
       best = (logits[j] > logits[best]) ? j : best;
     }
     work->correct += (best == label) ? 1u : 0u;
-    t->loss_sum += softmax(&activations[logits - activations], classes, label);
+    t->loss_sum += softmax(logits, classes, label);
     t->next++;
   }
   work->steps++;

@@ -26,10 +26,10 @@ float fm_train_exp(float x) {
     p = (p * r) + 0.5f;
     p = (p * r * r) + r + 1.0f;
     /* in two factors, because 2^128 is no float though its product with p may be one */
-    bits = (uint32_t)(127 + (k / 2)) << 23;
+    bits = (uint32_t)(127 + (k / 2)) << 23; /* MISRA D9 */
     (void)memcpy(&power, &bits, sizeof power);
     result = p * power;
-    bits = (uint32_t)(127 + (k - (k / 2))) << 23;
+    bits = (uint32_t)(127 + (k - (k / 2))) << 23; /* MISRA D9 */
     (void)memcpy(&power, &bits, sizeof power);
     result *= power;
   }
