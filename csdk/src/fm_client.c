@@ -22,6 +22,8 @@ void fm_client_arm(fm_client_t *client) {
   client->waiting = true;
 }
 
+void fm_client_unexpected(fm_client_t *client) { client->counters.unexpected++; }
+
 void fm_client_calm(fm_client_t *client) {
   client->attempts = 0u;
   client->waiting = false;

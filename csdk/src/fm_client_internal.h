@@ -37,6 +37,8 @@ enum { FM_SESSION_NONE = 0, FM_SESSION_GREETING, FM_SESSION_READY, FM_SESSION_RE
 void fm_client_arm(fm_client_t *client);
 /* Progress was made: the next wait is the shortest again. */
 void fm_client_calm(fm_client_t *client);
+/* Count a message that is valid, but means nothing now. */
+void fm_client_unexpected(fm_client_t *client);
 /* Has `at_ms` come? */
 bool fm_client_is_past(const fm_client_t *client, uint32_t at_ms);
 /* Lower *wait_ms to what is left until `at_ms`. */

@@ -146,14 +146,15 @@ static bool choose_encoding(fm_client_t *client, const fm_plan_t *plan) {
 }
 
 static void plan_begin(fm_client_t *client) {
+  const bool held =
+      (client->model_version == client->plan.model_version) && (client->model_crc32 == client->plan.model_crc32);
   client->plan_at_ms = client->now_ms;
   client->check_failures = 0u;
   client->offered = false;
   client->hurry = false;
   client->receipted = false;
-  client->from_base = has_base(client) && (client->model_version == client->plan.model_version) &&
-                      (client->model_crc32 == client->plan.model_crc32);
-  if ((client->model_version == client->plan.model_version) && (client->model_crc32 == client->plan.model_crc32)) {
+  client->from_base = held && has_base(client);
+  if (held) {
     client->crc32 = 0u;
     fm_job_enter(client, FM_STATE_CHECKING);
   } else {
@@ -163,7 +164,7 @@ static void plan_begin(fm_client_t *client) {
 
 void fm_job_on_plan(fm_client_t *client, const fm_plan_t *plan) {
   if (plan_stale(client, plan)) {
-    client->counters.unexpected++;
+    fm_client_unexpected(client);
   } else {
     const fm_app_t *app = client->config->app;
     client->plan = *plan;

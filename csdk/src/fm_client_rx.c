@@ -16,7 +16,7 @@ static void on_welcome(fm_client_t *client, const fm_welcome_t *welcome) {
     fm_client_calm(client);
     fm_job_resume(client, welcome->open_round);
   } else {
-    client->counters.unexpected++; /* of an earlier connection, out of the broker's queue */
+    fm_client_unexpected(client); /* of an earlier connection, out of the broker's queue */
   }
 }
 
@@ -36,7 +36,7 @@ static void on_refusal(fm_client_t *client, const fm_refusal_t *refusal) {
     client->refusal = refusal->reason;
     fm_job_drop(client);
   } else {
-    client->counters.unexpected++;
+    fm_client_unexpected(client);
   }
 }
 
@@ -61,7 +61,7 @@ static void dispatch_ready(fm_client_t *client, const fm_message_t *message) {
     }
     break;
   default:
-    client->counters.unexpected++;
+    fm_client_unexpected(client);
     break;
   }
 }
@@ -74,7 +74,7 @@ static void dispatch(fm_client_t *client, const fm_message_t *message) {
   } else if (client->session == FM_SESSION_READY) {
     dispatch_ready(client, message);
   } else {
-    client->counters.unexpected++;
+    fm_client_unexpected(client);
   }
 }
 
@@ -112,7 +112,7 @@ static void chunk_begin(fm_client_t *client, const fm_message_t *message) {
     chunk_write(client, &client->config->rx_buffer[message->bulk_offset], client->rx_fill - message->bulk_offset);
   } else {
     client->rx_mode = RX_SKIP;
-    client->counters.unexpected++;
+    fm_client_unexpected(client);
   }
 }
 

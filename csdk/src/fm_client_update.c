@@ -167,14 +167,14 @@ void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status) 
       (status->round == client->plan.round) && (status->crc32 == client->crc32) && (client->plan.task == FM_TASK_FIT);
   const bool open = (client->job >= (uint8_t)FM_STATE_OFFERING) && (client->job <= (uint8_t)FM_STATE_CONFIRMING);
   if (!mine || !open) {
-    client->counters.unexpected++;
+    fm_client_unexpected(client);
   } else if (status->state == FM_SLOT_STATE_WAIT) {
     fm_job_enter(client, FM_STATE_OFFERING);
     client->offered = true;
     client->retry_at_ms = client->now_ms + status->retry_after_ms;
     client->waiting = true;
   } else if (client->job == (uint8_t)FM_STATE_UPLOADING) {
-    client->counters.unexpected++; /* nothing was asked */
+    fm_client_unexpected(client); /* nothing was asked */
   } else {
     upload_rest(client, status);
   }
@@ -193,7 +193,7 @@ void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt) {
     }
     fm_job_enter(client, FM_STATE_HOLDING);
   } else {
-    client->counters.unexpected++;
+    fm_client_unexpected(client);
   }
 }
 

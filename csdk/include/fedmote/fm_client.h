@@ -140,8 +140,8 @@ typedef struct {
   uint32_t model_version; /* the complete, checked model in the tensors; 0: none */
   uint32_t model_crc32;
   uint32_t done_round; /* last round whose commit (or refusal) was seen */
-  fm_plan_t plan;      /* of the present job */
   fm_work_t work;
+  fm_plan_t plan;      /* of the present job */
   float scale;         /* of the chunk being sent */
   uint32_t sent_chunk; /* the chunk whose data the link may be reading */
   uint32_t rx_total;   /* of the message being received */
