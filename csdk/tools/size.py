@@ -194,7 +194,8 @@ def show(report: Report) -> None:
                 print(f"    {name:<26}{part.flash:>8}{part.ram:>7}")
     for title, (modules, budget) in BUDGETS.items():
         used = sum(report.modules.get(module, Size()).flash for module in modules)
-        print(f"{title:<30}{used:>8}  of {budget}")
+        missing = [module for module in modules if module not in report.modules]
+        print(f"{title:<30}{used:>8}  of {budget}{', without ' + missing[0] if missing else ''}")
     for name, taken in report.structs.items():
         print(f"sizeof({name}){'':<{22 - len(name)}}{taken:>8}")
     print(f"stack, at most; the application's own comes on top{'':<3}of {STACK_BUDGET}")
