@@ -70,6 +70,7 @@ test-tools:
 	@.ci/need 'test -n "$$(find $$(clang --print-resource-dir) -name "libclang_rt.fuzzer-*")"' libclang-rt-dev
 	@.ci/need 'command -v clang-format' clang-format
 	@.ci/need 'command -v cppcheck' cppcheck
+	@.ci/need 'test -x /usr/bin/flatc && test -f /usr/include/flatbuffers/verifier.h' flatbuffers-compiler libflatbuffers-dev
 
 lint: venv test-tools
 	$(BIN)/ruff check --quiet

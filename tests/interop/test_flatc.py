@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmote.wire.Body import Body
 from fedmote_device import codec as c_codec
 
 TINY = 2.0**-149  # the smallest float
@@ -80,7 +81,7 @@ def test_both_codecs_have_the_bodies_of_the_schema() -> None:
     assert {judge.camel(name): number for name, number in c_codec.TYPES.items()} == {
         name: number for number, name in enumerate(judge.bodies(), start=1)
     }
-    python = {name: value for name, value in vars(judge.Body).items() if isinstance(value, int) and value}
+    python = {name: value for name, value in vars(Body).items() if isinstance(value, int) and value}
     assert python == {name: number for number, name in enumerate(judge.bodies(), start=1)}
 
 
