@@ -4,8 +4,8 @@
     python tests/interop/make_golden.py
 
 They go into tests/interop/golden/<version>/: messages as bytes, written by the C codec, the server's Python and flatc,
-and fields.json, which tells what they say. What a released version wrote must be read for ever, so nothing there is ever
-changed, and this script overwrites nothing.
+and fields.json, which tells what they say. What a released version wrote must be read for ever, so nothing there is
+ever changed, and this script overwrites nothing.
 """
 
 from __future__ import annotations
