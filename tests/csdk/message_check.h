@@ -73,8 +73,8 @@ static void same_message(const fm_message_t *left, const fm_message_t *right) {
       HOLDS(of_a->size == of_b->size);
       HOLDS((view_places[i].kind == VIEW_BULK) || (of_a->size == 0u) ||
             (memcmp(of_a->data, of_b->data, of_a->size) == 0));
-      of_a->data = NULL;
-      of_b->data = NULL;
+      (void)memset(of_a, 0, sizeof *of_a); /* with its padding, which may be anything */
+      (void)memset(of_b, 0, sizeof *of_b);
     }
   }
   a.bulk_offset = 0u;
@@ -103,6 +103,16 @@ static void encodes_again(const fm_message_t *message, uint32_t bulk_size, bool 
   }
 }
 
+/* Elements of the ranges are read where they are, at any alignment. */
+static void ranges_hold(fm_bytes_t ranges) {
+  HOLDS((ranges.size % 8u) == 0u);
+  for (uint32_t i = 0u; i < (ranges.size / 8u); i++) {
+    const fm_range_t range = fm_range_at(ranges, i);
+    HOLDS((uint8_t)range.first == ranges.data[8u * i]);
+    HOLDS((uint8_t)(range.count >> 24) == ranges.data[(8u * i) + 7u]);
+  }
+}
+
 /* Decode `available` bytes of a message of `total`, and check whatever was accepted. The bytes are best the whole of an
  * allocation, so that the sanitizer sees a read past them. */
 static fm_status_t check_message(const uint8_t *bytes, uint32_t available, uint32_t total) {
@@ -122,6 +132,9 @@ static fm_status_t check_message(const uint8_t *bytes, uint32_t available, uint3
         bulk_size = (view_places[i].kind == VIEW_BULK) ? view.size : bulk_size;
         complete = complete && ((view_places[i].kind != VIEW_REQUIRED_STRING) || (view.size != 0u));
       }
+    }
+    if (message.type == FM_BODY_UPDATE_BEGIN) {
+      ranges_hold(message.body.update_begin.ranges);
     }
     encodes_again(&message, bulk_size, complete);
   }

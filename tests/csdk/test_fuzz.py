@@ -22,29 +22,41 @@ FLAGS = [
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
     f"-I{ROOT / 'csdk/include'}", f"-I{ROOT / 'csdk/src'}", f"-I{HERE}",
 ]  # fmt: skip
-RUNS = 200_000
 
 
 def golden() -> list[bytes]:
     return [path.read_bytes() for path in sorted((ROOT / "tests/interop/golden").glob("*/*.fmo"))]
 
 
+def packet(first: int, *parts: bytes) -> bytes:
+    """An MQTT packet of under 16,384 bytes."""
+    body = b"".join(parts)
+    size = bytes([len(body)]) if len(body) < 128 else bytes([len(body) % 128 | 128, len(body) // 128])
+    return bytes([first]) + size + body
+
+
 def sessions() -> list[bytes]:
-    """What a friendly broker says, behind the seed of 4 bytes: some messages of every kind at both qualities."""
-    hello = b"\x20\x02\x00\x00" + b"\x90\x04\x00\x01\x01\x01"
-    publish = [b"\x00\x06f/1/dn" + message for message in golden()[::10]]
-    at_most_once = b"".join(b"\x30" + bytes([len(one)]) + one for one in publish if len(one) < 128)
-    at_least_once = b"".join(
-        b"\x32" + bytes([len(one) + 2]) + one[:8] + bytes([0, n]) + one[8:]
-        for n, one in enumerate(publish, start=1)
-        if len(one) < 126
-    )
-    rest = b"\x40\x02\x00\x02" + b"\xd0\x00" + b"\xb0\x02\x00\x03"
-    said = (hello, hello + at_most_once, hello + at_least_once, hello + rest + at_least_once + rest)
-    return [bytes([seed, 1, 2, 3]) + one for seed in range(4) for one in said]
+    """What a friendly broker says, behind the 4 bytes of a seed."""
+    up = packet(0x20, b"\0\0") + packet(0x90, b"\0\1\1\1")
+    messages = golden()[::10]
+    at_least_once = [
+        packet(0x32, b"\0\x09fm/1/f/dn", bytes([0, n]), message) for n, message in enumerate(messages, start=1)
+    ]
+    # The device asks for one of four chunks, when it likes, and sends with a growing packet identifier.
+    chunks = [packet(0x30, b"\0\x10fm/1/f/model/1/", b"0123"[n : n + 1], messages[n]) for n in range(4)]
+    acknowledged = [packet(first, bytes([0, n])) for n in range(1, 9) for first in (0x40, 0xB0)]
+    suback = [packet(0x90, bytes([0, n, 0])) for n in range(1, 9)]
+    said = [up, *(up + b"".join(part) for part in (at_least_once, chunks, acknowledged * 4, suback))]
+    said.append(up + b"".join(a + b for a, b in zip(chunks * 4, acknowledged, strict=True)) + packet(0xD0))
+    said.append(up + b"".join(s + c + a for s, c, a in zip(suback, chunks * 2, acknowledged[1::2], strict=True)))
+    return [bytes([seed, 1, 2, 3]) + one for seed in range(0, 256, 32) for one in said]
 
 
-SEEDS: dict[str, Callable[[], list[bytes]]] = {"fuzz_codec": golden, "fuzz_mqtt": sessions}
+TARGETS: dict[str, tuple[Callable[[], list[bytes]], int]] = {
+    "fuzz_codec": (golden, 500_000),
+    "fuzz_mqtt": (sessions, 100_000),
+}
+"""Of each target, what it starts from and how many inputs it tries."""
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +77,12 @@ def test_fuzz(source: Path, objects: list[Path]) -> None:
     corpus = BUILD / f"{source.stem}.corpus"
     shutil.rmtree(corpus, ignore_errors=True)
     corpus.mkdir()
-    for n, seed in enumerate(SEEDS[source.stem]()):
+    seeds, runs = TARGETS[source.stem]
+    for n, seed in enumerate(seeds()):
         (corpus / f"seed{n:03}").write_bytes(seed)
     result = subprocess.run(
-        [program, f"-runs={RUNS}", "-seed=1", "-max_len=600", "-timeout=60", corpus],
+        [program, f"-runs={runs}", "-seed=1", "-max_len=600", "-timeout=60", corpus],
         capture_output=True, text=True, errors="replace", timeout=600, cwd=BUILD,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-6000:]
-    assert re.search(rf"Done {RUNS} runs", result.stderr), result.stderr[-2000:]
+    assert re.search(rf"Done {runs} runs", result.stderr), result.stderr[-2000:]
