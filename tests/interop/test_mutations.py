@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def run(program: Path, folder: Path, messages: dict[str, bytes]) -> list[Verdict
 
 def written_by_each() -> dict[str, bytes]:
     """Every filling of every body, from every writer."""
-    out = {}
+    out: dict[str, bytes] = {}
     writers: dict[str, Callable[[judge.Said], bytes]] = {"c": judge.write_c, "python": judge.write_python}
     for body in judge.bodies():
         fillings = judge.fillings(body)
@@ -134,11 +135,22 @@ def online(builder: flatbuffers.Builder, value: int) -> int:
     return int(DeviceState.DeviceStateEnd(builder))
 
 
-STRICTER = {
+def with_table_of(size: int) -> bytes:
+    """A message whose root table claims to have `size` bytes; its fields take 9."""
+    message = bytearray(judge.write_c(("Withdraw", {"round": 1})))
+    (root,) = struct.unpack_from("<I", message, 0)
+    (back,) = struct.unpack_from("<i", message, root)
+    struct.pack_into("<H", message, root - back + 2, size)
+    return bytes(message)
+
+
+STRICTER: dict[str, Callable[[], bytes]] = {
     "an enum's value that the schema does not have": lambda: built(Body.Withdraw, lambda b: withdraw(b, 6)),
     "a bool that is neither 0 nor 1": lambda: built(Body.DeviceState, lambda b: online(b, 2)),
     "a body that the schema does not have": lambda: built(len(judge.bodies()) + 1, withdraw),
     "a body of type NONE": lambda: built(Body.NONE, withdraw),
+    "a field outside its table": lambda: with_table_of(8),
+    "a table larger than the message": lambda: with_table_of(1000),
     "bulk data that is not last": lambda: built(Body.ModelChunk, chunk_before_something),
     "something after the message": lambda: judge.write_c(("ModelChunk", {"data": b"\1\2\3\4"})) + bytes(8),
 }
