@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Serial link: messages over a line that flips, drops and doubles bytes. COBS frames, CRC-32, retransmission by byte
+ * offset. Symmetric: the same code runs on the device and at the server's end of the cable. Every byte and the
+ * procedure: docs/wire.md, "Serial".
+ *
+ * Needs no buffer for retransmission: what was lost is read again from the message (fm_outgoing_t), and what arrives
+ * goes into the sink in order. Both kinds of delivery are acknowledged; they differ in what happens to a message
+ * when the connection breaks: FM_AT_LEAST_ONCE starts over on the next one. There is no fetch: the client sends a
+ * ChunkRequest.
+ */
+#ifndef FM_SERIAL_H
+#define FM_SERIAL_H
+
+#include "fedmote/fm_config.h"
+#include "fedmote/fm_link.h"
+
+#if (FM_SERIAL_PAYLOAD < 16) || (FM_SERIAL_PAYLOAD > 240)
+#error "FM_SERIAL_PAYLOAD must be 16 to 240"
+#endif
+#if (FM_SERIAL_WINDOW < 1) || (FM_SERIAL_WINDOW > 7)
+#error "FM_SERIAL_WINDOW must be 1 to 7"
+#endif
+
+/* One decoded frame that arrives and one coded frame that leaves: 505 bytes, or 57 with payloads of 16. */
+#define FM_SERIAL_RX_BUFFER (FM_SERIAL_PAYLOAD + 11)
+#define FM_SERIAL_TX_BUFFER (FM_SERIAL_PAYLOAD + 14)
+#define FM_SERIAL_MIN_BUFFER (FM_SERIAL_RX_BUFFER + FM_SERIAL_TX_BUFFER)
+
+#define FM_SERIAL_MAX_MESSAGE 0xFFFFFFu /* bytes of one message to send; send() answers FM_ERR_BUFFER to more */
+
+/* The struct and all it points to stay the caller's and must outlive the link. */
+typedef struct {
+  fm_stream_t stream;
+  uint32_t seed;          /* of connection tags; must differ between the two ends and should between starts */
+  uint32_t retransmit_ms; /* 1 to 8000, 0: 500. First guess of the time to an acknowledgement; measured from then on */
+  uint32_t keep_alive_ms; /* 1 to 2^28, 0: 5000. A probe goes out after so long without a frame from the peer; the
+                             connection is lost after 4 times of it */
+  uint8_t *buffer;
+  uint32_t buffer_size; /* at least FM_SERIAL_MIN_BUFFER */
+} fm_serial_config_t;
+
+/* One counter for each reason; the application may set any to 0. */
+typedef struct {
+  uint32_t bytes_in;
+  uint32_t bytes_out;
+  uint32_t frames_in; /* whose CRC was right */
+  uint32_t frames_out;
+  uint32_t retransmits;     /* times the sender went back */
+  uint32_t cobs_errors;     /* frames cut short, or too short to be one */
+  uint32_t oversize_errors; /* frames too long, also endless bytes without a zero: counted at the zero */
+  uint32_t crc_errors;
+  uint32_t malformed;   /* right CRC, but not of this protocol version or not possible */
+  uint32_t stale;       /* frames of an older connection, or this end's own echo */
+  uint32_t duplicates;  /* segments that were received before */
+  uint32_t gaps;        /* segments ahead of what was expected */
+  uint32_t connections; /* that came up */
+  uint32_t lost;        /* that ended, for whatever reason */
+} fm_serial_counters_t;
+
+/* Unstuffs the frame that arrives. All zero: ready for the first byte. */
+typedef struct {
+  uint8_t size; /* bytes decoded */
+  uint8_t left; /* bytes to the next code byte */
+  bool inside;  /* a code byte was seen in this frame */
+  bool full;    /* it is too long */
+} fm_cobs_decoder_t;
+
+/* One link. Public so that its size is known; read the counters, touch nothing else. */
+typedef struct {
+  fm_serial_counters_t counters;
+  const fm_serial_config_t *config;
+  const fm_sink_t *sink; /* during poll */
+  fm_outgoing_t out;
+  uint32_t out_end; /* bytes to send of it: 4 of length, head, body */
+  uint32_t now_ms;
+  uint32_t since_ms;   /* the time to the next thing to do, if nothing arrives, runs from then */
+  uint32_t last_in_ms; /* a frame of this connection arrived */
+  uint32_t random;
+  uint32_t connection; /* number of the last connection that came up */
+  uint32_t in_left;    /* of the message being received */
+  struct {             /* all zero when a connection begins */
+    uint32_t acked;    /* the peer has everything of `out` before this offset */
+    uint32_t next;     /* offset to send next */
+    uint32_t high;     /* offset up to which was sent at least once */
+    uint32_t timed_ms; /* a measurement began then; it ends */
+    uint32_t timed;    /*   when this offset is acknowledged; 0: none is running */
+    uint16_t base;     /* sequence number of out's offset 0 */
+    uint16_t in_next;  /* sequence number expected next */
+    uint16_t peer_tag; /* in frames to the peer; 0: unknown */
+    uint8_t epoch;     /* counts go-backs, modulo 4 */
+    uint8_t in_epoch;  /* of the peer's last segment */
+    uint8_t doublings; /* of the time to retransmission; not 0: nothing was acknowledged since it ran out */
+  } on;
+  uint16_t tag;       /* in frames to this end */
+  uint16_t expiry_ms; /* time to retransmission, before doubling */
+  uint16_t backoff_ms;
+  uint16_t tx_size; /* of the frame being written */
+  uint16_t tx_sent;
+  fm_cobs_decoder_t rx;
+  uint8_t phase;
+  uint8_t due;       /* what to send, one bit each */
+  uint8_t most;      /* payload that both ends take */
+  uint8_t segment;   /* payload of the next data frame */
+  uint8_t out_state; /* nothing, a message, or word that it was given up */
+  bool out_survives; /* it starts over on a new connection */
+  bool in_busy;      /* between begin and end */
+} fm_serial_t;
+
+/* Check the config and fill in *link; the stream is opened by the first poll. A poll reads at most 256 bytes and writes
+ * at most 8 times. Stack: one read of 32 bytes. FM_ERR_ARGUMENT: a NULL pointer or a time out of range. FM_ERR_BUFFER:
+ * buffer_size under FM_SERIAL_MIN_BUFFER. */
+fm_status_t fm_serial_init(fm_serial_t *serial, const fm_serial_config_t *config, fm_link_t *link);
+
+/* Tell the peer, as far as the stream takes it at once, and close the stream. A message at FM_AT_LEAST_ONCE stays
+ * taken. The next poll opens again. Not from a callback. */
+void fm_serial_close(fm_serial_t *serial);
+
+#endif
