@@ -161,7 +161,7 @@ static fm_status_t gather(const fm_serial_t *serial, uint32_t offset, uint8_t *o
   uint32_t at = offset;
   const uint32_t end = offset + size;
   while ((at < end) && (at < body_at)) {
-    out[at - offset] = (at < PREFIX) ? (uint8_t)(total >> (8u * at)) : serial->out.head[at - PREFIX];
+    out[at - offset] = (uint8_t)((at < PREFIX) ? (total >> (8u * at)) : (uint32_t)serial->out.head[at - PREFIX]);
     at++;
   }
   if (at < end) {
