@@ -16,6 +16,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+ANSWER_S = 10.0
+KEEP_ALIVE_S = 30
 
 
 class MqttLink:
@@ -36,6 +38,8 @@ class MqttLink:
         self.bytes_in = self.bytes_out = 0
         self._model: tuple[int, list[bytes]] = (0, [])
         self._closing = False
+        self._refused = ""  # the broker's reason, while nothing was accepted yet
+        self._early: list[tuple[str, bytes]] | None = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=f"{federation}.server", clean_session=False
@@ -52,16 +56,32 @@ class MqttLink:
         client.on_socket_unregister_write = self._on_written
 
     async def start(self) -> None:
-        """Connect; ConnectionError when the broker cannot be reached at first. Later losses heal by themselves."""
+        """Connect; ConnectionError when there is no broker or it refuses. Later losses heal by themselves.
+
+        Nothing is received before the caller is back at its event loop: the broker hands over at once what it kept of
+        an earlier connection.
+        """
         self._loop = asyncio.get_running_loop()
+        self._answered = asyncio.Event()
         try:
-            self._client.connect(self.host, self.port, keepalive=30)
+            self._client.connect(self.host, self.port, keepalive=KEEP_ALIVE_S)
         except OSError as error:
             raise ConnectionError(
                 f"no MQTT broker at {self.host}:{self.port} ({error}); start one or name another"
             ) from error
+        try:
+            await asyncio.wait_for(self._answered.wait(), ANSWER_S)
+        except TimeoutError:
+            self._refused = f"no answer within {ANSWER_S:g} s"
+        if not self.connected.is_set():
+            self._closing = True
+            self._client.disconnect()
+            raise ConnectionError(
+                f"the MQTT broker at {self.host}:{self.port} did not let the server in ({self._refused}); check user, "
+                "password and the broker's log"
+            )
         self._spawn(self._keep())
-        await asyncio.wait_for(self.connected.wait(), 10)
+        self._loop.call_soon(self._deliver_early)
 
     async def stop(self) -> None:
         """Take back the retained model, then disconnect."""
@@ -101,15 +121,20 @@ class MqttLink:
     def _on_connect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             log.error("the broker at %s:%d refused the connection: %s", self.host, self.port, reason)
+            self._refused = str(reason)
+            self._answered.set()
             return
         client.subscribe(f"{self.prefix}up/+/+", qos=1)
         version, chunks = self._model
         for index, chunk in enumerate(chunks):  # a broker without persistence forgot them
             client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
         self.connected.set()
+        self._answered.set()
 
     def _on_disconnect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self.connected.clear()
+        self._refused = self._refused or f"connection lost: {reason}"
+        self._answered.set()
         if not self._closing:
             log.warning("lost the broker at %s:%d (%s); trying again", self.host, self.port, reason)
 
@@ -117,7 +142,15 @@ class MqttLink:
         parts = message.topic.split("/")
         if len(parts) == 6 and parts[4] == str(zlib.crc32(parts[5].encode()) & 255):
             self.bytes_in += len(message.payload)
-            self.receive(parts[5], bytes(message.payload))
+            if self._early is None:
+                self.receive(parts[5], bytes(message.payload))
+            else:
+                self._early.append((parts[5], bytes(message.payload)))
+
+    def _deliver_early(self) -> None:
+        early, self._early = self._early or [], None
+        for device, payload in early:
+            self.receive(device, payload)
 
     def _on_socket_open(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
         self._loop.add_reader(sock, client.loop_read, 100)
