@@ -111,16 +111,20 @@ class Rounds:
         self.done = False
         self._reset()
         self._publish()
+        self.broadcast(fleet.say_hello())  # devices that stayed connected do not notice that the server is another
 
     def _reset(self) -> None:
         self.record = Record(self.number)
+        self.receipts: dict[str, int] = {}  # device -> CRC-32 of its folded update: what makes it count once
+        self.accumulator = self.strategy.begin(self.model)
+        self._deselect()
+
+    def _deselect(self) -> None:
         self.selected: list[str] = []
         self.planned: list[str] = []  # those of them that were sent the plan
-        self.receipts: dict[str, int] = {}  # device -> CRC-32 of its folded update: what makes it count once
         self.withdrawn: set[str] = set()
         self.dropped: set[str] = set()
         self.plan = b""
-        self.accumulator = self.strategy.begin(self.model)
         self.started = 0.0
 
     def _publish(self) -> None:
@@ -149,6 +153,10 @@ class Rounds:
         """Return the plan of a selected device whose update is still awaited."""
         awaited = self.state is not State.SELECTING and device in self.planned and device in self._outstanding()
         return self.plan if awaited else None
+
+    def may_plan(self, device: str) -> bool:
+        """Whether the device may yet be asked for an update of the round in progress."""
+        return self.state is State.SELECTING or (device in self.selected and device not in self.planned)
 
     @property
     def closing_notice(self) -> bytes | None:
@@ -211,7 +219,7 @@ class Rounds:
             if not self._outstanding():
                 self._finish(now)
             elif (
-                len(self.receipts) >= goal and len(self.planned) == len(self.selected)
+                len(self.receipts.keys() & set(self.selected)) >= goal and len(self.planned) == len(self.selected)
             ) or now >= self.started + self.policy.soft_deadline_s:
                 self._close(now)
         if self.state is State.CLOSING and (
@@ -225,15 +233,19 @@ class Rounds:
         }[self.state]
 
     def _select(self, now: float) -> None:
-        ready = self.fleet.ready()
-        if self.done or len(ready) < self.policy.devices:
+        there = self.fleet.ready()
+        ready = [device for device in there if device not in self.receipts]
+        if self.done or len(there) < self.policy.devices or not ready:
             return
         share = self.policy.select
         count = round(share) if share > 1 else max(1, round(share * len(ready)))
         order = np.random.default_rng([self.policy.seed, self.number]).permutation(len(ready))
-        self._reset()
-        self.selected = sorted(ready[i] for i in order[:count])
-        self.record.selected = len(self.selected)
+        drawn = sorted(
+            (ready[i] for i in order), key=lambda d: not self.fleet.holds(d, self.number)
+        )  # their work is done
+        self._deselect()
+        self.selected = sorted(drawn[:count])
+        self.record.selected = len(self.receipts) + len(self.selected)
         self.started = now
         self.state = State.TRAINING
         self.plan = self._encode_plan()
@@ -277,7 +289,7 @@ class Rounds:
     def _finish(self, now: float) -> None:
         self._take_cut_off()
         if len(self.receipts) < self.policy.min_reports:
-            self.state = State.SELECTING  # the same round once more, with whoever is there
+            self.state = State.SELECTING  # the same round goes on with others; what was folded stays
             return
         self.model = self.strategy.finish(self.accumulator)
         self.record.dropped, self.record.withdrawn = len(self.dropped), len(self.withdrawn)

@@ -53,6 +53,10 @@ class Work(Protocol):
         """Return the plan of a selected device whose update is still awaited."""
         ...
 
+    def may_plan(self, device: str) -> bool:
+        """Whether the device may yet be asked for an update of the round in progress."""
+        ...
+
     @property
     def closing_notice(self) -> bytes | None:
         """The notice for a device that was away when all were told."""
@@ -127,6 +131,7 @@ class Session:
     battery: int = 255
     flags: int = 0
     slot: Slot | None = None
+    held_round: int = 0  # whose update it had when it said Hello
     planned_round: int = 0  # whose plan went out on this connection
     begun_round: int = 0  # whose UpdateBegin came on this connection
 
@@ -163,12 +168,24 @@ class Fleet:
         session = self.sessions.get(device)
         if name == "Hello":
             self._on_hello(device, body)
-        elif session is None or (not session.online and name != "DeviceState"):
+        elif name != "DeviceState" and (session is None or not session.online):
             self.counters["without_hello"] += 1
+            self.send(device, self.say_hello())
+        elif session is None:
+            self.counters["without_hello"] += 1  # the will of a device that another server knew
         elif handler := _HANDLERS.get(name):
             handler(self, session, body)
         else:
             self.counters["unexpected"] += 1
+
+    def say_hello(self) -> bytes:
+        """Return the message that has a device begin its session anew, as after a restart of the server."""
+        wait = self.limits.retry_ms
+        return encode("Refusal", reason=RefusalReason.Malformed, retry_after_ms=wait, detail="say Hello")
+
+    def holds(self, device: str, round: int) -> bool:
+        """Tell whether the device still had its update of `round` when it came."""
+        return self.sessions[device].held_round == round
 
     def lost(self, device: str) -> None:
         """The device's link broke. Its slot stays for a while: it may come back."""
@@ -178,8 +195,9 @@ class Fleet:
             self.work.gone(device)
 
     def plan(self, device: str, plan: bytes) -> None:
-        """Send a device its plan."""
-        self.sessions[device].planned_round = self.work.number
+        """Send a device its plan. One that holds the round's update offers that, and waits for the answer."""
+        held = self.holds(device, self.work.number)
+        self.sessions[device].planned_round = 0 if held else self.work.number
         self.send(device, plan)
 
     def end_round(self) -> list[Slot]:
@@ -215,6 +233,7 @@ class Fleet:
         session.online = True
         session.examples = hello.Examples()
         session.battery, session.flags = hello.Battery(), hello.Flags()
+        session.held_round = hello.HeldRound()
         session.begun_round = 0
         self.send(device, encode("Welcome", boot=hello.Boot(), open_round=self.work.number))
         plan = self.work.plan_for(device)
@@ -260,6 +279,10 @@ class Fleet:
         if self._settled(session, round, crc32):
             return
         if self.work.plan_for(session.device) is None:
+            if self.work.may_plan(session.device):
+                session.held_round = round
+                self._send_wait(session, round, crc32)
+                return
             detail = f"{session.device} was not selected for round {round}"
             self._refuse(session.device, RefusalReason.NotPlanned, detail, round=round)
             return
@@ -268,12 +291,11 @@ class Fleet:
             wrong = self._begin_error(begin)
             if wrong is not None:
                 self._refuse(session.device, RefusalReason.Malformed, wrong, round=round)
+                self.work.withdrew(session.device)
                 return
             session.slot = None
             if not self._free_slot():
-                status = encode("UpdateStatus", round=round, crc32=crc32, state=SlotState.Wait,
-                                retry_after_ms=self.limits.retry_ms)  # fmt: skip
-                self.send(session.device, status)
+                self._send_wait(session, round, crc32)
                 return
             slot = session.slot = self._open_slot(session.device, begin)
             first_offer = self.work.slot_granted and session.planned_round == round and session.begun_round != round
@@ -341,6 +363,12 @@ class Fleet:
             encode("UpdateStatus", round=slot.round, crc32=slot.crc32, state=state, first=first, received=received),
         )
 
+    def _send_wait(self, session: Session, round: int, crc32: int) -> None:
+        """Have the device offer its update again later."""
+        wait = self.limits.retry_ms
+        status = encode("UpdateStatus", round=round, crc32=crc32, state=SlotState.Wait, retry_after_ms=wait)
+        self.send(session.device, status)
+
     def _on_chunk(self, device: str, message: bytes, chunk: tuple[int, int, float, int, int]) -> None:
         round, index, scale, offset, size = chunk
         session = self.sessions.get(device)
@@ -367,9 +395,7 @@ class Fleet:
         slot = session.slot
         if slot is None or slot.crc32 != crc32:
             # Its slot is gone, or was never opened: it has to offer the update again.
-            status = encode("UpdateStatus", round=round, crc32=crc32, state=SlotState.Wait,
-                            retry_after_ms=self.limits.retry_ms)  # fmt: skip
-            self.send(session.device, status)
+            self._send_wait(session, round, crc32)
         elif slot.missing:
             slot.touched = self.now
             self._send_status(session, slot, SlotState.Missing)
