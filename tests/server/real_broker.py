@@ -192,6 +192,8 @@ class Proxy:
     def _run(self) -> None:
         try:
             while not self._closing:
+                for side in [side for side in self._sides if side.buffer]:
+                    self._pass_on(side)  # what a stall held back
                 with selectors.DefaultSelector() as selector:
                     selector.register(self.listener, selectors.EVENT_READ)
                     for side in self._sides:
@@ -234,10 +236,13 @@ class Proxy:
             self._break(side)
             return
         side.buffer += data
+        self._pass_on(side)
+
+    def _pass_on(self, side: _Side) -> None:
         out = b""
         while side in self._sides and (size := _packet_size(side.buffer)) is not None and size <= len(side.buffer):
             raw = bytes(side.buffer[:size])
-            if side.up and raw[0] >> 4 == CONNECT:
+            if not side.client[0]:
                 at = _body(raw) + 10
                 side.client[0] = raw[at + 2 : at + 2 + int.from_bytes(raw[at : at + 2], "big")].decode()
                 self.connections.append(side.client[0])

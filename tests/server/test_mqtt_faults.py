@@ -5,13 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from real_broker import CHUNKS, PUBACK, PUBLISH, Broker, Cut, Devices, Packet, Proxy, federation, mean, serve, until
+from real_broker import (
+    CHUNKS,
+    PUBACK,
+    PUBLISH,
+    WAIT_S,
+    Broker,
+    Cut,
+    Devices,
+    Packet,
+    Proxy,
+    federation,
+    mean,
+    serve,
+    until,
+)  # fmt: skip
 
 from fedmote.round import Record
 from fedmote.server import Server
@@ -71,3 +87,229 @@ def test_nothing_goes_wrong(tmp_path: Path, make_broker: MakeBroker, make_proxy:
         assert_each_once(server, devices, records, 3)
         assert devices.sum("chunks_out") == 3 * 4 * CHUNKS
         assert sorted(proxy.connections) == ["f.d0", "f.d1", "f.d2", "f.d3"]
+
+
+# ---- the broker says no, or is not there
+
+
+def test_no_broker_yet(tmp_path: Path, make_broker: MakeBroker) -> None:
+    """Devices that are refused by TCP come as soon as there is a broker."""
+    broker = make_broker(started=False)
+    server, records = new_server(broker.url, tmp_path, 3)
+    with Devices(broker.url, 3) as devices:
+
+        async def late() -> None:
+            with pytest.raises(ConnectionError, match=r"no MQTT broker at 127\.0\.0\.1"):
+                await server.run(1)
+            await until(lambda: all(d.link_counters["failures"] >= 2 for d in devices.all))
+            assert devices.sum("connections") == 0
+            broker.start()
+            await serve(server, 1)
+
+        asyncio.run(late())
+        assert_each_once(server, devices, records)
+
+
+def test_a_wrong_password(tmp_path: Path, make_broker: MakeBroker) -> None:
+    """The broker's CONNACK says no to a device: it goes on trying, and takes part once it is let in."""
+    users = {"server": "s", "d0": "x", "d1": "x"}
+    broker = make_broker(users=users | {"d1": "another"})
+    server, records = new_server(broker.url.replace("//", "//server:s@"), tmp_path, 2)
+    with Devices(broker.url, 2, password="x") as devices:
+
+        async def let_in() -> None:
+            await until(lambda: devices.all[1].link_counters["refused"] >= 3 and devices.all[0].online)
+            refused = devices.all[1].link_counters
+            assert refused["last_return_code"] in (4, 5) and refused["connections"] == 0
+            assert devices.all[1].state == "offline" and records == []
+            broker.set_users(users)
+
+        asyncio.run(serve(server, 1, let_in))
+        assert_each_once(server, devices, records)
+        assert devices.all[0].link_counters["refused"] == 0
+
+
+def test_the_server_has_a_wrong_password(tmp_path: Path, make_broker: MakeBroker) -> None:
+    """The error says who refused, and what to look at."""
+    broker = make_broker(users={"server": "s"})
+    server, _ = new_server(broker.url.replace("//", "//server:wrong@"), tmp_path, 1)
+    with pytest.raises(ConnectionError, match=r"did not let the server in \(Not authorized\); check user, password"):
+        asyncio.run(server.run(1))
+
+
+# ---- the broker dies
+
+
+@pytest.mark.parametrize(
+    ("persistent", "how"), [(False, signal.SIGKILL), (True, signal.SIGKILL), (True, signal.SIGTERM)]
+)
+def test_the_broker_restarts_in_mid_upload(
+    tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, persistent: bool, how: signal.Signals
+) -> None:
+    broker = make_broker(persistent=persistent)
+    proxy = make_proxy(broker)
+    server, records = new_server(broker.url, tmp_path, 4)
+    chunks: Counter[str] = Counter()
+
+    def rule(packet: Packet) -> bytes:
+        if packet.up and packet.message == "UpdateChunk":
+            chunks[packet.client] += 1
+            if chunks.total() in (2 * CHUNKS, 4 * CHUNKS):
+                broker.stop(how)
+                broker.start()
+        return packet.raw
+
+    proxy.rule = rule
+    with Devices(proxy.url, 4) as devices:
+        asyncio.run(serve(server, 1))
+        assert chunks.total() > 4 * CHUNKS
+        assert all(d.link_counters["connections"] >= 3 for d in devices.all)
+        assert_each_once(server, devices, records)
+
+
+def test_links_break_at_any_packet(tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy) -> None:
+    """Each connection of a device breaks within a packet, further on each time, in either direction."""
+    broker = make_broker()
+    proxy = make_proxy(broker)
+    server, records = new_server(broker.url, tmp_path, 3)
+    packets: Counter[str] = Counter()
+
+    def rule(packet: Packet) -> bytes:
+        packets[packet.client] += 1
+        connection = proxy.connections.count(packet.client)
+        if packets[packet.client] >= 7 * connection and connection <= 25:
+            packets[packet.client] = 0
+            raise Cut(packet.raw[: len(packet.raw) * (connection % 4) // 3])
+        return packet.raw
+
+    proxy.rule = rule
+    with Devices(proxy.url, 3, backoff_ms=(10, 20)) as devices:
+        asyncio.run(serve(server, 1))
+        assert len(proxy.connections) > 3 * 10
+        assert devices.sum("chunks_resumed_in") > 0
+        assert_each_once(server, devices, records)
+
+
+# ---- messages twice, or not acknowledged
+
+
+def doubled(packet: Packet) -> bytes:
+    """The packet, and once more if MQTT allows that: at QoS 1 with DUP."""
+    if packet.kind != PUBLISH:
+        return packet.raw
+    return packet.raw + bytes([packet.raw[0] | (8 if packet.qos else 0)]) + packet.raw[1:]
+
+
+@pytest.mark.parametrize("encoding", ["float32", "int8"])
+def test_every_message_is_delivered_twice(
+    tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, encoding: str
+) -> None:
+    """From device to broker to server, so four times, and the same way back."""
+    broker = make_broker()
+    proxy, server_proxy = make_proxy(broker), make_proxy(broker)
+    proxy.rule = server_proxy.rule = doubled
+    server, records = new_server(server_proxy.url, tmp_path, 3, encodings=(encoding,))
+    with Devices(proxy.url, 3, encoding=encoding) as devices:
+        asyncio.run(serve(server, 2))
+        counters = server.fleet.counters
+        assert counters["unexpected_chunks"] > 0 and devices.sum("unexpected") > 0
+        assert [(r.reported, r.partial) for r in records] == [(3, 0)] * 2
+        assert [r.examples for r in records] == [sum(t.examples for t in devices.trainers)] * 2
+        assert devices.fits == [[1, 2]] * 3 and devices.sum("updates") == 6
+        if encoding == "float32":
+            assert np.array_equal(server.model, mean(devices.trainers, 2))
+        else:  # of a range of 2048, int8 loses less than a step of 2048 / 254
+            assert np.abs(server.model - mean(devices.trainers, 2)).max() < 2048 / 254
+
+
+def test_acknowledgements_are_lost(tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy) -> None:
+    """Every third message is acknowledged to nobody: the connection breaks and both sides send again, with DUP."""
+    broker = make_broker()
+    proxy = make_proxy(broker)
+    server, records = new_server(broker.url, tmp_path, 3)
+    acknowledgements: Counter[tuple[str, bool]] = Counter()
+    again: Counter[bool] = Counter()
+
+    def rule(packet: Packet) -> bytes:
+        if packet.kind == PUBLISH and packet.raw[0] & 8:
+            again[packet.up] += 1
+        if packet.kind == PUBACK:
+            acknowledgements[packet.client, packet.up] += 1
+            if acknowledgements[packet.client, packet.up] in (2, 3, 5, 8):
+                raise Cut
+        return packet.raw
+
+    proxy.rule = rule
+    with Devices(proxy.url, 3, backoff_ms=(10, 20)) as devices:
+        asyncio.run(serve(server, 1))
+        assert again[False] > 0 and len(proxy.connections) > 6
+        assert_each_once(server, devices, records)
+
+
+# ---- the server dies, or a device falls silent
+
+
+def serve_apart(broker: str, folder: Path, count: int) -> subprocess.Popen[bytes]:
+    """The server in a process of its own, for one round."""
+    code = (
+        "import asyncio, pathlib, sys; sys.path.insert(0, sys.argv[4]); import fedmote.server, real_broker; "
+        "federation = real_broker.federation(sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])); "
+        "asyncio.run(fedmote.server.Server(federation).run(1))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, broker, str(folder), str(count), str(Path(__file__).parent)])
+
+
+@pytest.mark.parametrize("message", ["UpdateChunk", "Receipt"])
+def test_the_server_is_killed_in_mid_round(
+    tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, message: str
+) -> None:
+    """No link of a device breaks: the next server has to ask for what its predecessor had in memory."""
+    broker = make_broker()
+    proxy = make_proxy(broker)
+    servers = [serve_apart(broker.url, tmp_path, 3)]
+    seen: Counter[str] = Counter()
+
+    def rule(packet: Packet) -> bytes:
+        seen[packet.message] += 1
+        if packet.message == message and seen[message] == 2 and len(servers) == 1:
+            servers[0].kill()
+            servers[0].wait()
+            servers.append(serve_apart(broker.url, tmp_path, 3))
+        return packet.raw
+
+    proxy.rule = rule
+    with Devices(proxy.url, 3) as devices:
+        asyncio.run(until(lambda: len(servers) == 2))
+        assert servers[1].wait(WAIT_S) == 0
+        assert devices.fits == [[1]] * 3 and len(proxy.connections) == 3
+        server, _ = new_server(broker.url, tmp_path, 3)  # opens the database that the two left
+        assert [r["reported"] for r in server.store.rounds()] == [3]
+        assert np.array_equal(server.model, mean(devices.trainers, 1))
+
+
+def test_a_silent_connection(tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy) -> None:
+    """Nothing passes, nothing breaks: both ends notice, the will speaks, and the update still counts once."""
+    broker = make_broker()
+    proxy = make_proxy(broker)
+    server, records = new_server(broker.url, tmp_path, 3)
+    chunks: Counter[str] = Counter()
+
+    def rule(packet: Packet) -> bytes:
+        if packet.up and packet.message == "UpdateChunk":
+            chunks[packet.client] += 1
+            if packet.client == "f.d1" and chunks[packet.client] == CHUNKS // 2:
+                proxy.stalled.add("f.d1")
+        return packet.raw
+
+    proxy.rule = rule
+    with Devices(proxy.url, 3, keep_alive_s=1) as devices:
+
+        async def stall() -> None:
+            await until(lambda: proxy.stalled and not server.fleet.sessions["d1"].online)
+            await until(lambda: proxy.connections.count("f.d1") == 2)  # it gave up the first, which is still open here
+            assert records == [] and server.fleet.sessions["d0"].online
+            proxy.stalled.clear()
+
+        asyncio.run(serve(server, 1, stall))
+        assert records[0].dropped == 1 and devices.all[1].counters["chunks_resumed_out"] > 0
+        assert_each_once(server, devices, records)
