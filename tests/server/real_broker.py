@@ -64,7 +64,7 @@ class Broker:
             lines += ["allow_anonymous false", f"password_file {folder / 'passwords'}", f"acl_file {folder / 'acl'}"]
             (folder / "acl").write_text(
                 "pattern write fm/1/f/up/+/%u\npattern read fm/1/f/dn/%u\n"
-                "topic read fm/1/f/all\ntopic read fm/1/f/model/#\nuser server\ntopic readwrite fm/1/f/#\n"
+                "pattern read fm/1/f/all\npattern read fm/1/f/model/#\nuser server\ntopic readwrite fm/1/f/#\n"
             )
             self.set_users(users)
         (folder / "conf").write_text("\n".join(lines) + "\n")
@@ -74,13 +74,11 @@ class Broker:
         return f"mqtt://127.0.0.1:{self.port}"
 
     def set_users(self, users: dict[str, str]) -> None:
-        """Replace the password file; a running broker takes it over."""
+        """Replace the password file; the broker reads it when it starts."""
         passwords = self.folder / "passwords"
         passwords.write_text("".join(f"{user}:{password}\n" for user, password in users.items()))
         passwords.chmod(0o600)
         subprocess.run([shutil.which("mosquitto_passwd", path=PATH) or "", "-U", str(passwords)], check=True)
-        if self.process is not None:
-            self.process.send_signal(signal.SIGHUP)
 
     def start(self) -> None:
         self.process = subprocess.Popen(

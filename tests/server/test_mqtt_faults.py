@@ -122,7 +122,9 @@ def test_a_wrong_password(tmp_path: Path, make_broker: MakeBroker) -> None:
             refused = devices.all[1].link_counters
             assert refused["last_return_code"] in (4, 5) and refused["connections"] == 0
             assert devices.all[1].state == "offline" and records == []
+            broker.stop()
             broker.set_users(users)
+            broker.start()
 
         asyncio.run(serve(server, 1, let_in))
         assert_each_once(server, devices, records)
