@@ -44,9 +44,9 @@ class Ours:
         size = chunk_elements * len(data) // LAYOUT.elements
         parts = [data[at : at + size] for at in range(0, len(data), size)]
         crc32 = zlib.crc32(data)
-        self.fleet = Fleet(LAYOUT, lambda device, message: None, None)  # type: ignore[arg-type]
+        self.fleet = Fleet(LAYOUT)
         model = np.zeros(LAYOUT.elements, np.float32)
-        self.rounds = self.fleet.work = Rounds(
+        self.rounds = Rounds(
             self.fleet,
             Store(":memory:", LAYOUT, model),
             FedAvg(),
@@ -64,22 +64,30 @@ class Ours:
         hello = encode(
             "Hello", device_id=DEVICE, boot=1, elements=LAYOUT.elements, layout_crc32=LAYOUT.crc32, examples=EXAMPLES
         )
-        self.fleet.receive(DEVICE, hello)
+        self.receive(hello)
         self.rounds.tick(0.0)  # the plan goes out, and the round stays open
         self.conversation()
         if self.rounds.accumulator.whole != EXAMPLES:
             raise RuntimeError(f"the update was not folded: {self.fleet.counters}")
         # An upload that is never ended by a message, so that fold() can end it each time.
-        self.fleet.receive(DEVICE, self.begin)
+        self.receive(self.begin)
         slot = self.fleet.sessions[DEVICE].slot
         if slot is None:
             raise RuntimeError("no slot was opened")
         self.slot = slot
 
+    def receive(self, message: bytes) -> None:
+        """As a link hands it over."""
+        self.fleet.receive(DEVICE, message, 0.0, self.link)
+
+    @staticmethod
+    def link(device: str, message: bytes) -> None:
+        """Take what the server answers."""
+
     def fold(self) -> None:
         """The elements' way: chunks verified and put in place, checksum, fold."""
         for chunk in self.chunks:
-            self.fleet.receive(DEVICE, chunk)
+            self.receive(chunk)
         update = self.slot.update
         if kernels.crc32(update.data) != self.slot.crc32:
             raise RuntimeError("wrong checksum")
@@ -89,10 +97,10 @@ class Ours:
 
     def conversation(self) -> None:
         """All messages of an upload, and the answers to them encoded."""
-        self.fleet.receive(DEVICE, self.begin)
+        self.receive(self.begin)
         for chunk in self.chunks:
-            self.fleet.receive(DEVICE, chunk)
-        self.fleet.receive(DEVICE, self.end)
+            self.receive(chunk)
+        self.receive(self.end)
         self.rounds.receipts.clear()
 
 

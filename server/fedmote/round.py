@@ -102,6 +102,7 @@ class Rounds:
         last_round: int | None = None,
     ) -> None:
         self.fleet, self.store, self.strategy = fleet, store, strategy
+        fleet.work = self
         self.training, self.policy = training, policy
         self.broadcast, self.publish = broadcast, publish
         self.evaluate, self.on_commit, self.last_round = evaluate, on_commit, last_round

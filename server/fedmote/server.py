@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmote.layout import Layout
+from fedmote.links import Link
 from fedmote.links.mqtt import MqttLink
+from fedmote.links.serial import Port, SerialPorts
 from fedmote.round import Policy, Record, Rounds, Training
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store
@@ -24,17 +26,19 @@ from fedmote.strategy import FedAvg, Strategy
 class Federation:
     """One training effort.
 
-    name: 1 to 32 of [A-Za-z0-9_.-]. initial: the first model; None: Glorot's from the policy's seed.
+    name: 1 to 32 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port], None for none. ports: serial lines.
+    initial: the first model; None: Glorot's from the policy's seed.
     """
 
     name: str
     layout: Layout
-    broker: str
+    broker: str | None
     training: Training = field(default_factory=Training)
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     database: str | Path = ":memory:"
     initial: NDArray[np.float32] | None = None
+    ports: tuple[Port, ...] = ()
 
 
 class Server:
@@ -69,23 +73,27 @@ class Server:
         """Run until round `rounds` is committed, for ever without it. `ready`: called when devices may connect."""
         federation = self.federation
         wake = asyncio.Event()
+        self.fleet = fleet = Fleet(federation.layout, federation.limits, wake.set)
+        links = self._links(fleet)
 
-        def receive(device: str, message: bytes) -> None:
-            self.fleet.now = time.monotonic()
-            self.fleet.receive(device, message)
-            wake.set()
+        def broadcast(message: bytes) -> None:
+            for link in links:
+                link.broadcast(message)
 
-        self.link = link = MqttLink(federation.broker, federation.name, receive)
-        self.fleet = Fleet(federation.layout, link.send, None, federation.limits)  # type: ignore[arg-type]
-        await link.start()
-        self.rounds = self.fleet.work = machine = Rounds(
-            self.fleet,
+        def publish(version: int, chunks: list[bytes]) -> None:
+            for link in links:
+                link.publish_model(version, chunks)
+
+        for link in links:
+            await link.start()
+        self.rounds = machine = Rounds(
+            fleet,
             self.store,
             self.strategy,
             federation.training,
             federation.policy,
-            broadcast=link.broadcast,
-            publish=link.publish_model,
+            broadcast=broadcast,
+            publish=publish,
             evaluate=self.evaluate,
             on_commit=self.on_round,
             last_round=rounds,
@@ -100,4 +108,17 @@ class Server:
                 wait.cancel()
                 wake.clear()
         finally:
-            await link.stop()
+            for link in links:
+                await link.stop()
+
+    def _links(self, fleet: Fleet) -> list[Link]:
+        """Make the links that the federation names; what they receive goes straight to the fleet."""
+        federation = self.federation
+        links: list[Link] = []
+        if federation.broker is not None:
+            links.append(MqttLink(federation.broker, federation.name, fleet.receive))
+        if federation.ports:
+            links.append(SerialPorts(federation.ports, fleet.receive, fleet.lost))
+        if not links:
+            raise ValueError("a federation needs a broker, serial ports, or both")
+        return links

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedmote.codec import decode, encode
 from fedmote.layout import Layout
+from fedmote.links import Send
 from fedmote.strategy import Update
 from fedmote.wire.Encoding import Encoding
 from fedmote.wire.RefusalReason import RefusalReason
@@ -22,6 +23,7 @@ from fedmote.wire.UpdateKind import UpdateKind
 from fedmote_device import kernels
 
 PROTOCOL = 1
+OTHER_LINK_RETRY_MS = 60_000
 WINDOW_BYTES = 32
 _WIDTH = {Encoding.Float32: 4, Encoding.Int8: 1}
 
@@ -126,6 +128,7 @@ class Session:
     """One device."""
 
     device: str
+    link: Send  # of the link it is on
     online: bool = False
     examples: int = 0
     battery: int = 255
@@ -135,15 +138,19 @@ class Session:
     planned_round: int = 0  # whose plan went out on this connection
     begun_round: int = 0  # whose UpdateBegin came on this connection
 
+    def send(self, message: bytes) -> None:
+        """Send the device a message."""
+        self.link(self.device, message)
+
 
 @dataclass
 class Fleet:
-    """All sessions of one federation. `send` takes (device, message)."""
+    """All sessions of one federation. `changed` is called when there may be something to do for the round."""
 
     layout: Layout
-    send: Callable[[str, bytes], None]
-    work: Work
     limits: Limits = field(default_factory=Limits)
+    changed: Callable[[], None] = lambda: None
+    work: Work = field(init=False)  # says so itself
     sessions: dict[str, Session] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     now: float = 0.0
@@ -152,13 +159,17 @@ class Fleet:
         """Return the devices that are there and willing, in a fixed order."""
         return sorted(s.device for s in self.sessions.values() if s.online and not s.flags & 4)
 
-    def receive(self, device: str, message: bytes) -> None:
-        """Act on one message from a device. What is not valid is counted and dropped."""
+    def receive(self, device: str, message: bytes, now: float, send: Send) -> None:
+        """Act on one message that came from `device` at `now`, on the link that `send` belongs to.
+
+        What is not valid is counted and dropped.
+        """
+        self.now = now
         self.counters["messages"] += 1
         self.counters["bytes"] += len(message)
         chunk = kernels.parse_update_chunk(message)
         if chunk is not None:
-            self._on_chunk(device, message, chunk)
+            self._on_chunk(device, message, chunk, send)
             return
         decoded = decode(message)
         if decoded is None:
@@ -167,16 +178,19 @@ class Fleet:
         name, body = decoded
         session = self.sessions.get(device)
         if name == "Hello":
-            self._on_hello(device, body)
+            self._on_hello(device, body, send)
+        elif session is not None and session.link != send:
+            self.counters["other_link"] += 1
         elif name != "DeviceState" and (session is None or not session.online):
             self.counters["without_hello"] += 1
-            self.send(device, self.say_hello())
+            send(device, self.say_hello())
         elif session is None:
             self.counters["without_hello"] += 1  # the will of a device that another server knew
         elif handler := _HANDLERS.get(name):
             handler(self, session, body)
         else:
             self.counters["unexpected"] += 1
+        self.changed()
 
     def say_hello(self) -> bytes:
         """Return the message that has a device begin its session anew, as after a restart of the server."""
@@ -196,9 +210,9 @@ class Fleet:
 
     def plan(self, device: str, plan: bytes) -> None:
         """Send a device its plan. One that holds the round's update offers that, and waits for the answer."""
-        held = self.holds(device, self.work.number)
-        self.sessions[device].planned_round = 0 if held else self.work.number
-        self.send(device, plan)
+        session = self.sessions[device]
+        session.planned_round = 0 if self.holds(device, self.work.number) else self.work.number
+        session.send(plan)
 
     def end_round(self) -> list[Slot]:
         """Return the uploads that never ended, and free all slots."""
@@ -207,27 +221,33 @@ class Fleet:
             session.slot = None
         return slots
 
-    def _refuse(self, device: str, reason: int, detail: str, round: int = 0, retry_after_ms: int = 0) -> None:
+    def _refuse(self, session: Session, reason: int, detail: str, round: int = 0, retry_after_ms: int = 0) -> None:
         self.counters["refused"] += 1
-        self.send(device, encode("Refusal", reason=reason, round=round, retry_after_ms=retry_after_ms, detail=detail))
+        session.send(encode("Refusal", reason=reason, round=round, retry_after_ms=retry_after_ms, detail=detail))
 
-    def _on_hello(self, device: str, hello: Any) -> None:
+    def _on_hello(self, device: str, hello: Any, send: Send) -> None:
+        newcomer = Session(device, send)
         said = hello.DeviceId().decode(errors="replace")
         if said != device:
-            self._refuse(device, RefusalReason.Identity, f"this link belongs to {device}, not to {said[:64]}")
+            self._refuse(newcomer, RefusalReason.Identity, f"this link belongs to {device}, not to {said[:64]}")
             return
         if not hello.ProtocolMin() <= PROTOCOL <= hello.ProtocolMax():
             detail = f"this server speaks protocol {PROTOCOL}; update the device"
-            self._refuse(device, RefusalReason.Protocol, detail)
+            self._refuse(newcomer, RefusalReason.Protocol, detail)
             return
         if hello.Elements() != self.layout.elements or hello.LayoutCrc32() != self.layout.crc32:
             detail = (
                 f"the model has {self.layout.elements} elements in {len(self.layout.tensors)} shared tensors, "
                 f"layout {self.layout.crc32:08x}; the device has {hello.Elements()}, layout {hello.LayoutCrc32():08x}"
             )
-            self._refuse(device, RefusalReason.Layout, detail)
+            self._refuse(newcomer, RefusalReason.Layout, detail)
             return
-        session = self.sessions.setdefault(device, Session(device))
+        session = self.sessions.setdefault(device, newcomer)
+        if session.online and session.link != send:
+            detail = f"{device} is on another link; give each device an id of its own"
+            self._refuse(newcomer, RefusalReason.Identity, detail, retry_after_ms=OTHER_LINK_RETRY_MS)
+            return
+        session.link = send
         if session.online:
             self.work.gone(device)  # it came back before its loss was noticed
         session.online = True
@@ -235,14 +255,14 @@ class Fleet:
         session.battery, session.flags = hello.Battery(), hello.Flags()
         session.held_round = hello.HeldRound()
         session.begun_round = 0
-        self.send(device, encode("Welcome", boot=hello.Boot(), open_round=self.work.number))
+        session.send(encode("Welcome", boot=hello.Boot(), open_round=self.work.number))
         plan = self.work.plan_for(device)
         # A device that holds this round's update offers it by itself; it needs no plan.
         session.planned_round = 0
         if plan is not None and hello.HeldRound() != self.work.number:
-            self.send(device, plan)
+            session.send(plan)
         if plan is not None and (notice := self.work.closing_notice) is not None:
-            self.send(device, notice)
+            session.send(notice)
 
     def _on_state(self, session: Session, state: Any) -> None:
         session.battery, session.flags = state.Battery(), state.Flags()
@@ -259,7 +279,7 @@ class Fleet:
         if chunk is None:
             self.counters["unexpected"] += 1
         else:
-            self.send(session.device, chunk)
+            session.send(chunk)
 
     def _settled(self, session: Session, round: int, crc32: int) -> bool:
         """Answer for a round that is over or an update that was folded. False: neither."""
@@ -267,11 +287,11 @@ class Fleet:
             if self.work.folded(session.device) is None:
                 return False
             # Whatever came first counts. A second, different update of the round is told so by its own receipt.
-            self.send(session.device, encode("Receipt", round=round, crc32=crc32))
+            session.send(encode("Receipt", round=round, crc32=crc32))
         elif (version := self.work.committed(round)) is not None:
-            self.send(session.device, encode("Commit", round=round, model_version=version))
+            session.send(encode("Commit", round=round, model_version=version))
         else:
-            self._refuse(session.device, RefusalReason.Closed, f"round {round} is not open", round=round)
+            self._refuse(session, RefusalReason.Closed, f"round {round} is not open", round=round)
         return True
 
     def _on_begin(self, session: Session, begin: Any) -> None:
@@ -284,13 +304,13 @@ class Fleet:
                 self._send_wait(session, round, crc32)
                 return
             detail = f"{session.device} was not selected for round {round}"
-            self._refuse(session.device, RefusalReason.NotPlanned, detail, round=round)
+            self._refuse(session, RefusalReason.NotPlanned, detail, round=round)
             return
         slot = session.slot
         if slot is None or slot.round != round or slot.crc32 != crc32:
             wrong = self._begin_error(begin)
             if wrong is not None:
-                self._refuse(session.device, RefusalReason.Malformed, wrong, round=round)
+                self._refuse(session, RefusalReason.Malformed, wrong, round=round)
                 self.work.withdrew(session.device)
                 return
             session.slot = None
@@ -358,8 +378,7 @@ class Fleet:
 
     def _send_status(self, session: Session, slot: Slot, state: int) -> None:
         first, received = slot.window()
-        self.send(
-            session.device,
+        session.send(
             encode("UpdateStatus", round=slot.round, crc32=slot.crc32, state=state, first=first, received=received),
         )
 
@@ -367,12 +386,12 @@ class Fleet:
         """Have the device offer its update again later."""
         wait = self.limits.retry_ms
         status = encode("UpdateStatus", round=round, crc32=crc32, state=SlotState.Wait, retry_after_ms=wait)
-        self.send(session.device, status)
+        session.send(status)
 
-    def _on_chunk(self, device: str, message: bytes, chunk: tuple[int, int, float, int, int]) -> None:
+    def _on_chunk(self, device: str, message: bytes, chunk: tuple[int, int, float, int, int], send: Send) -> None:
         round, index, scale, offset, size = chunk
         session = self.sessions.get(device)
-        slot = session.slot if session is not None else None
+        slot = session.slot if session is not None and session.link == send else None
         if slot is None or slot.round != round or index >= len(slot.received):
             self.counters["unexpected_chunks"] += 1
             return
@@ -406,14 +425,14 @@ class Fleet:
     def _finish(self, session: Session, slot: Slot) -> None:
         if kernels.crc32(slot.update.data) != slot.crc32:
             detail = "the chunks do not match the update's CRC-32"
-            self._refuse(session.device, RefusalReason.Checksum, detail, round=slot.round)
+            self._refuse(session, RefusalReason.Checksum, detail, round=slot.round)
             self.work.withdrew(session.device)
             return
         reason = self.work.take(slot.update, slot.crc32)
         if reason is None:
-            self.send(session.device, encode("Receipt", round=slot.round, crc32=slot.crc32))
+            session.send(encode("Receipt", round=slot.round, crc32=slot.crc32))
         else:
-            self._refuse(session.device, reason, "the update was not taken", round=slot.round)
+            self._refuse(session, reason, "the update was not taken", round=slot.round)
 
 
 _HANDLERS: dict[str, Callable[[Fleet, Session, Any], None]] = {

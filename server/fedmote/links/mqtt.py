@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import zlib
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+
+from fedmote.links import Receive
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +25,11 @@ KEEP_ALIVE_S = 30
 class MqttLink:
     """One connection to a broker.
 
-    url: mqtt://[user:password@]host[:port]. receive: called with (device, message). Names devices by their topic,
-    which the broker's access rules must let only them publish to.
+    url: mqtt://[user:password@]host[:port]. Names devices by their topic, which the broker's access rules must let only
+    them publish to.
     """
 
-    def __init__(self, url: str, federation: str, receive: Callable[[str, bytes], None]) -> None:
+    def __init__(self, url: str, federation: str, receive: Receive) -> None:
         parts = urlsplit(url)
         if parts.scheme != "mqtt" or not parts.hostname:
             raise ValueError(f"broker {url!r}: expected mqtt://[user:password@]host[:port]")
@@ -143,14 +145,17 @@ class MqttLink:
         if len(parts) == 6 and parts[4] == str(zlib.crc32(parts[5].encode()) & 255):
             self.bytes_in += len(message.payload)
             if self._early is None:
-                self.receive(parts[5], bytes(message.payload))
+                self._hand_over(parts[5], message.payload)
             else:
-                self._early.append((parts[5], bytes(message.payload)))
+                self._early.append((parts[5], message.payload))
+
+    def _hand_over(self, device: str, payload: bytes) -> None:
+        self.receive(device, bytes(payload), time.monotonic(), self.send)
 
     def _deliver_early(self) -> None:
         early, self._early = self._early or [], None
         for device, payload in early:
-            self.receive(device, payload)
+            self._hand_over(device, payload)
 
     def _on_socket_open(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
         self._loop.add_reader(sock, client.loop_read, 100)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serial lines, one device each, on the event loop's thread (docs/wire.md, "Serial")."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import serial
+
+from fedmote.codec import decode
+from fedmote.links import Receive
+from fedmote_device.links import SerialLink
+
+log = logging.getLogger(__name__)
+
+REOPEN_S = 1.0
+POLL_S = 0.005  # of a port without a descriptor to wait on (rfc2217://)
+READ_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One line.
+
+    url: as pyserial takes it, /dev/ttyUSB0, socket://host:port, rfc2217://host:port. baud: bits per second.
+    device: the only device id that is let in; None: the one that its first Hello names.
+    """
+
+    url: str
+    baud: int = 115200
+    device: str | None = None
+
+
+class _Line:
+    """A port and the device library's own serial link on it."""
+
+    def __init__(self, port: Port, owner: SerialPorts, seed: int) -> None:
+        self.port, self.owner = port, owner
+        self.device: str | None = port.device
+        self._link = SerialLink(seed=seed)
+        self._serial: serial.SerialBase | None = None
+        self._fd = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self._unwritten = b""
+        self._connection = 0
+        self._loop = asyncio.get_running_loop()
+        self._told = ""
+
+    def open(self) -> None:
+        """Open the port, or try again later."""
+        try:
+            self._serial = opened = serial.serial_for_url(
+                self.port.url, self.port.baud, timeout=0, write_timeout=0, exclusive=True
+            )
+        except (OSError, ValueError) as error:
+            self._trouble(f"cannot be opened: {error}")
+            self._later(REOPEN_S, self.open)
+            return
+        try:
+            self._fd = opened.fileno()
+        except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
+            self._fd = -1
+        self._told = ""
+        self._link.open()
+        if self._fd >= 0:
+            self._loop.add_reader(self._fd, self.move)
+        self.move()
+
+    def close(self) -> None:
+        """Let go of the port."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._serial is not None:
+            if self._fd >= 0:
+                self._loop.remove_reader(self._fd)
+                self._loop.remove_writer(self._fd)
+            self._serial.close()
+            self._serial = None
+
+    def stop(self) -> None:
+        """Tell the peer, as far as the line takes it, and close."""
+        if self._serial is not None:
+            self._link.close()
+            try:
+                self._serial.write(self._unwritten + self._link.take())
+            except (OSError, serial.SerialException):
+                log.debug("%s: could not take leave", self.port.url)
+        self.close()
+
+    def send(self, message: bytes) -> None:
+        """Queue a message for the device."""
+        if self._connection:
+            self._link.send(message)
+            self._later(0.0, self.move)
+
+    def move(self) -> None:
+        """Move bytes both ways, and do what is due."""
+        if self._serial is None:
+            return
+        try:
+            data = self._serial.read(READ_BYTES)
+            for message in self._link.feed(data, time.monotonic_ns() // 1_000_000):
+                self._take(message)
+            self._follow()
+            self._write()
+        except (OSError, serial.SerialException) as error:
+            self._break(error)
+            return
+        wait = self._link.wait_ms / 1000
+        self._later(wait if self._fd >= 0 else min(wait, POLL_S), self.move)
+
+    def _take(self, message: bytes) -> None:
+        if self.port.device is None and (decoded := decode(message)) is not None and decoded[0] == "Hello":
+            named = decoded[1].DeviceId().decode(errors="replace")
+            if self.device not in (None, named):
+                self.owner.lost(self.device)  # another device was plugged in
+            self.device = named
+        if self.device is not None:
+            self.owner.took(self.device, message, self)
+
+    def _follow(self) -> None:
+        """The connection came, went, or came anew: what was queued for the former one is void."""
+        connection = self._link.connection
+        if connection != self._connection:
+            if self._connection and self.device is not None:
+                self.owner.lost(self.device)
+            self._connection = connection
+
+    def _write(self) -> None:
+        self._unwritten += self._link.take()
+        if self._unwritten and self._serial is not None:
+            written = self._serial.write(self._unwritten) or 0
+            self._unwritten = self._unwritten[written:]
+        if self._fd >= 0:
+            if self._unwritten:
+                self._loop.add_writer(self._fd, self.move)
+            else:
+                self._loop.remove_writer(self._fd)
+
+    def _break(self, error: Exception) -> None:
+        self._trouble(f"broke: {error}")
+        self.close()
+        self._unwritten = b""
+        self._link.break_stream()
+        self._link.poll(time.monotonic_ns() // 1_000_000)
+        self._follow()
+        self._later(REOPEN_S, self.open)
+
+    def _trouble(self, what: str) -> None:
+        if what != self._told:
+            log.warning("serial port %s %s; trying again every %g s", self.port.url, what, REOPEN_S)
+            self._told = what
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, what)
+
+
+class SerialPorts:
+    """All serial lines of a federation. lost: called with a device whose line broke."""
+
+    def __init__(self, ports: Sequence[Port], receive: Receive, lost: Callable[[str], None]) -> None:
+        self.ports, self.receive, self.lost = ports, receive, lost
+        self.lines: list[_Line] = []
+        self.bytes_in = self.bytes_out = 0
+        self._by_device: dict[str, _Line] = {}
+
+    async def start(self) -> None:
+        """Open the ports; one that is not there yet is tried again and again."""
+        self.lines = [_Line(port, self, seed) for seed, port in enumerate(self.ports, start=2)]
+        for line in self.lines:
+            line.open()
+
+    async def stop(self) -> None:
+        """Close the ports."""
+        for line in self.lines:
+            line.stop()
+
+    def took(self, device: str, message: bytes, line: _Line) -> None:
+        """Hand over what came from a device. An id belongs to the line that had it first."""
+        if self._by_device.setdefault(device, line) is line:
+            self.bytes_in += len(message)
+            self.receive(device, message, time.monotonic(), self.send)
+        else:
+            log.warning("serial port %s: %s is on another port already", line.port.url, device)
+
+    def send(self, device: str, message: bytes) -> None:
+        """Send to one device."""
+        self.bytes_out += len(message)
+        self._by_device[device].send(message)
+
+    def broadcast(self, message: bytes) -> None:
+        """Send to all devices."""
+        for device in self._by_device:
+            self.send(device, message)
+
+    def publish_model(self, version: int, chunks: list[bytes]) -> None:
+        """Nothing: devices on serial lines ask for chunks, and the session answers."""
