@@ -41,8 +41,12 @@ def server(federation: Path, rounds: int | None) -> None:
     try:
         with contextlib.ExitStack() as stack:
             settings = load(federation)
-            url = settings.broker or stack.enter_context(private_broker())
-            log.info("federation %s on %s", settings.name, url)
+            url = settings.broker
+            if url is None and not settings.ports:
+                url = stack.enter_context(private_broker())
+            log.info(
+                "federation %s on %s", settings.name, ", ".join(filter(None, [url, *(p.url for p in settings.ports)]))
+            )
             asyncio.run(Server(settings.federation(url), on_round=committed).run(rounds))
     except (ConfigError, BrokerError, ConnectionError, StoreError) as error:
         raise click.ClickException(str(error)) from error

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmote.layout import Layout, Tensor
+from fedmote.links.serial import Port
 from fedmote.round import Policy, Training
 from fedmote.server import Federation
 from fedmote.session import Limits
@@ -28,6 +29,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, math.inf),
     "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1),
 }  # fmt: skip
+
+
+_DEVICE = r"(?!\.+$)[A-Za-z0-9_.-]{1,63}"
 
 
 class ConfigError(Exception):
@@ -46,12 +50,14 @@ class Settings:
     policy: Policy
     limits: Limits
     initial: NDArray[np.float32] | None
+    ports: tuple[Port, ...] = ()
 
-    def federation(self, broker: str) -> Federation:
+    def federation(self, broker: str | None) -> Federation:
         """Return what the server runs."""
         return Federation(
-            self.name, self.layout, broker, self.training, self.policy, self.limits, self.database, self.initial
-        )
+            self.name, self.layout, broker, self.training, self.policy, self.limits, self.database, self.initial,
+            self.ports,
+        )  # fmt: skip
 
 
 class _Reader:
@@ -115,9 +121,10 @@ class _Reader:
 def load(path: Path) -> Settings:
     """Read a federation.toml; ConfigError says what is wrong with it."""
     reader = _Reader(path)
-    reader.known("", reader.tables, ["federation", "model", "mqtt", "training", "round", "limits"])
+    reader.known("", reader.tables, ["federation", "model", "mqtt", "serial", "training", "round", "limits"])
     reader.section("federation", ["name", "data"])
     reader.section("mqtt", ["url"])
+    ports = tuple(_ports(reader))
     name = reader.text("federation", "name", r"(?!\.+$)[A-Za-z0-9_.-]{1,32}", "1 to 32 letters, digits, _, . or -")
     if name is None:
         raise reader.fail("federation.name", "is missing; give the federation a name")
@@ -134,7 +141,31 @@ def load(path: Path) -> Settings:
         policy=reader.record("round", Policy),
         limits=reader.record("limits", Limits),
         initial=_initial(reader, layout),
+        ports=ports,
     )
+
+
+def _ports(reader: _Reader) -> list[Port]:
+    """Read [serial]: ports, each a URL or { url, baud, device }, and the baud rate of those that name none."""
+    section = reader.section("serial", ["ports", "baud"])
+    listed = section.get("ports", [])
+    if not isinstance(listed, list) or (section and not listed):
+        raise reader.fail("serial.ports", 'is missing; list the ports: ["/dev/ttyUSB0", "socket://host:4000"]')
+    out: list[Port] = []
+    for i, entry in enumerate(listed):
+        where = f"serial.ports[{i}]"
+        table = {"url": entry} if isinstance(entry, str) else entry
+        if not isinstance(table, dict) or not set(table) <= {"url", "baud", "device"} or not table.get("url"):
+            raise reader.fail(where, "must be a port's name or URL, or { url = ..., baud = ..., device = ... }")
+        url, baud, device = table["url"], table.get("baud", section.get("baud", 115200)), table.get("device")
+        if not isinstance(url, str) or url in [p.url for p in out]:
+            raise reader.fail(where, f"url {url!r} must be a string and unlike the others")
+        if type(baud) is not int or not 50 <= baud <= 20_000_000:
+            raise reader.fail(where, f"baud {baud!r} must be an integer from 50 to 20000000")
+        if device is not None and not (isinstance(device, str) and re.fullmatch(_DEVICE, device)):
+            raise reader.fail(where, f"device {device!r} must be 1 to 63 letters, digits, _, . or -")
+        out.append(Port(url, baud, device))
+    return out
 
 
 def _tensors(reader: _Reader) -> list[Tensor]:

@@ -22,7 +22,9 @@ from rich.table import Table
 
 from fedmote.broker import BrokerError, private_broker
 from fedmote.demo import baselines, data, fleet
+from fedmote.demo.cable import Cable
 from fedmote.layout import dense
+from fedmote.links.serial import Port
 from fedmote.round import Policy, Record, Training
 from fedmote.server import Federation, Server
 from fedmote.session import Limits
@@ -32,6 +34,7 @@ BATCH = 8
 RATE = 0.1
 CHUNK_ELEMENTS = 256
 SHOWN = 12
+SERIAL = 2
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,12 @@ class Demo:
         return baselines.accuracy(model, fleet.WIDTHS, self.x_held, self.y_held)
 
     def federate(self, broker: str, on_round: Callable[[Record], None]) -> None:
-        """Run the federation to its end."""
+        """Run the federation to its end: the last SERIAL devices on serial cables, the others on the broker."""
+        with contextlib.ExitStack() as stack:
+            cables = [stack.enter_context(Cable()) for _ in range(min(SERIAL, self.options.devices - 1))]
+            self._federate(broker, cables, on_round)
+
+    def _federate(self, broker: str, cables: list[Cable], on_round: Callable[[Record], None]) -> None:
         o = self.options
         policy = Policy(
             devices=o.devices,
@@ -88,7 +96,14 @@ class Demo:
         )
         training = Training(epochs=o.local_epochs, batch_size=BATCH, learning_rate=RATE)
         federation = Federation(
-            "demo", self.layout, broker, training, policy, Limits(slots=max(1, o.devices)), initial=self.initial
+            "demo",
+            self.layout,
+            broker,
+            training,
+            policy,
+            Limits(slots=max(1, o.devices)),
+            initial=self.initial,
+            ports=tuple(Port(cable.ends[0]) for cable in cables),
         )
 
         def committed(record: Record) -> None:
@@ -104,9 +119,10 @@ class Demo:
         pipe, other = context.Pipe()
         parts = [(self.x[p], self.y[p]) for p in self.parts]
         chunks = -(-self.layout.elements // CHUNK_ELEMENTS)
+        urls = [broker] * (o.devices - len(cables)) + [f"serial://{cable.ends[1]}" for cable in cables]
         child = context.Process(
             target=fleet.main,
-            args=(other, broker, o.seed, parts, o.local_epochs, BATCH, chunks, o.faults, o.one_at_a_time, o.rounds),
+            args=(other, urls, o.seed, parts, o.local_epochs, BATCH, chunks, o.faults, o.one_at_a_time, o.rounds),
             daemon=True,
         )
         try:

@@ -92,14 +92,14 @@ def befall(devices: list[Device], sizes: list[int], misfortune: Misfortune, chun
 
 
 def main(
-    pipe: Any, broker: str, seed: int, parts: list[tuple[Features, Labels]], epochs: int, batch: int, chunks: int,
+    pipe: Any, urls: list[str], seed: int, parts: list[tuple[Features, Labels]], epochs: int, batch: int, chunks: int,
     faults: bool, finish_at_limit: bool, rounds: int,
 ) -> None:  # fmt: skip
     """Run the devices until the pipe says stop; answer with their counters."""
     devices = [
         Device(
             f"device-{i:02}",
-            broker,
+            urls[i],
             federation="demo",
             trainer=CTrainer(WIDTHS, x, y),
             seed=1000 * seed + i + 1,

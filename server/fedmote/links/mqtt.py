@@ -145,12 +145,12 @@ class MqttLink:
         if len(parts) == 6 and parts[4] == str(zlib.crc32(parts[5].encode()) & 255):
             self.bytes_in += len(message.payload)
             if self._early is None:
-                self._hand_over(parts[5], message.payload)
+                self._hand_over(parts[5], bytes(message.payload))
             else:
-                self._early.append((parts[5], message.payload))
+                self._early.append((parts[5], bytes(message.payload)))
 
     def _hand_over(self, device: str, payload: bytes) -> None:
-        self.receive(device, bytes(payload), time.monotonic(), self.send)
+        self.receive(device, payload, time.monotonic(), self.send)
 
     def _deliver_early(self) -> None:
         early, self._early = self._early or [], None

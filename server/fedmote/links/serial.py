@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,17 +50,25 @@ class _Line:
         self._connection = 0
         self._loop = asyncio.get_running_loop()
         self._told = ""
+        self._broken = asyncio.Event()
 
-    def open(self) -> None:
-        """Open the port, or try again later."""
-        try:
-            self._serial = opened = serial.serial_for_url(
-                self.port.url, self.port.baud, timeout=0, write_timeout=0, exclusive=True
-            )
-        except (OSError, ValueError) as error:
-            self._trouble(f"cannot be opened: {error}")
-            self._later(REOPEN_S, self.open)
-            return
+    async def run(self) -> None:
+        """Open the port whenever it is not open; a network port may take its time, so not on the loop's thread."""
+        while True:
+            try:
+                opened = await asyncio.to_thread(
+                    serial.serial_for_url, self.port.url, self.port.baud, timeout=0, write_timeout=0, exclusive=True
+                )
+            except (OSError, ValueError) as error:
+                self._trouble(f"cannot be opened: {error}")
+            else:
+                self._use(opened)
+                await self._broken.wait()
+                self._broken.clear()
+            await asyncio.sleep(REOPEN_S)
+
+    def _use(self, opened: serial.SerialBase) -> None:
+        self._serial = opened
         try:
             self._fd = opened.fileno()
         except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
@@ -86,7 +95,8 @@ class _Line:
         if self._serial is not None:
             self._link.close()
             try:
-                self._serial.write(self._unwritten + self._link.take())
+                if self._writable():
+                    self._serial.write(self._unwritten + self._link.take())
             except (OSError, serial.SerialException):
                 log.debug("%s: could not take leave", self.port.url)
         self.close()
@@ -132,7 +142,7 @@ class _Line:
 
     def _write(self) -> None:
         self._unwritten += self._link.take()
-        if self._unwritten and self._serial is not None:
+        if self._unwritten and self._serial is not None and self._writable():
             written = self._serial.write(self._unwritten) or 0
             self._unwritten = self._unwritten[written:]
         if self._fd >= 0:
@@ -141,6 +151,10 @@ class _Line:
             else:
                 self._loop.remove_writer(self._fd)
 
+    def _writable(self) -> bool:
+        """Ask first: pyserial spins on a descriptor that takes nothing."""
+        return self._fd < 0 or bool(select.select([], [self._fd], [], 0)[1])
+
     def _break(self, error: Exception) -> None:
         self._trouble(f"broke: {error}")
         self.close()
@@ -148,7 +162,7 @@ class _Line:
         self._link.break_stream()
         self._link.poll(time.monotonic_ns() // 1_000_000)
         self._follow()
-        self._later(REOPEN_S, self.open)
+        self._broken.set()
 
     def _trouble(self, what: str) -> None:
         if what != self._told:
@@ -169,15 +183,17 @@ class SerialPorts:
         self.lines: list[_Line] = []
         self.bytes_in = self.bytes_out = 0
         self._by_device: dict[str, _Line] = {}
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Open the ports; one that is not there yet is tried again and again."""
         self.lines = [_Line(port, self, seed) for seed, port in enumerate(self.ports, start=2)]
-        for line in self.lines:
-            line.open()
+        self._tasks = [asyncio.create_task(line.run()) for line in self.lines]
 
     async def stop(self) -> None:
         """Close the ports."""
+        for task in self._tasks:
+            task.cancel()
         for line in self.lines:
             line.stop()
 
