@@ -7,7 +7,7 @@
 #include "fedmote/fm_wire.h"
 #include "fm_tensor_io.h"
 
-#define PIECE 8u /* elements on the stack at a time */
+#define PIECE 6u /* elements on the stack at a time */
 
 /* Between a little-endian image and this machine's floats, in place. */
 static void swap_unless_little(float *values, uint32_t count) {
