@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices for the figures: real C clients in a process of their own, until standard input says something or ends.
 
-Usage: devices.py BROKER FIRST COUNT [ENCODING]. One training step on one example is all the work they have.
+Usage: devices.py URL FIRST COUNT [ENCODING]. One training step on one example is all the work they have.
 Prints `ready` before the first poll, and at the end one line: the counters of all devices as JSON.
 """
 
@@ -18,11 +18,11 @@ from fedmote_device.device import CTrainer, Device, run_many
 
 
 def main() -> None:
-    broker, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    url, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     encoding = sys.argv[4] if len(sys.argv) > 4 else "float32"
     trainer = CTrainer(WIDTHS, np.ones((1, WIDTHS[0]), np.float32), np.zeros(1, np.uint8))
     devices = [
-        Device(f"device-{i}", broker, federation=FEDERATION, trainer=trainer, seed=i + 1, encoding=encoding)
+        Device(f"device-{i}", url, federation=FEDERATION, trainer=trainer, seed=i + 1, encoding=encoding)
         for i in range(first, first + count)
     ]
     print("ready", flush=True)

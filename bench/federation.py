@@ -13,6 +13,7 @@ from pathlib import Path
 from common import FEDERATION, WIDTHS
 
 from fedmote.layout import dense
+from fedmote.links.serial import Port
 from fedmote.round import Policy, Record
 from fedmote.server import Federation, Server
 
@@ -32,13 +33,16 @@ def process(command: Sequence[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def serve(
-    broker: str, rounds: int, *, devices: int = 1, chunk_elements: int = 1024, on_round: Callable[[Record], None]
-) -> None:
+    broker: str | None, rounds: int, *, devices: int = 1, chunk_elements: int = 1024, port: str | None = None,
+    on_round: Callable[[Record], None],
+) -> None:  # fmt: skip
     """Run rounds that wait for every device; `on_round` is called at each commit."""
     with tempfile.TemporaryDirectory(prefix="fedmote-bench-") as folder:
         policy = Policy(devices=devices, goal=1.0, min_reports=devices, chunk_elements=chunk_elements)
         database = Path(folder) / "bench.sqlite"
+        ports = () if port is None else (Port(port),)
         server = Server(
-            Federation(FEDERATION, dense(WIDTHS), broker, policy=policy, database=database), on_round=on_round
+            Federation(FEDERATION, dense(WIDTHS), broker, policy=policy, database=database, ports=ports),
+            on_round=on_round,
         )
         await asyncio.wait_for(server.run(rounds), 120)

@@ -20,6 +20,7 @@ from common import BENCH, WIDTHS, note, save, table
 from federation import process, serve
 
 from fedmote.broker import private_broker
+from fedmote.demo.cable import Cable
 from fedmote.codec import decode
 from fedmote.layout import dense
 from fedmote.round import Record
@@ -114,6 +115,22 @@ async def count(broker: str, encoding: str, chunk_elements: int) -> Book:
     return Counter({key: (after[-1][key] - after[0][key]) / (ROUNDS - 1) for key in after[-1]})
 
 
+def count_serial(encoding: str) -> dict[str, float]:
+    """Bytes of one round after the first on a serial line, by direction."""
+    book: Counter[str] = Counter()
+    after: list[Counter[str]] = []
+
+    def through(data: bytes, end: int) -> bytes:
+        book["up" if end else "down"] += len(data)
+        return data
+
+    with Cable(through) as cable:
+        command = [sys.executable, BENCH / "devices.py", f"serial://{cable.ends[1]}", "0", "1", encoding]
+        with process(command):
+            asyncio.run(serve(None, ROUNDS, port=cable.ends[0], on_round=lambda record: after.append(book.copy())))
+    return {way: (after[-1][way] - after[0][way]) / (ROUNDS - 1) for way in ("up", "down")}
+
+
 def measure() -> dict[str, Book]:
     """One book for each way to send an update."""
     ways = {
@@ -153,7 +170,13 @@ def main() -> None:
     for direction in ("up", "down"):
         listed = sorted((name, size) for (way, name), size in parts.items() if way == direction and size)
         note(f"  {direction}: " + ", ".join(f"{name} {size:.0f}" for name, size in listed))
-    note("The serial link has no figure yet.")
+    rows = [("serial, whole round", "up", "down", "together", "/ 9,640")]
+    for encoding in ("float32", "int8"):
+        ways = count_serial(encoding)
+        ratios[f"serial, {encoding}, whole round"] = sum(ways.values()) / PAYLOAD
+        rows.append((encoding, *(f"{size:.0f}" for size in (ways["up"], ways["down"], sum(ways.values()))),
+                     f"{sum(ways.values()) / PAYLOAD:.2f}"))  # fmt: skip
+    table("Bytes on a serial line, both of the model and of its update", rows)
     save(
         "wire_bytes",
         {"ratios": ratios, "bytes": {n: {f"{d} {m}": s for (d, m), s in b.items() if s} for n, b in books.items()}},

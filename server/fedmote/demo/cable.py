@@ -17,10 +17,10 @@ _MOST_WAITING = 65536  # bytes that nobody reads; what comes on top is lost, as 
 class Cable:
     """Carries bytes between `ends`, two paths, from the start of the context to its end.
 
-    fault: is given what goes through and returns what comes out; None: a good cable.
+    fault: is given what goes in and at which end (0 or 1), and returns what comes out; None: a good cable.
     """
 
-    def __init__(self, fault: Callable[[bytes], bytes] | None = None) -> None:
+    def __init__(self, fault: Callable[[bytes, int], bytes] | None = None) -> None:
         self._fault = fault
         pairs = [os.openpty(), os.openpty()]
         self._masters = [master for master, _ in pairs]
@@ -54,9 +54,10 @@ class Cable:
                 return
             for fd in readable:
                 data = os.read(fd, _PIECE)
+                if self._fault is not None:
+                    data = self._fault(data, self._masters.index(fd))
                 other = across[fd]
-                room = _MOST_WAITING - len(waiting[other])
-                waiting[other] += (self._fault(data) if self._fault is not None else data)[:room]
+                waiting[other] += data[: _MOST_WAITING - len(waiting[other])]
             for fd in writable:
                 with contextlib.suppress(BlockingIOError):
                     waiting[fd] = waiting[fd][os.write(fd, waiting[fd]) :]

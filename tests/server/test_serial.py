@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole federations over serial lines: pseudo-terminals, pyserial, the real server and the real C client."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedmote.config import ConfigError, load
+from fedmote.demo.cable import Cable
+from fedmote.layout import dense
+from fedmote.links.serial import Port
+from fedmote.round import Policy, Record, Training
+from fedmote.server import Federation, Server
+from fedmote_device import CTrainer, Device, run_many
+
+WIDTHS = (16, 8, 4)
+DEVICES = 2
+Fault = Callable[[bytes, int], bytes]
+
+
+class Noise:
+    """Flips, drops or doubles bytes at random, each with a third of `share`."""
+
+    def __init__(self, seed: int, share: float) -> None:
+        self.random = random.Random(seed)
+        self.share = share
+        self.hits = 0
+
+    def __call__(self, data: bytes, end: int) -> bytes:
+        out = bytearray()
+        for byte in data:
+            kind = self.random.randrange(3) if self.random.random() < self.share else None
+            self.hits += kind is not None
+            if kind == 0:
+                out.append(byte ^ 1 << self.random.randrange(8))
+            elif kind == 1:
+                out += bytes([byte, byte])
+            elif kind is None:
+                out.append(byte)
+        return bytes(out)
+
+
+def federate(
+    rounds: int, faults: list[Fault | None], befall: Callable[[list[Device]], None] = lambda devices: None
+) -> tuple[NDArray[np.float32], list[Record], list[dict[str, int]]]:
+    """Train on one cable for each fault; return the model, the rounds and the devices' counters."""
+    rng = np.random.default_rng(3)
+    records: list[Record] = []
+    done = threading.Event()
+    with ExitStack() as stack:
+        cables = [stack.enter_context(Cable(fault)) for fault in faults]
+        devices = [
+            Device(
+                f"press-{i}",
+                f"serial://{cable.ends[1]}",
+                federation="test",
+                trainer=CTrainer(WIDTHS, rng.standard_normal((40, 16), np.float32), rng.integers(0, 4, 40)),
+                seed=i + 1,
+                backoff_ms=(20, 100),
+                retry_ms=(200, 1000),
+            )
+            for i, cable in enumerate(cables)
+        ]
+        policy = Policy(devices=len(cables), min_reports=len(cables), one_at_a_time=True, chunk_elements=16)
+        server = Server(
+            Federation(
+                "test",
+                dense(WIDTHS),
+                None,
+                Training(epochs=2, batch_size=8),
+                policy,
+                ports=tuple(Port(cable.ends[0]) for cable in cables),
+            ),
+            on_round=records.append,
+        )
+
+        def until() -> bool:
+            befall(devices)
+            return done.is_set()
+
+        fleet = threading.Thread(target=run_many, args=(devices, until))
+        fleet.start()
+        try:
+            asyncio.run(asyncio.wait_for(server.run(rounds), 60))
+        finally:
+            done.set()
+            fleet.join()
+        return server.model, records, [{**d.counters, **{f"link_{k}": v for k, v in d.link_counters.items()}}
+                                       for d in devices]  # fmt: skip
+
+
+def test_a_noisy_line_gives_the_clean_lines_model() -> None:
+    """One byte in a hundred is flipped, dropped or doubled, both ways: the round completes, to the bit."""
+    clean, records, _ = federate(1, [None, None])
+    assert [(r.reported, r.partial, r.dropped) for r in records] == [(2, 0, 0)]
+    noises = [Noise(seed, 0.01) for seed in range(DEVICES)]
+    noisy, records, counters = federate(1, list(noises))
+    assert [r.reported for r in records] == [2]
+    assert noisy.tobytes() == clean.tobytes()
+    assert all(noise.hits > 20 for noise in noises)
+    assert all(c["link_crc_errors"] > 0 and c["malformed"] == 0 for c in counters)
+
+
+def test_a_cable_that_is_pulled_and_plugged_in_again() -> None:
+    """The link breaks in the download and in the upload: transfers go on, and each update counts once."""
+    clean, _, _ = federate(2, [None])
+    cut_in: list[tuple[int, str]] = []
+
+    def befall(devices: list[Device]) -> None:
+        device = devices[0]
+        now = (device.round, device.state)
+        if device.state in ("downloading", "uploading") and device.chunk >= 3 and now not in cut_in:
+            cut_in.append(now)
+            device.cut_link()
+        elif not device.online:
+            device.restore_link()
+
+    model, records, counters = federate(2, [None], befall)
+    assert {state for _, state in cut_in} == {"downloading", "uploading"}
+    assert [r.reported for r in records] == [1, 1]
+    assert counters[0]["chunks_resumed_in"] >= 3 and counters[0]["link_connections"] > 2
+    assert model.tobytes() == clean.tobytes()
+
+
+def write(tmp_path: Path, serial: str) -> Path:
+    """A federation.toml with this section [serial]."""
+    path = tmp_path / "federation.toml"
+    head = '[federation]\nname = "f"\n[model]\ntensors = [{ name = "w", shape = [4] }]\n[serial]\n'
+    path.write_text(head + serial + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("serial", "says"),
+    [
+        ("", "serial.ports: is missing"),
+        ("ports = [3]", "serial.ports[0]: must be a port's name or URL"),
+        ('ports = ["/dev/a", "/dev/a"]', "serial.ports[1]: url '/dev/a' must be a string and unlike the others"),
+        ('ports = ["/dev/a"]\nbaud = "fast"', "serial.ports[0]: baud 'fast' must be an integer"),
+        ('ports = [{ url = "/dev/a", device = "a/b" }]', "serial.ports[0]: device 'a/b' must be"),
+        ('ports = ["/dev/a"]\nport = 1', "serial.port: unknown; did you mean ports?"),
+    ],
+)
+def test_a_wrong_section_is_told(tmp_path: Path, serial: str, says: str) -> None:
+    """The error names key and remedy."""
+    path = write(tmp_path, serial or "baud = 9600")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert says in str(caught.value)
+
+
+def test_ports_are_read(tmp_path: Path) -> None:
+    """Short and long form, and the section's baud rate."""
+    path = write(
+        tmp_path,
+        'baud = 9600\nports = ["/dev/a", { url = "socket://h:1", baud = 115200, device = "press-1" }]',
+    )
+    settings = load(path)
+    assert settings.ports == (Port("/dev/a", 9600), Port("socket://h:1", 115200, "press-1"))
+    assert settings.broker is None
