@@ -20,8 +20,8 @@ from common import BENCH, WIDTHS, note, save, table
 from federation import process, serve
 
 from fedmote.broker import private_broker
-from fedmote.demo.cable import Cable
 from fedmote.codec import decode
+from fedmote.demo.cable import Cable
 from fedmote.layout import dense
 from fedmote.round import Record
 

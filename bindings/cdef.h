@@ -78,13 +78,16 @@ typedef struct {
 typedef struct {
   uint32_t bytes_in;
   uint32_t bytes_out;
+  uint32_t packets_in;
   uint32_t connections;
   uint32_t failures;
   uint32_t refused;
   uint32_t malformed;
+  uint32_t silent;
   uint32_t resent;
+  uint32_t pings;
   uint8_t last_return_code;
-  ...;
+  bool session_present;
 } fm_mqtt_counters_t;
 
 typedef struct {
@@ -112,10 +115,40 @@ typedef struct {
 } fm_mqtt_t;
 
 typedef struct {
+  uint32_t bytes_in;
+  uint32_t bytes_out;
+  uint32_t frames_in;
+  uint32_t frames_out;
+  uint32_t retransmits;
+  uint32_t cobs_errors;
+  uint32_t oversize_errors;
+  uint32_t crc_errors;
+  uint32_t malformed;
+  uint32_t stale;
+  uint32_t duplicates;
+  uint32_t gaps;
+  uint32_t connections;
+  uint32_t lost;
+} fm_serial_counters_t;
+
+typedef struct {
+  fm_serial_counters_t counters;
+  ...;
+} fm_serial_t;
+
+typedef struct {
+  uint32_t seed;
+  uint32_t retransmit_ms;
+  uint32_t keep_alive_ms;
+  ...;
+} fm_serial_config_t;
+
+typedef struct {
   char device_id[64];
   char federation[64];
   char host[256];
   char port[16];
+  uint32_t baud;
   char username[256];
   char password[256];
   uint32_t widths[5];
@@ -156,6 +189,7 @@ fm_status_t fmb_mailbox_take(fmb_mailbox_t *mailbox, uint8_t *out);
 typedef struct {
   fm_client_t client;
   fm_mqtt_t mqtt;
+  fm_serial_t serial;
   fmb_mailbox_t mailbox;
   fmb_settings_t settings;
   uint32_t step_limit;
@@ -248,3 +282,13 @@ extern "Python+C" int fmb_python_begin(void *python, uint32_t round, uint32_t ta
                                        uint32_t seed, fm_work_t *work);
 extern "Python+C" int fmb_python_step(void *python, fm_work_t *work);
 extern "Python+C" int fmb_python_evaluate(void *python, fm_work_t *work);
+
+typedef struct {
+  fmb_sansio_t sansio;
+  fm_serial_t serial;
+  fm_serial_config_t config;
+  ...;
+} fmb_serial_link_t;
+
+int fmb_serial_init(fmb_serial_link_t *self);
+void fm_serial_close(fm_serial_t *serial);

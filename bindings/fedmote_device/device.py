@@ -60,10 +60,10 @@ class CTrainer:
 
 
 class Device:
-    """One device on an MQTT broker, or on a link in memory.
+    """One device on an MQTT broker, on a serial line, or on a link in memory.
 
     device_id: 1 to 63 of [A-Za-z0-9_.-].
-    broker: mqtt://[user:password@]host[:port]; or "memory:", where the caller is the other end and the clock: see
+    broker: mqtt://[user:password@]host[:port]; or serial:///dev/ttyUSB0?baud=115200; or "memory:", where the caller is the other end and the clock: see
     poll(), deliver(), take() and wanted ("memory:request" has chunks asked for with a ChunkRequest, as on serial).
     trainer: a CTrainer or a NumPyClient.
     encoding: "float32" or "int8" (where the plan allows it). delta: send differences to the base model.
@@ -88,15 +88,17 @@ class Device:
     ) -> None:
         url = urlsplit(broker)
         memory = broker in ("memory:", "memory:request")
-        if not memory and (url.scheme != "mqtt" or not url.hostname):
-            raise ValueError(f"broker {broker!r}: expected mqtt://host[:port] or memory:")
+        line = url.scheme == "serial" and url.path
+        if not memory and not line and (url.scheme != "mqtt" or not url.hostname):
+            raise ValueError(f"broker {broker!r}: expected mqtt://host[:port], serial:///dev/... or memory:")
         if encoding not in _ENCODINGS:
             raise ValueError(f"encoding {encoding!r}: expected one of {', '.join(_ENCODINGS)}")
         self._c = ffi.new("fmb_device_t *")
         settings = self._c.settings
         settings.device_id = _text("device_id", device_id, 63)
         settings.federation = _text("federation", federation, 63)
-        settings.host = _text("broker", url.hostname or "", 255)
+        settings.host = _text("broker", url.path if line else url.hostname or "", 255)
+        settings.baud = _baud(url.query) if line else 0
         settings.port = str(url.port or 1883).encode()
         settings.username = _text("user", url.username or "", 255)
         settings.password = _text("password", url.password or "", 255)
@@ -199,8 +201,8 @@ class Device:
 
     @property
     def link_counters(self) -> dict[str, int]:
-        """The MQTT link's counters (fm_mqtt_counters_t)."""
-        counters = self._c.mqtt.counters
+        """The link's counters (fm_mqtt_counters_t or fm_serial_counters_t)."""
+        counters = (self._c.serial if self._c.settings.baud else self._c.mqtt).counters
         return {name: int(getattr(counters, name)) for name in dir(counters)}
 
     @property
@@ -404,6 +406,15 @@ def run_many(
         lib.fmb_fleet_run(pointers, len(devices), slice_ms)
         for device in devices:
             device._raise_error()
+
+
+def _baud(query: str) -> int:
+    if not query:
+        return 115200
+    name, _, value = query.partition("=")
+    if name != "baud" or not value.isdecimal() or not 0 < int(value) < 2**32:
+        raise ValueError(f"{query!r}: expected baud=115200 or another rate")
+    return int(value)
 
 
 def _text(what: str, value: str, longest: int) -> bytes:

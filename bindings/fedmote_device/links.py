@@ -179,3 +179,32 @@ class MqttLink(_SansIoLink):
         """The link's counters (fm_mqtt_counters_t)."""
         counters = self._c.mqtt.counters
         return {name: int(getattr(counters, name)) for name in dir(counters)}
+
+
+class SerialLink(_SansIoLink):
+    """Either end of a serial line.
+
+    seed: of the connection tags; must differ between the two ends. retransmit_ms: first guess of the time to an
+    acknowledgement, 0 for 500. keep_alive_ms: a probe goes out after so long without a frame, 0 for 5000.
+
+    Raises ValueError for settings that the C library refuses.
+    """
+
+    def __init__(self, *, seed: int = 1, retransmit_ms: int = 0, keep_alive_ms: int = 0) -> None:
+        self._c = ffi.new("fmb_serial_link_t *")
+        super().__init__(ffi.addressof(self._c.sansio))
+        config = self._c.config
+        config.seed, config.retransmit_ms, config.keep_alive_ms = seed & 0xFFFFFFFF, retransmit_ms, keep_alive_ms
+        status = lib.fmb_serial_init(self._c)
+        if status != _OK:
+            raise ValueError(f"the library refuses these settings (status {status})")
+
+    def close(self) -> None:
+        """Tell the peer. The next poll connects again."""
+        lib.fm_serial_close(ffi.addressof(self._c.serial))
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The link's counters (fm_serial_counters_t)."""
+        counters = self._c.serial.counters
+        return {name: int(getattr(counters, name)) for name in dir(counters)}

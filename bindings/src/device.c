@@ -142,17 +142,34 @@ static fm_status_t init_mqtt(fmb_device_t *device, fm_link_t *link) {
   return (status == FM_OK) ? fm_mqtt_init(&device->mqtt, config, link) : status;
 }
 
+static fm_status_t init_serial(fmb_device_t *device, fm_link_t *link) {
+  const fmb_settings_t *settings = &device->settings;
+  fm_serial_config_t *config = &device->serial_config;
+  fm_posix_tty_init(&device->tty, settings->host, settings->baud, -1, &device->gate.below);
+  config->stream = fmb_gate_stream(&device->gate);
+  config->seed = settings->seed;
+  config->keep_alive_ms = 1000u * settings->keep_alive_s;
+  config->buffer = device->io;
+  config->buffer_size = sizeof device->io;
+  return fm_serial_init(&device->serial, config, link);
+}
+
 int fmb_device_init(fmb_device_t *device) {
   fm_client_config_t *config = &device->config;
   const fmb_settings_t *settings = &device->settings;
   fm_status_t status = init_trainer(device);
+  device->tcp.fd = -1;
+  device->tty.fd = -1;
   if ((status == FM_OK) && settings->memory) {
-    device->tcp.fd = -1;
     device->mailbox.fetch_by_request = settings->fetch_by_request;
     config->link = fmb_mailbox_link(&device->mailbox);
     fmb_mailbox_connect(&device->mailbox);
+  } else if ((status == FM_OK) && (settings->baud != 0u)) {
+    status = init_serial(device, &config->link);
   } else if (status == FM_OK) {
     status = init_mqtt(device, &config->link);
+  } else {
+    /* refused */
   }
   if (status == FM_OK) {
     config->device_id = settings->device_id;
@@ -193,6 +210,8 @@ void fmb_device_restore(fmb_device_t *device) {
 void fmb_device_close(fmb_device_t *device) {
   if (device->settings.memory) {
     fmb_mailbox_disconnect(&device->mailbox);
+  } else if (device->settings.baud != 0u) {
+    fm_serial_close(&device->serial);
   } else {
     fm_mqtt_close(&device->mqtt);
   }
@@ -221,8 +240,8 @@ uint32_t fmb_device_deliver(fmb_device_t *device, const uint8_t *message, uint32
 }
 
 int fmb_device_fd(const fmb_device_t *device, bool *writable) {
-  *writable = device->tcp.connecting || device->tcp.full;
-  return device->tcp.fd;
+  *writable = device->tcp.connecting || device->tcp.full || device->tty.full;
+  return (device->settings.baud != 0u) ? device->tty.fd : device->tcp.fd;
 }
 
 uint32_t fmb_device_layout_crc32(const fmb_device_t *device) {

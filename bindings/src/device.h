@@ -6,8 +6,10 @@
 
 #include "fedmote/fm_client.h"
 #include "fedmote/fm_mqtt.h"
+#include "fedmote/fm_serial.h"
 #include "fedmote/fm_train.h"
 #include "fm_posix_tcp.h"
+#include "fm_posix_tty.h"
 #include "memory.h"
 
 #define FMB_IO_SIZE 32768
@@ -19,6 +21,7 @@ typedef struct {
   char federation[64];
   char host[FMB_TEXT_SIZE];
   char port[16];
+  uint32_t baud;                /* not 0: a serial line, whose path is `host`, instead of MQTT */
   char username[FMB_TEXT_SIZE]; /* empty: none */
   char password[FMB_TEXT_SIZE];
   uint32_t widths[FM_TRAIN_MAX_LAYERS + 1];
@@ -46,6 +49,7 @@ typedef struct {
 typedef struct {
   fm_client_t client;
   fm_mqtt_t mqtt;
+  fm_serial_t serial;
   fmb_settings_t settings;
   /* How far the present plan's training may go before it waits for the closing notice: a device too slow for the whole.
    */
@@ -59,7 +63,9 @@ typedef struct {
   fm_client_config_t config;
   fm_app_t app;
   fm_mqtt_config_t mqtt_config;
+  fm_serial_config_t serial_config;
   fm_posix_tcp_t tcp;
+  fm_posix_tty_t tty;
   fmb_gate_t gate;
   fmb_mailbox_t mailbox;
   fm_trainer_t trainer;
@@ -77,7 +83,7 @@ int fmb_device_init(fmb_device_t *device);
 /* The link breaks as in a tunnel (no DISCONNECT) and stays away until restored. */
 void fmb_device_cut(fmb_device_t *device);
 void fmb_device_restore(fmb_device_t *device);
-/* Say good-bye to the broker and close. */
+/* Say good-bye to the peer and close. */
 void fmb_device_close(fmb_device_t *device);
 /* One poll of the client; returns how long it may rest. */
 uint32_t fmb_device_poll(fmb_device_t *device, uint32_t now_ms);

@@ -43,3 +43,10 @@ int fmb_mqtt_init(fmb_mqtt_link_t *self) {
   self->config.stream = fmb_pipe_stream(&self->sansio.pipe);
   return (int)fm_mqtt_init(&self->mqtt, &self->config, &self->sansio.link);
 }
+
+int fmb_serial_init(fmb_serial_link_t *self) {
+  self->config.stream = fmb_pipe_stream(&self->sansio.pipe);
+  self->config.buffer = self->buffer;
+  self->config.buffer_size = sizeof self->buffer;
+  return (int)fm_serial_init(&self->serial, &self->config, &self->sansio.link);
+}

@@ -4,6 +4,7 @@
 #define FMB_SANSIO_H
 
 #include "fedmote/fm_mqtt.h"
+#include "fedmote/fm_serial.h"
 #include "memory.h"
 
 typedef struct {
@@ -33,5 +34,14 @@ typedef struct {
 } fmb_mqtt_link_t;
 
 int fmb_mqtt_init(fmb_mqtt_link_t *self);
+
+typedef struct {
+  fmb_sansio_t sansio;
+  fm_serial_t serial;
+  fm_serial_config_t config; /* all but stream and buffer are set before fmb_serial_init() */
+  uint8_t buffer[FM_SERIAL_MIN_BUFFER];
+} fmb_serial_link_t;
+
+int fmb_serial_init(fmb_serial_link_t *self);
 
 #endif

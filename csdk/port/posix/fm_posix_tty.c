@@ -32,27 +32,34 @@ static void tty_close(void *self) {
   tty->full = false;
 }
 
+static bool make_raw(int fd, speed_t speed) {
+  struct termios mode;
+  bool done = false;
+  if ((speed != B0) && (tcgetattr(fd, &mode) == 0)) {
+    cfmakeraw(&mode);
+    mode.c_cflag |= CLOCAL | CREAD;
+    mode.c_cflag &= ~(tcflag_t)CRTSCTS;
+    done = (cfsetispeed(&mode, speed) == 0) && (cfsetospeed(&mode, speed) == 0) && (tcsetattr(fd, TCSANOW, &mode) == 0);
+  }
+  return done;
+}
+
 static fm_status_t tty_open(void *self) {
   fm_posix_tty_t *tty = (fm_posix_tty_t *)self;
-  fm_status_t status = (tty->fd >= 0) ? FM_OK : FM_ERR_LINK;
   if ((tty->path != NULL) && (tty->fd < 0)) {
-    struct termios mode;
-    const speed_t speed = speed_of(tty->baud);
     tty->fd = open(tty->path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    if ((speed != B0) && (tty->fd >= 0) && (tcgetattr(tty->fd, &mode) == 0)) {
-      cfmakeraw(&mode);
-      mode.c_cflag |= CLOCAL | CREAD;
-      mode.c_cflag &= ~(tcflag_t)CRTSCTS;
-      if ((cfsetispeed(&mode, speed) == 0) && (cfsetospeed(&mode, speed) == 0) &&
-          (tcsetattr(tty->fd, TCSANOW, &mode) == 0)) {
-        status = FM_OK;
-      }
-    }
-    if (status != FM_OK) {
+    if ((tty->fd >= 0) && !make_raw(tty->fd, speed_of(tty->baud))) {
       tty_close(tty);
     }
   }
-  return status;
+  return (tty->fd >= 0) ? FM_OK : FM_ERR_LINK;
+}
+
+/* What a call that moved nothing means. EIO is a pseudo-terminal whose other end is closed: it may come back, but one
+ * opened by path is better opened anew. */
+static int32_t nothing(const fm_posix_tty_t *tty) {
+  const bool wait = (errno == EAGAIN) || (errno == EINTR) || ((errno == EIO) && (tty->path == NULL));
+  return wait ? 0 : -1;
 }
 
 static int32_t tty_read(void *self, uint8_t *out, uint32_t size) {
@@ -60,8 +67,11 @@ static int32_t tty_read(void *self, uint8_t *out, uint32_t size) {
   const ssize_t got = read(tty->fd, out, size);
   int32_t result = (int32_t)got;
   if (got < 0) {
-    /* EIO: a pseudo-terminal whose other end nobody has open yet */
-    result = ((errno == EAGAIN) || (errno == EINTR) || (errno == EIO)) ? 0 : -1;
+    result = nothing(tty);
+  } else if ((got == 0) && (tty->path != NULL)) {
+    result = -1; /* hung up */
+  } else {
+    /* bytes came */
   }
   return result;
 }
@@ -69,10 +79,7 @@ static int32_t tty_read(void *self, uint8_t *out, uint32_t size) {
 static int32_t tty_write(void *self, const uint8_t *bytes, uint32_t size) {
   fm_posix_tty_t *tty = (fm_posix_tty_t *)self;
   const ssize_t sent = write(tty->fd, bytes, size);
-  int32_t result = (int32_t)sent;
-  if (sent < 0) {
-    result = ((errno == EAGAIN) || (errno == EINTR) || (errno == EIO)) ? 0 : -1;
-  }
+  const int32_t result = (sent < 0) ? nothing(tty) : (int32_t)sent;
   tty->full = (result >= 0) && ((uint32_t)result < size);
   return result;
 }
