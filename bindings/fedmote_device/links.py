@@ -62,6 +62,10 @@ class _SansIoLink:
         """Queue a message. An unreliable one under way is lost when the connection breaks."""
         self._queue.append((ffi.from_buffer(_PEER_BYTES, message), reliable))
 
+    def forget(self) -> None:
+        """Drop the messages that the link has not begun to send."""
+        self._queue.clear()
+
     def feed(self, data: bytes, now_ms: int) -> list[bytes]:
         """Take bytes from the peer and the time; returns the messages that are complete. Look at take() after it."""
         pending = self._rest + data
@@ -72,10 +76,10 @@ class _SansIoLink:
             self._pump()
             used = lib.fmb_sansio_poll(self._sansio, view + at, len(pending) - at, now_ms & 0xFFFFFFFF)
             at += used
-            self._pump()
+            handed = self._pump()
             got = self._messages()
             messages += got
-            if not got and (used == 0 or at == len(pending)):
+            if not got and not handed and (used == 0 or at == len(pending)):
                 break
         # A closed stream loses bytes; an open one that cannot go on (nobody takes its output) keeps them.
         self._rest = pending[at:] if self._sansio.pipe.open else b""
@@ -93,17 +97,19 @@ class _SansIoLink:
         pipe.out_fill = 0
         return data
 
-    def _pump(self) -> None:
-        """Hand the link the next message once it let go of the one before."""
+    def _pump(self) -> bool:
+        """Hand the link the next message once it let go of the one before. True: it has one more to send."""
+        handed = False
         while True:
             if self._sending is not None and not lib.fmb_sansio_sending(self._sansio):
                 self._sending = None
             if self._sending is not None or not self._queue:
-                return
+                return handed
             view, reliable = self._queue[0]
             status = lib.fmb_sansio_send(self._sansio, view, len(view), reliable)
             if status == _AGAIN:
-                return
+                return handed
+            handed = True
             self._queue.popleft()
             if status != _OK:
                 raise ValueError(f"a message of {len(view)} bytes is too large for this link")

@@ -9,6 +9,8 @@
 #include "fedmote/fm_codec.h"
 
 #define MOST_DEVICES_A_RUN 4096
+#define WINDOW_BITS (10u * FM_SERIAL_TX_BUFFER * FM_SERIAL_WINDOW) /* on the line, with start and stop bits */
+#define MOST_RETRANSMIT_MS 8000u
 
 uint32_t fmb_now_ms(void) {
   struct timespec now;
@@ -148,6 +150,10 @@ static fm_status_t init_serial(fmb_device_t *device, fm_link_t *link) {
   fm_posix_tty_init(&device->tty, settings->host, settings->baud, -1, &device->gate.below);
   config->stream = fmb_gate_stream(&device->gate);
   config->seed = settings->seed;
+  config->retransmit_ms = 50u + (WINDOW_BITS * 1000u / settings->baud);
+  if (config->retransmit_ms > MOST_RETRANSMIT_MS) {
+    config->retransmit_ms = MOST_RETRANSMIT_MS;
+  }
   config->keep_alive_ms = 1000u * settings->keep_alive_s;
   config->buffer = device->io;
   config->buffer_size = sizeof device->io;

@@ -146,7 +146,7 @@ static void give_up(fm_serial_t *serial) {
 static void go_back(fm_serial_t *serial) {
   serial->counters.retransmits++;
   serial->on.next = serial->on.acked;
-  serial->on.timed = 0u; /* an acknowledgement could be of either sending */
+  serial->on.timed = 0u; /* measured anew: which sending an acknowledgement is of, its epoch tells */
   serial->on.epoch = (uint8_t)((serial->on.epoch + 1u) & EPOCH_MASK);
   if (serial->segment >= (2u * LEAST_PAYLOAD)) {
     serial->segment /= 2u;
@@ -212,11 +212,11 @@ static void put_segment(fm_serial_t *serial, uint32_t flags) {
             cancel ? 0u : size);
   serial->on.next += size;
   serial->since_ms = serial->now_ms;
+  if (serial->on.timed == 0u) {
+    serial->on.timed = serial->on.next;
+    serial->on.timed_ms = serial->now_ms;
+  }
   if (serial->on.next > serial->on.high) {
-    if ((serial->on.timed == 0u) && (serial->on.high == at)) {
-      serial->on.timed = serial->on.next;
-      serial->on.timed_ms = serial->now_ms;
-    }
     serial->on.high = serial->on.next;
   }
 }
@@ -318,8 +318,13 @@ static void measured(fm_serial_t *serial) {
   serial->expiry_ms = (uint16_t)((target > serial->expiry_ms) ? target : ((target + (uint32_t)serial->expiry_ms) / 2u));
 }
 
-static void on_progress(fm_serial_t *serial, uint32_t size) {
-  serial->expiry_ms = (uint16_t)patience(serial); /* a doubled time stays until one was measured */
+/* `fresh`: of what was sent since the last go-back. An older one came after time had run out: too early, then. That time
+ * ran out alone says little, since noise does that too. */
+static void on_progress(fm_serial_t *serial, uint32_t size, bool fresh) {
+  if (!fresh) {
+    serial->expiry_ms = (uint16_t)patience(serial);
+    serial->on.timed = 0u;
+  }
   serial->on.doublings = 0u;
   serial->on.acked += size;
   serial->since_ms = serial->now_ms;
@@ -339,10 +344,11 @@ static void on_progress(fm_serial_t *serial, uint32_t size) {
 /* Of what is older than the last acknowledgement, or was never sent, nothing is taken. */
 static void on_ack(fm_serial_t *serial, uint32_t control, uint32_t ack) {
   const uint32_t size = (ack - serial->on.base - serial->on.acked) & 0xFFFFu;
+  const bool fresh = (control >> ECHO_SHIFT) == serial->on.epoch;
   if (outstanding(serial) && (size != 0u) && (size <= (serial->on.high - serial->on.acked))) {
-    on_progress(serial, size);
+    on_progress(serial, size, fresh);
   }
-  if (((control & FLAG_GAP) != 0u) && outstanding(serial) && ((control >> ECHO_SHIFT) == serial->on.epoch)) {
+  if (((control & FLAG_GAP) != 0u) && outstanding(serial) && fresh) {
     go_back(serial); /* once: what comes of the segments before it has another epoch */
   }
 }

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 REOPEN_S = 1.0
 POLL_S = 0.005  # of a port without a descriptor to wait on (rfc2217://)
 READ_BYTES = 4096
+FRAMES_BITS = 10 * 254 * 4  # of a full window on the line: the first guess of the time to an acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class _Line:
     def __init__(self, port: Port, owner: SerialPorts, seed: int) -> None:
         self.port, self.owner = port, owner
         self.device: str | None = port.device
-        self._link = SerialLink(seed=seed)
+        self._link = SerialLink(seed=seed, retransmit_ms=min(8000, 50 + FRAMES_BITS * 1000 // port.baud))
         self._serial: serial.SerialBase | None = None
         self._fd = -1
         self._timer: asyncio.TimerHandle | None = None
@@ -113,8 +114,11 @@ class _Line:
             return
         try:
             data = self._serial.read(READ_BYTES)
-            for message in self._link.feed(data, time.monotonic_ns() // 1_000_000):
-                self._take(message)
+            while messages := self._link.feed(data, time.monotonic_ns() // 1_000_000):
+                data = b""  # once more without bytes, for what is answered
+                self._follow()
+                for message in messages:
+                    self._take(message)
             self._follow()
             self._write()
         except (OSError, serial.SerialException) as error:
@@ -138,6 +142,7 @@ class _Line:
         if connection != self._connection:
             if self._connection and self.device is not None:
                 self.owner.lost(self.device)
+            self._link.forget()
             self._connection = connection
 
     def _write(self) -> None:
