@@ -23,6 +23,8 @@ from fedmote.wire.RefusalReason import RefusalReason
 from fedmote.wire.UpdateKind import UpdateKind
 from fedmote_device import kernels
 
+RESELECT_S = 1.0  # between looks for devices while too few are there, or after a round that too few reported in
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -212,6 +214,7 @@ class Rounds:
     def tick(self, now: float) -> float:
         """Do what is due at `now` (seconds, monotonic); return when to tick again at the latest."""
         self.fleet.now = now
+        number = self.number
         if self.state is State.SELECTING:
             self._select(now)
         if self.state is State.TRAINING:
@@ -228,7 +231,7 @@ class Rounds:
         ):
             self._finish(now)
         return {
-            State.SELECTING: now + 1.0,
+            State.SELECTING: now if self.number != number else now + RESELECT_S,
             State.TRAINING: self.started + self.policy.soft_deadline_s,
             State.CLOSING: self.started + self.policy.hard_deadline_s,
         }[self.state]

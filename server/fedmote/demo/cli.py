@@ -31,7 +31,7 @@ from fedmote.session import Limits
 
 ALPHA = 0.3
 BATCH = 8
-RATE = 0.1
+RATE = 0.2
 CHUNK_ELEMENTS = 256
 SHOWN = 12
 SERIAL = 2
@@ -87,7 +87,7 @@ class Demo:
         o = self.options
         policy = Policy(
             devices=o.devices,
-            goal=0.6,
+            goal=0.75,
             soft_deadline_s=60.0 if o.one_at_a_time else 3.0,
             hard_deadline_s=120.0 if o.one_at_a_time else 6.0,
             chunk_elements=CHUNK_ELEMENTS,
