@@ -120,10 +120,24 @@ class Packet:
         """Name of the message that a PUBLISH carries, "" for anything else."""
         if self.kind != PUBLISH:
             return ""
-        at = _body(self.raw)
-        at += 2 + int.from_bytes(self.raw[at : at + 2], "big") + (2 if self.qos else 0)
-        decoded = codec.decode(self.raw[at:])
+        decoded = codec.decode(self.raw[self._topic_end + (2 if self.qos else 0) :])
         return decoded[0] if decoded else ""
+
+    @property
+    def topic(self) -> str:
+        """Of a PUBLISH."""
+        return self.raw[_body(self.raw) + 2 : self._topic_end].decode()
+
+    @property
+    def identifier(self) -> bytes:
+        """What a PUBACK and the PUBLISH of QoS 1 that it answers have in common."""
+        at = self._topic_end if self.kind == PUBLISH else _body(self.raw)
+        return self.raw[at : at + 2]
+
+    @property
+    def _topic_end(self) -> int:
+        at = _body(self.raw)
+        return at + 2 + int.from_bytes(self.raw[at : at + 2], "big")
 
 
 CONNECT, CONNACK, PUBLISH, PUBACK = 1, 2, 3, 4

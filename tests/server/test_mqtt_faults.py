@@ -7,8 +7,10 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +192,62 @@ def test_links_break_at_any_packet(tmp_path: Path, make_broker: MakeBroker, make
         assert len(proxy.connections) > 3 * 10
         assert devices.sum("chunks_resumed_in") > 0
         assert_each_once(server, devices, records)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_plan_for_a_device_that_is_away(
+    tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, kept: bool
+) -> None:
+    """The plan waits in the session that the broker keeps; when the broker lost that, Hello brings it again."""
+    broker = make_broker()
+    proxy, server_proxy = make_proxy(broker), make_proxy(broker)
+    server, records = new_server(server_proxy.url, tmp_path, 3)
+    away, plan, in_session = threading.Event(), [b""], threading.Event()
+    plans: Counter[str] = Counter()
+
+    def rule(packet: Packet) -> bytes:
+        if packet.client == "f.d1":
+            if away.is_set():
+                raise Cut
+            plans["d1"] += not packet.up and packet.message == "Plan"
+            if packet.message == "Welcome" and proxy.connections.count("f.d1") == 1:
+                away.set()
+                raise Cut(packet.raw)
+        return packet.raw
+
+    def server_rule(packet: Packet) -> bytes:
+        """The will of d1 gets lost: the server believes that it is there."""
+        if packet.kind == PUBLISH and packet.topic.endswith("/d1"):
+            if packet.message == "DeviceState":
+                return b""
+            if packet.message == "Plan" and not plan[0]:
+                plan[0] = packet.identifier
+        elif packet.kind == PUBACK and not packet.up and plan[0] == packet.identifier:
+            in_session.set()
+        return packet.raw
+
+    proxy.rule, server_proxy.rule = rule, server_rule
+    late = Devices(proxy.url, 1, prefix="late")
+    with Devices(proxy.url, 2) as first, ExitStack() as then:
+        absent = first.all[1]
+
+        async def come_back() -> None:
+            await until(lambda: away.is_set() and absent.state == "offline")
+            assert server.rounds.planned == []
+            then.enter_context(late)  # the third, which the round waited for
+            await until(in_session.is_set)
+            assert server.rounds.planned == ["d0", "d1", "late0"] and absent.state == "offline"
+            if not kept:
+                broker.stop(signal.SIGKILL)
+                broker.start()
+            away.clear()
+
+        asyncio.run(serve(server, 1, come_back))
+        assert bool(absent.link_counters["session_present"]) is kept
+        assert plans["d1"] == (2 if kept else 1)  # the one from the session, and the answer to Hello
+        assert [(r.reported, r.partial) for r in records] == [(3, 0)]
+        assert np.array_equal(server.model, mean(first.trainers + late.trainers, 1))
+        assert first.fits + late.fits == [[1]] * 3
 
 
 # ---- messages twice, or not acknowledged
