@@ -4,19 +4,26 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import math
 import signal
 import subprocess
 import sys
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 from real_broker import (
+    CHUNK,
     CHUNKS,
+    ELEMENTS,
     PUBACK,
     PUBLISH,
     WAIT_S,
@@ -31,8 +38,12 @@ from real_broker import (
     until,
 )  # fmt: skip
 
+from fedmote import codec
+from fedmote.layout import Layout
 from fedmote.round import Record
 from fedmote.server import Server
+from fedmote.session import Limits
+from fedmote.wire.RefusalReason import RefusalReason
 
 MakeBroker = Callable[..., Broker]
 MakeProxy = Callable[[Broker], Proxy]
@@ -373,3 +384,151 @@ def test_a_silent_connection(tmp_path: Path, make_broker: MakeBroker, make_proxy
         asyncio.run(serve(server, 1, stall))
         assert records[0].dropped == 1 and devices.all[1].counters["chunks_resumed_out"] > 0
         assert_each_once(server, devices, records)
+
+
+# ---- devices that mean harm
+
+
+class Hostile:
+    """A client of the broker with the access rights of one device, that says whatever it likes."""
+
+    def __init__(self, broker: Broker, device: str, password: str) -> None:
+        self.device, self.topic = device, f"fm/1/f/up/{zlib.crc32(device.encode()) & 255}/{device}"
+        self.heard: list[str] = []
+        self.refusals: list[int] = []
+        self._client = client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"f.{device}")
+        client.max_queued_messages_set(0)
+        client.username_pw_set(device, password)
+        client.on_message = self._on_message
+        client.on_connect = lambda *_: client.subscribe(f"fm/1/f/dn/{device}", qos=1)
+        client.connect("127.0.0.1", broker.port)
+        client.loop_start()
+
+    def _on_message(self, client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
+        name, body = codec.decode(message.payload) or ("", None)
+        if name == "Refusal":
+            self.refusals.append(body.Reason())
+        self.heard.append(name)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def say(self, message: bytes, topic: str = "") -> None:
+        self._client.publish(topic or self.topic, message, qos=1)
+
+    def hello(self, layout: Layout) -> bytes:
+        return codec.encode(
+            "Hello", device_id=self.device, elements=layout.elements, layout_crc32=layout.crc32, examples=1
+        )
+
+    def begin(self, data: bytes, **lies: int | float) -> bytes:
+        fields: dict[str, int | float] = {
+            "round": 1, "base_version": 1, "crc32": zlib.crc32(data), "elements": ELEMENTS, "chunk_elements": CHUNK,
+            "examples": 1000, "steps": 1, "planned_steps": 1,
+        }  # fmt: skip
+        return codec.encode("UpdateBegin", **(fields | lies))
+
+    def chunks(self, data: bytes) -> list[bytes]:
+        size = 4 * CHUNK
+        return [
+            codec.encode("UpdateChunk", round=1, index=i, data=data[at : at + size])
+            for i, at in enumerate(range(0, len(data), size))
+        ]
+
+
+def nonsense(rng: np.random.Generator, hello: bytes, begin: bytes) -> list[bytes]:
+    """Noise, what is cut short or damaged, and valid messages of every kind with random fields."""
+    out = [rng.bytes(int(rng.integers(0, 300))) for _ in range(100)]
+    for message in (hello, begin):
+        out += [message[:size] for size in range(0, len(message), 4)]
+        for at in rng.integers(0, len(message), 50):
+            out.append(message[:at] + bytes([message[at] ^ 1 << int(rng.integers(8))]) + message[at + 1 :])
+    number = [0, 1, 2, 2**31, 2**32 - 1]
+    for _ in range(100):
+        first, second, third = (int(n) for n in rng.choice(number, 3))
+        out += [
+            codec.encode("UpdateChunk", round=first, index=second, data=rng.bytes(int(rng.integers(0, 200)))),
+            codec.encode("UpdateEnd", round=first, chunks=second, crc32=third),
+            codec.encode("ChunkRequest", version=first, index=second),
+            codec.encode("Progress", round=first, steps=second, examples=third, loss=math.nan),
+            codec.encode("DeviceState", flags=int(rng.integers(4)), battery=int(rng.integers(256))),
+            codec.encode("Commit", round=first, model_version=second),
+            codec.encode("Plan", round=first, model_elements=second),
+            codec.encode("UpdateBegin", round=first, base_version=second, elements=third, chunk_elements=third),
+        ]
+    return [out[i] for i in rng.permutation(len(out))]
+
+
+def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:
+    """Let in as four of seven devices: what they say costs the round nothing but their own part in it."""
+    honest, hostile = ["d0", "d1", "d2"], ["noise", "huge", "nan", "endless"]
+    foreign = [f"fm/1/f/up/{zlib.crc32(b'd0') & 255}/d0", "fm/1/f/dn/d0", "fm/1/f/all", "fm/1/f/model/1/0"]
+    outside = [f"thief{i}" for i in range(len(foreign))]
+    broker = make_broker(users={"server": "s"} | dict.fromkeys(honest + hostile + outside, "x"))
+    url = broker.url.replace("//", "//server:s@")
+    slots = 4  # one is held to the end
+    plan = federation(url, tmp_path, 7, goal=0.4, partial=False, soft_deadline_s=300.0, hard_deadline_s=600.0)
+    records: list[Record] = []
+    server = Server(dataclasses.replace(plan, limits=Limits(slots=slots, retry_ms=50)), on_round=records.append)
+    layout = plan.layout
+    held: list[int] = []
+
+    with ExitStack() as stack:
+        bad = {name: Hostile(broker, name, "x") for name in hostile}
+        thieves = [Hostile(broker, name, "x") for name in outside]
+        for each in [*bad.values(), *thieves]:
+            stack.callback(each.close)
+        devices = Devices(broker.url, 3, password="x")
+
+        async def attack() -> None:
+            fleet = server.fleet
+            changed = fleet.changed
+
+            def count() -> None:
+                held.append(sum(s.slot is not None for s in fleet.sessions.values()))
+                changed()
+
+            fleet.changed = count
+            for each in bad.values():
+                each.say(each.hello(layout))
+            await until(lambda: len(fleet.ready()) == 4)
+            # Another's name, and what is the server's to say: the broker passes on none of it.
+            for thief, topic in zip(thieves, foreign, strict=True):
+                thief.say(codec.encode("Commit", round=1, model_version=2), topic)
+            stack.enter_context(devices)
+            await until(lambda: len(server.rounds.planned) == 7)
+            endless = np.ones(ELEMENTS, "<f4").tobytes()
+            bad["endless"].say(bad["endless"].begin(endless))
+            await until(lambda: fleet.sessions["endless"].slot)
+            for message in bad["endless"].chunks(endless)[:-1] * 5:
+                bad["endless"].say(message)
+            rng = np.random.default_rng(1)
+            for message in nonsense(rng, bad["noise"].hello(layout), bad["noise"].begin(b"")):
+                bad["noise"].say(message)
+            for lies in (
+                {"elements": 2**32 - 1}, {"elements": 0}, {"chunk_elements": 1, "elements": 2**32 - 1},
+                {"examples": 2**32 - 1}, {"loss": math.nan},
+            ):  # fmt: skip
+                bad["huge"].say(bad["huge"].begin(b"", **lies))
+            await until(lambda: set(honest) <= server.rounds.receipts.keys())
+            spoilt = np.ones(ELEMENTS, "<f4")
+            spoilt[ELEMENTS // 2] = np.nan
+            data = spoilt.tobytes()
+            end = codec.encode("UpdateEnd", round=1, chunks=CHUNKS, crc32=zlib.crc32(data))
+            for message in [bad["nan"].begin(data), *bad["nan"].chunks(data), end]:
+                bad["nan"].say(message)
+            await until(lambda: RefusalReason.NonFinite in bad["nan"].refusals)
+            await until(lambda: RefusalReason.Malformed in bad["huge"].refusals)
+            await until(lambda: fleet.counters["malformed"] >= 100)
+            assert server.rounds.receipts.keys() == set(honest) and records == []
+            assert fleet.sessions["endless"].slot is not None
+            for name in ("endless", "noise"):  # in place of the hard deadline
+                bad[name].say(codec.encode("Withdraw", round=1))
+
+        asyncio.run(serve(server, 1, attack))
+        assert [(r.selected, r.reported, r.partial) for r in records] == [(7, 3, 0)]
+        assert np.array_equal(server.model, mean(devices.trainers, 1))
+        assert devices.fits == [[1]] * 3
+        assert 1 <= max(held) <= slots
+        assert devices.sum("malformed") == devices.sum("unexpected") == 0
