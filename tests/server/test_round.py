@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds and sessions without I/O: the test says every message, and what time it is."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from fedmote import codec
+from fedmote.layout import Layout, Tensor
+from fedmote.round import Policy, Record, Rounds, State, Training
+from fedmote.session import Fleet
+from fedmote.store import Store
+from fedmote.strategy import FedAvg
+
+ELEMENTS, CHUNK = 40, 16
+LAYOUT = Layout((Tensor("w", (ELEMENTS,)),))
+
+
+class Bench:
+    """One federation, and what it said."""
+
+    def __init__(self, **policy: float | bool) -> None:
+        self.now = 0.0
+        self.said: list[tuple[str, str]] = []  # (device, message)
+        self.records: list[Record] = []
+        self.fleet = Fleet(LAYOUT)
+        self.rounds = Rounds(
+            self.fleet, Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32)), FedAvg(), Training(),
+            Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy)),  # type: ignore[arg-type]
+            broadcast=lambda message: self.send("all", message), publish=lambda version, chunks: None,
+            on_commit=self.records.append,
+        )  # fmt: skip
+
+    def send(self, device: str, message: bytes) -> None:
+        decoded = codec.decode(message)
+        assert decoded is not None
+        self.said.append((device, decoded[0]))
+
+    def hear(self, device: str, name: str, **fields: int | float | bool | str | bytes) -> None:
+        self.fleet.receive(device, codec.encode(name, **fields), self.now, self.send)
+
+    def come(self, *devices: str) -> None:
+        for device in devices:
+            self.hear(device, "Hello", device_id=device, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
+        self.rounds.tick(self.now)
+
+    def begin(self, device: str, value: float, examples: int = 1) -> int:
+        crc32 = zlib.crc32(np.full(ELEMENTS, value, "<f4").tobytes())
+        self.hear(
+            device, "UpdateBegin", round=1, base_version=1, crc32=crc32, elements=ELEMENTS, chunk_elements=CHUNK,
+            examples=examples, steps=1, planned_steps=1,
+        )  # fmt: skip
+        return crc32
+
+    def chunks(self, device: str, value: float, *indices: int) -> None:
+        data = np.full(ELEMENTS, value, "<f4")
+        for i in indices:
+            self.hear(device, "UpdateChunk", round=1, index=i, data=data[CHUNK * i : CHUNK * (i + 1)].tobytes())
+
+    def report(self, device: str, value: float, examples: int = 1) -> None:
+        crc32 = self.begin(device, value, examples)
+        self.chunks(device, value, 0, 1, 2)
+        self.hear(device, "UpdateEnd", round=1, chunks=3, crc32=crc32)
+
+    def tick(self, now: float) -> None:
+        self.now = now
+        self.rounds.tick(now)
+
+
+def test_a_round_opened_again_keeps_what_it_folded() -> None:
+    """Too few at the hard deadline: others are asked, and nobody's update is lost or counted twice."""
+    bench = Bench(devices=2, min_reports=2)
+    bench.come("a", "b")
+    bench.report("a", 1.0, examples=3)
+    bench.tick(20.0)
+    assert bench.rounds.state is State.SELECTING and set(bench.rounds.receipts) == {"a"} and bench.records == []
+    bench.report("a", 1.0, examples=3)  # it did not hear the receipt
+    bench.tick(21.0)
+    assert bench.rounds.planned == ["b"]
+    bench.report("b", 5.0)
+    bench.tick(22.0)
+    assert [(r.round, r.selected, r.reported, r.examples) for r in bench.records] == [(1, 2, 2, 4)]
+    assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 2, np.float32))
+
+
+def test_begin_and_end_again_count_once() -> None:
+    """Each is answered with a receipt, before and after the fold."""
+    bench = Bench(devices=2)
+    bench.come("a", "b")
+    for _ in range(3):
+        bench.report("a", 1.0)
+    assert bench.rounds.record.reported == 1
+    assert bench.said.count(("a", "Receipt")) == 1 + 2 * 2
+    bench.report("b", 3.0)
+    bench.tick(1.0)
+    assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 2, np.float32))
+    bench.begin("a", 1.0)
+    assert bench.said[-1] == ("a", "Commit")
+
+
+def test_deadlines_and_an_upload_cut_off() -> None:
+    """Soft: the closing notice, once. Hard: what came of an upload is folded where it reaches."""
+    bench = Bench(devices=2, goal=1.0)
+    bench.come("a", "b")
+    bench.report("a", 1.0)
+    bench.begin("b", 3.0)
+    bench.chunks("b", 3.0, 1)
+    bench.tick(9.999)
+    assert bench.rounds.state is State.TRAINING
+    bench.tick(10.0)
+    bench.tick(19.999)
+    assert bench.rounds.state is State.CLOSING and bench.said.count(("all", "ClosingNotice")) == 1
+    assert bench.records == []
+    bench.tick(20.0)
+    assert [(r.reported, r.partial) for r in bench.records] == [(2, 1)]
+    wanted = np.ones(ELEMENTS, np.float32)
+    wanted[CHUNK : 2 * CHUNK] = 2
+    assert np.array_equal(bench.rounds.model, wanted)
+
+
+def test_the_goal_brings_the_closing_notice() -> None:
+    """Four of five reports at a goal of 0.8; whoever says Hello then is told, too; a withdrawal ends the wait."""
+    bench = Bench(devices=5, goal=0.8)
+    bench.come("a", "b", "c", "d", "e")
+    for device in "abc":
+        bench.report(device, 1.0)
+    bench.tick(1.0)
+    assert bench.rounds.state is State.TRAINING
+    bench.report("d", 1.0)
+    bench.tick(2.0)
+    assert bench.rounds.state is State.CLOSING
+    bench.come("e")
+    assert bench.said[-3:] == [("e", "Welcome"), ("e", "Plan"), ("e", "ClosingNotice")]
+    bench.hear("e", "Withdraw", round=1)
+    bench.tick(3.0)
+    assert [(r.reported, r.withdrawn) for r in bench.records] == [(4, 1)]
+
+
+def test_selection() -> None:
+    """A share or a number of those who are there, the same for the same seed; the others are refused."""
+    drawn = []
+    for select in (0.5, 3.0, 3.0):
+        bench = Bench(devices=6, select=select)
+        bench.come("a", "b", "c", "d", "e")
+        assert bench.rounds.state is State.SELECTING
+        bench.come("f")
+        assert len(bench.rounds.selected) == 3 and bench.rounds.planned == bench.rounds.selected
+        drawn.append(bench.rounds.selected)
+        other = next(d for d in "abcdef" if d not in bench.rounds.selected)
+        bench.begin(other, 9.0)
+        assert bench.rounds.receipts == {} and bench.said[-1] == (other, "Refusal")
+    assert drawn[0] == drawn[1] == drawn[2]
