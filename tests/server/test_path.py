@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An update's way from the socket to the accumulator: at most four files, and none of them knows both ends."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real_broker import Broker, Devices, federation, serve
+
+import fedmote
+import fedmote_device
+from fedmote.server import Server
+from fedmote.session import Fleet
+from fedmote.strategy import Accumulator
+
+PROJECT = [Path(package.__file__ or "").parent for package in (fedmote, fedmote_device)]
+
+
+def way_here() -> list[Path]:
+    """Project files from paho's reading of the socket to the caller, in the order of the calls."""
+    files: list[Path] = []
+    frame = sys._getframe(2)
+    while frame.f_code.co_name != "loop_read":
+        file = Path(frame.f_code.co_filename)
+        if file not in files and any(file.is_relative_to(folder) for folder in PROJECT):
+            files.append(file)
+        assert frame.f_back is not None, "it did not come from the socket"
+        frame = frame.f_back
+    return files[::-1]
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module, and every name of a module, that the file imports."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def test_at_most_four_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: dict[str, set[tuple[Path, ...]]] = {"update": set(), "chunk": set()}
+    add, on_chunk = Accumulator.add, Fleet._on_chunk
+
+    def seen_add(self: Accumulator, *arguments: object) -> bool:
+        ways["update"].add((*way_here(), Path(add.__code__.co_filename)))
+        return add(self, *arguments)  # type: ignore[arg-type]
+
+    def seen_chunk(self: Fleet, *arguments: object) -> None:
+        ways["chunk"].add((*way_here(), Path(on_chunk.__code__.co_filename)))
+        on_chunk(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Accumulator, "add", seen_add)
+    monkeypatch.setattr(Fleet, "_on_chunk", seen_chunk)
+    broker = Broker(tmp_path)
+    broker.start()
+    try:
+        with Devices(broker.url, 1):
+            asyncio.run(serve(Server(federation(broker.url, tmp_path, 1)), 1))
+    finally:
+        broker.stop()
+
+    links = {f"fedmote.links.{file.stem}" for file in (PROJECT[0] / "links").glob("[a-z]*.py")}
+    for what, last in (("update", "strategy.py"), ("chunk", "session.py")):
+        (way,) = ways[what]
+        files = list(dict.fromkeys(way))
+        assert files[0].name == "mqtt.py" and files[-1].name == last and len(files) <= 4, files
+        for file in files:
+            known = set(imports(file))
+            assert not (known & links and "fedmote.strategy" in known), file
