@@ -111,7 +111,7 @@ class Rounds:
         self.state = State.SELECTING
         self.version, done, self.model = store.latest()
         self.number = done + 1
-        self.done = False
+        self.done = last_round is not None and done >= last_round  # a server that died after its last commit
         self._reset()
         self._publish()
         self.broadcast(fleet.say_hello())  # devices that stayed connected do not notice that the server is another

@@ -152,3 +152,15 @@ def test_selection() -> None:
         bench.begin(other, 9.0)
         assert bench.rounds.receipts == {} and bench.said[-1] == (other, "Refusal")
     assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_the_last_round_was_committed_before_the_start() -> None:
+    """As after a crash behind the last commit: nobody is asked for one round more."""
+    store = Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32))
+    store.commit(1, np.ones(ELEMENTS, np.float32), {})
+    for last, done in ((1, True), (2, False), (None, False)):
+        rounds = Rounds(
+            Fleet(LAYOUT), store, FedAvg(), Training(), Policy(), broadcast=lambda message: None,
+            publish=lambda version, chunks: None, last_round=last,
+        )  # fmt: skip
+        assert rounds.done is done
