@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +53,31 @@ def sessions() -> list[bytes]:
     return [bytes([seed, 1, 2, 3]) + one for seed in range(0, 256, 32) for one in said]
 
 
+def peers() -> list[bytes]:
+    """What a friendly peer on a serial cable does, as records of fuzz_serial.c, behind the 4 bytes of a seed."""
+
+    def record(control: int, first: int = 0, second: int = 0, payload: bytes = b"", how: int = 0) -> bytes:
+        return struct.pack("<BBHHB", how, control, first, second, len(payload)) + payload
+
+    greet, probe, gap, cancel = record(0), record(1 | 8), record(1 | 4), record(3, second=400)
+    message = struct.pack("<I", 20) + bytes(range(20))
+    begins, whole = record(2, payload=message[:10]), record(2, payload=message)
+    acks = b"".join(record(1, first=n) for n in range(0, 2001, 200))
+    said = [
+        greet + whole * 3,
+        greet + begins + record(2, payload=message[10:]) + record(2, second=0xFFF0, payload=message) + probe,
+        greet + begins + cancel + whole + begins + greet + whole,
+        greet + acks + gap * 2 + acks + record(2, second=9, payload=message) + whole,
+        greet + begins + record(2, payload=message, how=4) + record(2, payload=bytes(240), how=2) + record(2),
+        record(0, payload=b"\x55" * 200, how=1) * 2 + record(0, payload=b"\0", how=1) + greet + acks,
+    ]
+    return [bytes([seed, 1, 2, 3]) + one for seed in range(0, 256, 32) for one in said]
+
+
 TARGETS: dict[str, tuple[Callable[[], list[bytes]], int]] = {
     "fuzz_codec": (golden, 500_000),
     "fuzz_mqtt": (sessions, 100_000),
+    "fuzz_serial": (peers, 60_000),
 }
 """Of each target, what it starts from and how many inputs it tries."""
 
