@@ -41,6 +41,8 @@ typedef struct {
   uint32_t wait_ms;
   fm_status_t open;
   bool broken;
+  bool deaf;     /* broken for writing only */
+  uint32_t room; /* bytes that one write takes; 0: any */
 } end_t;
 
 static line_t lines[2];
@@ -80,10 +82,11 @@ static int32_t stream_read(void *self, uint8_t *out, uint32_t size) {
 
 static int32_t stream_write(void *self, const uint8_t *bytes, uint32_t size) {
   end_t *end = self;
-  if (end->broken) {
+  const uint32_t takes = ((end->room != 0u) && (end->room < size)) ? end->room : size;
+  if (end->broken || end->deaf) {
     return -1;
   }
-  for (uint32_t i = 0u; (i < size) && !cable_cut; i++) {
+  for (uint32_t i = 0u; (i < takes) && !cable_cut; i++) {
     uint8_t byte = bytes[i];
     if (fault()) {
       byte ^= (uint8_t)(1u << draw(8u));
@@ -98,10 +101,14 @@ static int32_t stream_write(void *self, const uint8_t *bytes, uint32_t size) {
       line_put(end->out, byte);
     }
   }
-  return (int32_t)size;
+  return (int32_t)takes;
 }
 
-static void stream_close(void *self) { ((end_t *)self)->broken = false; }
+static void stream_close(void *self) {
+  end_t *end = self;
+  end->broken = false;
+  end->deaf = false;
+}
 
 static void sink_begin(void *user, uint32_t total) {
   end_t *end = user;
@@ -461,6 +468,17 @@ static void test_hostile_peer(void) {
   make_frame(0u, ends[0].serial.tag, 1u | (240u << 8), 0u, NULL, 0u); /* tag */
   hear(frame, frame_size);
   CHECK((ends[0].serial.counters.malformed == 3u) && (connection(0u) == 1u));
+  make_frame(0u, ends[0].serial.tag, 1u | (240u << 8), 0x1234u, NULL, 0u); /* the same again: its answer was lost */
+  hear(frame, frame_size);
+  CHECK((connection(0u) == 1u) && (ends[0].serial.counters.lost == 0u));
+  make_frame(0u, ends[0].serial.tag, 1u | (240u << 8), 0x4321u, NULL,
+             0u); /* another peer, which this end does not know */
+  hear(frame, frame_size);
+  CHECK((connection(0u) == 0u) && (ends[0].serial.counters.lost == 1u));
+  peer_up();
+  make_frame(0u, ends[0].serial.tag + 1u, 1u | (240u << 8), 0x1234u, NULL, 0u); /* it does not know this end any more */
+  hear(frame, frame_size);
+  CHECK((connection(0u) == 0u) && (ends[0].serial.counters.lost == 1u));
   /* random frames with the right CRC: the sink's checks judge */
   for (uint32_t n = 0u; n < 20000u; n++) {
     uint8_t noise[240];
@@ -496,9 +514,107 @@ static void test_streams_that_fail(void) {
     step();
   }
   CHECK((ends[1].complete == 1u) && !sending(0u) && (ends[0].serial.connection == 2u));
+  CHECK(send_message(0u, 4u, 900u, FM_AT_LEAST_ONCE) == FM_OK);
+  CHECK(send_message(0u, 5u, 900u, FM_AT_LEAST_ONCE) == FM_AGAIN);
+  ends[0].deaf = true;
+  step();
+  CHECK((connection(0u) == 0u) && sending(0u));
+  ends[0].serial.connection = 0xFFFFFFFFu;
+  CHECK(connect_both(2000u) && (connection(0u) == 1u)); /* 0 is none */
+}
+
+/* A stream that takes a few bytes a write: the frame goes on where it was, and the wait says when to try again. */
+static void test_short_writes(void) {
+  for (uint32_t room = 1u; room < 40u; room++) {
+    setup(room, 921600u, 0u);
+    ends[0].room = room;
+    poll_end(0u);
+    CHECK(ends[0].wait_ms == ((room < 2u) ? 0u : 250u)); /* a greeting has 14 bytes, a poll 8 writes */
+    CHECK(connect_both(3000u));
+    CHECK(send_message(0u, room, 700u, FM_AT_LEAST_ONCE) == FM_OK);
+    for (uint32_t t = 0u; t < 1500u; t++) {
+      step();
+    }
+    CHECK(!sending(0u) && (ends[1].complete == 1u) && !ends[1].wrong);
+    CHECK(ends[1].serial.counters.cobs_errors == 0u);
+  }
+}
+
+/* A stream that takes nothing at all in mid-frame. */
+static void test_a_full_stream(void) {
+  setup(2u, 921600u, 0u);
+  ends[0].room = 1u;
+  for (uint32_t n = 0u; n < 9u; n++) {
+    poll_end(0u);
+  }
+  CHECK(connect_both(3000u));
+  CHECK(send_message(0u, 1u, 50u, FM_AT_LEAST_ONCE) == FM_OK);
+  poll_end(0u);
+  CHECK((ends[0].wait_ms == 0u) && (ends[0].serial.tx_sent < ends[0].serial.tx_size));
+  fm_serial_close(&ends[0].serial); /* the half frame is cut off by the zero before the next */
+  ends[0].room = 0u;
+  CHECK(connect_both(6000u));
+  CHECK(!sending(1u) && sending(0u));
+  for (uint32_t t = 0u; t < 500u; t++) {
+    step();
+  }
+  CHECK(!sending(0u) && (ends[1].complete == 1u) && !ends[1].wrong);
+}
+
+static void test_close(void) {
+  setup(10u, 115200u, 0u);
+  fm_serial_close(&ends[0].serial); /* never opened */
+  CHECK(connect_both(1000u));
+  CHECK(send_message(1u, 1u, 3000u, FM_AT_MOST_ONCE) == FM_OK);
+  while (!ends[0].inside) {
+    step();
+  }
+  fm_serial_close(&ends[0].serial); /* half a message came: there is no sink to tell it to until the next poll */
+  CHECK(ends[0].inside && (ends[0].cut == 0u));
+  fm_serial_close(&ends[0].serial);
+  CHECK(ends[0].serial.counters.lost == 1u);
+  poll_end(0u);
+  CHECK(!ends[0].inside && (ends[0].cut == 1u));
+  CHECK(connect_both(1000u) && !sending(1u) && (ends[0].begins == 1u));
+  CHECK(send_message(1u, 2u, 3000u, FM_AT_LEAST_ONCE) == FM_OK);
+  for (uint32_t t = 0u; t < 30u; t++) {
+    step();
+  }
+  ends[1].link.api->abort(ends[1].link.self);
+  fm_serial_close(&ends[1].serial); /* with the word of giving up not yet said */
+  CHECK(connect_both(1000u));
+  CHECK((ends[0].complete == 0u) && !ends[0].inside && (ends[0].cut == ends[0].begins));
+}
+
+/* Times of the config's: exact, and measured from then on. */
+static void test_times(void) {
+  setup(11u, 921600u, 0u);
+  ends[0].config.retransmit_ms = 77u;
+  ends[0].config.keep_alive_ms = 300u;
+  CHECK(connect_both(1000u));
+  for (uint32_t t = 0u; t < 20u; t++) {
+    step();
+  }
+  CHECK((ends[0].wait_ms > 250u) && (ends[0].wait_ms <= 300u));
+  cable_cut = true;
+  CHECK(send_message(0u, 1u, 40u, FM_AT_LEAST_ONCE) == FM_OK);
+  poll_end(0u);
+  CHECK(ends[0].wait_ms == 77u);
+  pass(76u);
+  poll_end(0u);
+  CHECK((ends[0].wait_ms == 1u) && (ends[0].serial.counters.retransmits == 0u));
+  pass(1u);
+  poll_end(0u);
+  CHECK((ends[0].wait_ms == 154u) && (ends[0].serial.counters.retransmits == 1u));
+  for (uint32_t t = 0u; t < 1200u; t++) {
+    step();
+  }
+  CHECK((connection(0u) == 0u) && sending(0u) && (ends[0].serial.counters.lost == 1u));
 }
 
 static void test_init(void) {
+  fm_stream_api_t api = {stream_open, stream_read, stream_write, stream_close};
+  const fm_outgoing_t huge = {NULL, 0x1000000u, 0u, NULL, NULL};
   setup(1u, 9600u, 0u);
   CHECK(fm_serial_init(NULL, &ends[0].config, &ends[0].link) == FM_ERR_ARGUMENT);
   CHECK(fm_serial_init(&ends[0].serial, NULL, &ends[0].link) == FM_ERR_ARGUMENT);
@@ -511,7 +627,22 @@ static void test_init(void) {
   ends[0].config.keep_alive_ms = 0x10000000u;
   ends[0].config.buffer_size--;
   CHECK(fm_serial_init(&ends[0].serial, &ends[0].config, &ends[0].link) == FM_ERR_BUFFER);
+  ends[0].config.buffer_size++;
+  ends[0].config.buffer = NULL;
+  CHECK(fm_serial_init(&ends[0].serial, &ends[0].config, &ends[0].link) == FM_ERR_ARGUMENT);
+  ends[0].config.buffer = ends[0].buffer;
+  for (uint32_t missing = 0u; missing < 5u; missing++) {
+    ends[0].config.stream.api = (missing == 4u) ? NULL : &api;
+    api.open = (missing == 0u) ? NULL : stream_open;
+    api.read = (missing == 1u) ? NULL : stream_read;
+    api.write = (missing == 2u) ? NULL : stream_write;
+    api.close = (missing == 3u) ? NULL : stream_close;
+    CHECK(fm_serial_init(&ends[0].serial, &ends[0].config, &ends[0].link) == FM_ERR_ARGUMENT);
+  }
+  ends[0].config.stream.api = &api;
+  CHECK(fm_serial_init(&ends[0].serial, &ends[0].config, &ends[0].link) == FM_OK);
   CHECK(ends[0].link.api->fetch == NULL);
+  CHECK(ends[0].link.api->send(ends[0].link.self, &huge, FM_AT_MOST_ONCE) == FM_ERR_BUFFER);
   CHECK(send_message(0u, 1u, 0xFFFFFFu + 9u, FM_AT_MOST_ONCE) == FM_ERR_BUFFER);
 }
 
@@ -520,6 +651,10 @@ int main(void) {
   test_every_flip_and_truncation();
   test_hostile_peer();
   test_streams_that_fail();
+  test_short_writes();
+  test_a_full_stream();
+  test_close();
+  test_times();
   test_echo_and_garbage();
   test_throughput();
   test_abort();
