@@ -318,8 +318,8 @@ static void measured(fm_serial_t *serial) {
   serial->expiry_ms = (uint16_t)((target > serial->expiry_ms) ? target : ((target + (uint32_t)serial->expiry_ms) / 2u));
 }
 
-/* `fresh`: of what was sent since the last go-back. An older one came after time had run out: too early, then. That time
- * ran out alone says little, since noise does that too. */
+/* `fresh`: of what was sent since the last go-back. An older one came after time had run out: too early, then. That
+ * time ran out alone says little, since noise does that too. */
 static void on_progress(fm_serial_t *serial, uint32_t size, bool fresh) {
   if (!fresh) {
     serial->expiry_ms = (uint16_t)patience(serial);
