@@ -311,6 +311,7 @@ class Fleet:
             wrong = self._begin_error(begin)
             if wrong is not None:
                 self._refuse(session, RefusalReason.Malformed, wrong, round=round)
+                session.slot = None
                 self.work.withdrew(session.device)
                 return
             session.slot = None
