@@ -120,13 +120,7 @@ typedef struct {
   uint32_t frames_in;
   uint32_t frames_out;
   uint32_t retransmits;
-  uint32_t cobs_errors;
-  uint32_t oversize_errors;
   uint32_t crc_errors;
-  uint32_t malformed;
-  uint32_t stale;
-  uint32_t duplicates;
-  uint32_t gaps;
   uint32_t connections;
   uint32_t lost;
 } fm_serial_counters_t;

@@ -12,39 +12,23 @@ void fm_cobs_encode(uint8_t *frame, uint32_t size) {
   }
 }
 
-static fm_cobs_result_t finish(fm_cobs_decoder_t *decoder) {
-  fm_cobs_result_t result = FM_COBS_FRAME;
-  if (!decoder->inside) {
-    result = FM_COBS_EMPTY;
-  } else if (decoder->full) {
-    result = FM_COBS_OVERSIZE;
-  } else if (decoder->left != 0u) {
-    result = FM_COBS_CUT;
-  } else {
-    /* whole */
-  }
-  decoder->inside = false;
-  decoder->full = false;
-  decoder->left = 0u;
-  return result;
-}
-
-fm_cobs_result_t fm_cobs_push(fm_cobs_decoder_t *decoder, uint8_t *out, uint32_t capacity, uint8_t byte) {
-  fm_cobs_result_t result = FM_COBS_MORE;
+uint32_t fm_cobs_push(fm_cobs_decoder_t *decoder, uint8_t *out, uint32_t capacity, uint32_t byte) {
+  const uint32_t count = decoder->count;
+  uint32_t left = decoder->left;
+  uint32_t ended = 0u;
   if (byte == 0u) {
-    result = finish(decoder);
+    ended = ((left == 0u) && (count <= (capacity + 1u))) ? count : FM_COBS_DAMAGED;
+    decoder->count = 0u;
+    left = 0u;
   } else {
-    const bool code = decoder->left == 0u;
-    if (!decoder->inside) {
-      decoder->size = 0u;
-      decoder->inside = true;
-    } else if (decoder->size < capacity) {
-      out[decoder->size] = code ? 0u : byte;
-      decoder->size++;
-    } else {
-      decoder->full = true;
+    if ((count != 0u) && (count <= capacity)) {
+      out[count - 1u] = (left == 0u) ? 0u : (uint8_t)byte;
     }
-    decoder->left = code ? (uint8_t)(byte - 1u) : (uint8_t)(decoder->left - 1u);
+    if (count <= (capacity + 1u)) {
+      decoder->count = count + 1u;
+    }
+    left = ((left == 0u) ? byte : left) - 1u;
   }
-  return result;
+  decoder->left = left;
+  return ended;
 }

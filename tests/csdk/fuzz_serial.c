@@ -28,12 +28,13 @@
 #define HOW_WRONG_TAG 2u /* the first number is the tag's distance from the right one, too */
 #define HOW_CORRUPT 4u   /* a bit of the coded frame is flipped */
 #define HEADER 7u
-#define FRAME_ROOM (FM_COBS_MAX + 2u)
+#define MOST_PAYLOAD 242u /* what the coding can carry, which is more than a link takes */
+#define FRAME_ROOM 256u
 
 typedef struct {
   const uint8_t *input;
   size_t left;
-  uint8_t said[FRAME_ROOM + 1u]; /* by the peer, the record that is on the line */
+  uint8_t said[FRAME_ROOM]; /* by the peer, the record that is on the line */
   uint32_t said_size;
   uint32_t said_at;
   uint32_t random;
@@ -90,7 +91,7 @@ static void say(world_t *world) {
     const uint8_t *record = world->input;
     const uint8_t *rest = &record[HOW_SIZE];
     const bool raw = (record[0] & HOW_RAW) != 0u;
-    const uint32_t most = raw ? 255u : (FM_COBS_MAX - HEADER - 4u);
+    const uint32_t most = raw ? 255u : MOST_PAYLOAD;
     uint32_t size = (record[6] < most) ? record[6] : most;
     size = (size < (world->left - HOW_SIZE)) ? size : (uint32_t)(world->left - HOW_SIZE);
     if (raw) {

@@ -39,71 +39,63 @@ typedef struct {
   uint32_t buffer_size; /* at least FM_SERIAL_MIN_BUFFER */
 } fm_serial_config_t;
 
-/* One counter for each reason; the application may set any to 0. */
+/* The application may set any to 0. */
 typedef struct {
   uint32_t bytes_in;
   uint32_t bytes_out;
   uint32_t frames_in; /* whose CRC was right */
   uint32_t frames_out;
-  uint32_t retransmits;     /* times the sender went back */
-  uint32_t cobs_errors;     /* frames cut short, or too short to be one */
-  uint32_t oversize_errors; /* frames too long, also endless bytes without a zero: counted at the zero */
-  uint32_t crc_errors;
-  uint32_t malformed;   /* right CRC, but not of this protocol version or not possible */
-  uint32_t stale;       /* frames of an older connection, or this end's own echo */
-  uint32_t duplicates;  /* segments that were received before */
-  uint32_t gaps;        /* segments ahead of what was expected */
+  uint32_t retransmits; /* times the sender went back */
+  uint32_t crc_errors;  /* frames with a wrong CRC, cut, too short or too long; of endless bytes the zero counts */
   uint32_t connections; /* that came up */
   uint32_t lost;        /* that ended, for whatever reason */
 } fm_serial_counters_t;
 
 /* Unstuffs the frame that arrives. All zero: ready for the first byte. */
 typedef struct {
-  uint8_t size; /* bytes decoded */
-  uint8_t left; /* bytes to the next code byte */
-  bool inside;  /* a code byte was seen in this frame */
-  bool full;    /* it is too long */
+  uint32_t count; /* its first code byte and the bytes decoded; 0: not even that one came */
+  uint32_t left;  /* bytes to the next code byte */
 } fm_cobs_decoder_t;
 
-/* One link. Public so that its size is known; read the counters, touch nothing else. */
+/* One link. Public so that its size is known; read the counters, touch nothing else. Numbers are words, also small
+ * ones, and what is used most comes first: short instructions reach words, and only the first 32. */
 typedef struct {
-  fm_serial_counters_t counters;
+  uint32_t phase;
+  uint32_t now_ms;
+  uint32_t since_ms;     /* the time to the next thing to do, if nothing arrives, runs from then */
+  uint32_t due;          /* what to send: flags of the first byte, and whether there need be a frame at all */
+  struct {               /* all zero when a connection begins */
+    uint32_t acked;      /* the peer has everything of `out` before this offset */
+    uint32_t next;       /* offset to send next */
+    uint32_t high;       /* offset up to which was sent at least once */
+    uint32_t timed_ms;   /* a measurement began then; it ends */
+    uint32_t timed;      /*   when this offset is acknowledged; 0: none is running */
+    uint32_t base;       /* sequence number of out's offset 0, modulo 2^16 */
+    uint32_t in_next;    /* sequence number expected next, modulo 2^16 */
+    uint32_t peer_tag;   /* in frames to the peer; 0: unknown */
+    uint32_t epochs;     /* as in the first byte: of go-backs, and of the peer's last segment */
+    uint32_t doubled_ms; /* time to retransmission since time ran out; 0: something was acknowledged since */
+  } on;
+  uint32_t tag;        /* in frames to this end */
+  uint32_t expiry_ms;  /* time to retransmission, before doubling */
+  uint32_t backoff_ms; /* time to opening or greeting again */
+  uint32_t last_in_ms; /* a frame of this connection arrived */
+  uint32_t tx_size;    /* of the frame being written */
+  uint32_t tx_sent;
+  uint32_t most;      /* payload that both ends take */
+  uint32_t segment;   /* payload of the next data frame */
+  uint32_t out_state; /* nothing, a message, or word that it was given up */
+  uint32_t out_end;   /* bytes to send of it: 4 of length, head, body */
+  uint32_t in_busy;   /* between begin and end */
+  uint32_t in_left;   /* of the message being received */
   const fm_serial_config_t *config;
   const fm_sink_t *sink; /* during poll */
-  fm_outgoing_t out;
-  uint32_t out_end; /* bytes to send of it: 4 of length, head, body */
-  uint32_t now_ms;
-  uint32_t since_ms;   /* the time to the next thing to do, if nothing arrives, runs from then */
-  uint32_t last_in_ms; /* a frame of this connection arrived */
-  uint32_t random;
-  uint32_t connection; /* number of the last connection that came up */
-  uint32_t in_left;    /* of the message being received */
-  struct {             /* all zero when a connection begins */
-    uint32_t acked;    /* the peer has everything of `out` before this offset */
-    uint32_t next;     /* offset to send next */
-    uint32_t high;     /* offset up to which was sent at least once */
-    uint32_t timed_ms; /* a measurement began then; it ends */
-    uint32_t timed;    /*   when this offset is acknowledged; 0: none is running */
-    uint16_t base;     /* sequence number of out's offset 0 */
-    uint16_t in_next;  /* sequence number expected next */
-    uint16_t peer_tag; /* in frames to the peer; 0: unknown */
-    uint8_t epoch;     /* counts go-backs, modulo 4 */
-    uint8_t in_epoch;  /* of the peer's last segment */
-    uint8_t doublings; /* of the time to retransmission; not 0: nothing was acknowledged since it ran out */
-  } on;
-  uint16_t tag;       /* in frames to this end */
-  uint16_t expiry_ms; /* time to retransmission, before doubling */
-  uint16_t backoff_ms;
-  uint16_t tx_size; /* of the frame being written */
-  uint16_t tx_sent;
+  uint32_t out_survives; /* it starts over on a new connection */
   fm_cobs_decoder_t rx;
-  uint8_t phase;
-  uint8_t due;       /* what to send, one bit each */
-  uint8_t most;      /* payload that both ends take */
-  uint8_t segment;   /* payload of the next data frame */
-  uint8_t out_state; /* nothing, a message, or word that it was given up */
-  bool out_survives; /* it starts over on a new connection */
-  bool in_busy;      /* between begin and end */
+  fm_serial_counters_t counters;
+  uint32_t connection; /* number of the last connection that came up */
+  uint32_t random;
+  fm_outgoing_t out;
 } fm_serial_t;
 
 /* Check the config and fill in *link; the stream is opened by the first poll. A poll reads at most 256 bytes and writes
