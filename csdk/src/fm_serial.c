@@ -115,7 +115,8 @@ static void come_up(fm_serial_t *serial) {
 
 static void break_stream(fm_serial_t *serial) {
   serial->config->stream.api->close(serial->config->stream.self);
-  (void)memset(&serial->rx, 0, sizeof serial->rx);
+  serial->rx.count = 0u;
+  serial->rx.left = 0u;
   serial->tx_size = 0u;
   serial->tx_sent = 0u;
   start_over(serial, PHASE_CLOSED);
