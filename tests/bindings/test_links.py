@@ -166,6 +166,7 @@ def test_a_reliable_message_survives_the_connection(connect: Connect, paho: Paho
     wire = connect(link)
     wire.until(lambda: link.unsent == 0)
     assert link.connection not in (0, first)
+    wire.until(lambda: heard)
     assert heard == [("fm/1/test/up/150/dev-1", b"keep me", 1)]
     assert link.counters["resent"] == 1
 
