@@ -97,6 +97,9 @@ void fm_job_resume(fm_client_t *client, uint32_t open_round) {
 void fm_job_retry(fm_client_t *client) {
   switch ((fm_state_t)client->job) {
   case FM_STATE_DOWNLOADING:
+    if ((client->attempts % 2u) == 0u) { /* failed twice: the other means, and what works serves the rest */
+      client->by_request = !client->by_request;
+    }
     client->due |= FM_DUE_FETCH;
     break;
   case FM_STATE_OFFERING:
@@ -154,6 +157,7 @@ static void plan_begin(fm_client_t *client) {
   client->hurry = false;
   client->receipted = false;
   client->from_base = held && has_base(client);
+  client->by_request = false;
   if (held) {
     client->crc32 = 0u;
     fm_job_enter(client, FM_STATE_CHECKING);

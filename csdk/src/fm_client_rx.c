@@ -28,8 +28,9 @@ static void on_refusal(fm_client_t *client, const fm_refusal_t *refusal) {
       client->due = 0u;
       client->waiting = false;
     } else {
+      const uint32_t wait = refusal->retry_after_ms; /* in [wait/2, wait]: a whole fleet may have been told */
       client->session = FM_SESSION_GREETING;
-      client->retry_at_ms = client->now_ms + refusal->retry_after_ms;
+      client->retry_at_ms = client->now_ms + wait - (fm_xorshift(&client->random) % ((wait / 2u) + 1u));
       client->waiting = true;
     }
   } else if ((client->job != (uint8_t)FM_STATE_IDLE) && (refusal->round == client->plan.round)) {

@@ -171,7 +171,7 @@ void fm_client_send_due(fm_client_t *client) {
   const fm_link_t *link = &client->config->link;
   const uint32_t due = client->due & (0u - client->due);
   fm_status_t status;
-  if ((due == FM_DUE_FETCH) && (link->api->fetch != NULL) && (client->attempts < 2u)) {
+  if ((due == FM_DUE_FETCH) && (link->api->fetch != NULL) && !client->by_request) {
     /* through the link's own means first, by message when that brought nothing */
     status = link->api->fetch(link->self, client->plan.model_version, client->next_chunk);
   } else {

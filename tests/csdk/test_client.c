@@ -564,6 +564,9 @@ static void test_missing_chunk_is_asked_for(void) {
   CHECK(d.client.counters.timeouts == 2u);
   chunk(1u, 0u);
   CHECK(d.client.counters.chunks_in == 1u);
+  CHECK(poll_out(3u) && took(FM_BODY_CHUNK_REQUEST)); /* what worked serves the next one at once */
+  CHECK(got.body.chunk_request.index == 1u);
+  CHECK(d.link.fetches == 2u);
 }
 
 static void test_serial_style_link_requests_chunks(void) {

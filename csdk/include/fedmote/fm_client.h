@@ -115,6 +115,7 @@ typedef struct {
   bool offered;     /* UpdateBegin of this update may have gone out before: wait for the server's answer */
   bool receipted;   /* this update's receipt was counted */
   bool hurry;       /* the closing notice came before the first step */
+  bool by_request;  /* chunks come by ChunkRequest: the link's own means failed */
   bool from_base;   /* the model was held already: the working copy is remade from the base */
   uint8_t encoding;
   uint8_t kind;

@@ -105,7 +105,7 @@ class _Line:
     def send(self, message: bytes) -> None:
         """Queue a message for the device."""
         if self._connection:
-            self._link.send(message)
+            self._link.send(message, reliable=False)  # not on a later connection: Hello begins anew there
             self._later(0.0, self.move)
 
     def move(self) -> None:
