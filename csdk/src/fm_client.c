@@ -187,8 +187,12 @@ fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_
     talk(client, wait_ms);
     if (link->api->sending(link->self)) {
       /* give the bytes to the stream now rather than a poll later; what the link waits for, it says itself */
-      fm_status_t again = link->api->poll(link->self, now_ms, &sink, wait_ms);
+      const uint32_t heard = client->counters.messages_in;
+      const fm_status_t again = link->api->poll(link->self, now_ms, &sink, wait_ms);
       status = (status == FM_OK) ? again : status;
+      if (client->counters.messages_in != heard) {
+        *wait_ms = 0u; /* there may be something to do about it */
+      }
     }
     if (client->waiting) {
       fm_client_wait_until(client, client->retry_at_ms, wait_ms);

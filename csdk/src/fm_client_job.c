@@ -44,11 +44,18 @@ uint8_t fm_job_kinds(const fm_client_t *client) {
 
 /* ---- coming and going ---- */
 
+/* Before Welcome the retry timer is Hello's, while the job goes on: leave it alone. */
+static void calm_job(fm_client_t *client) {
+  if (client->session == (uint8_t)FM_SESSION_READY) {
+    fm_client_calm(client);
+  }
+}
+
 void fm_job_enter(fm_client_t *client, fm_state_t state) {
   client->job = (uint8_t)state;
   client->due &= ~JOB_DUE;
   client->cursor = 0u;
-  fm_client_calm(client);
+  calm_job(client);
   if (client->config->app->state_changed != NULL) {
     client->config->app->state_changed(client->config->app->user, client->job);
   }
@@ -248,7 +255,7 @@ static void checking_poll(fm_client_t *client) {
 void fm_job_chunk_done(fm_client_t *client) {
   client->counters.chunks_in++;
   client->next_chunk++;
-  fm_client_calm(client);
+  calm_job(client);
   client->due &= ~FM_DUE_FETCH;
   if (fm_job_model_chunk_size(client, client->next_chunk) != 0u) {
     client->due |= FM_DUE_FETCH;

@@ -151,6 +151,9 @@ static void sink_data(void *user, const uint8_t *bytes, uint32_t size) {
       head_complete(client);
     }
   }
+  if (client->job != (uint8_t)FM_STATE_DOWNLOADING) {
+    client->rx_mode = (client->rx_mode == RX_BODY) ? RX_SKIP : client->rx_mode; /* withdrawn within the chunk */
+  }
   if ((client->rx_mode == RX_BODY) && (used < size)) {
     chunk_write(client, &bytes[used], size - used);
   }
@@ -174,7 +177,8 @@ static void sink_end(void *user, bool complete) {
     if (client->rx_mode == RX_HEAD) {
       message_complete(client);
     }
-    if ((client->rx_mode == RX_BODY) && (client->rx_body == client->rx_body_size)) {
+    if ((client->rx_mode == RX_BODY) && (client->rx_body == client->rx_body_size) &&
+        (client->job == (uint8_t)FM_STATE_DOWNLOADING)) {
       fm_job_chunk_done(client);
     }
   }

@@ -263,7 +263,8 @@ fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *wo
   work->planned_steps = t->planned_steps;
   if (plan->prox_mu != 0.0f) {
     for (uint32_t i = 0u; i < (2u * t->config->layers); i++) {
-      status = (t->config->tensors[i].base != NULL) ? status : FM_ERR_TRAINING;
+      const fm_tensor_t *tensor = &t->config->tensors[i];
+      status = (tensor->local || (tensor->base != NULL)) ? status : FM_ERR_TRAINING;
     }
   }
   return status;
@@ -278,7 +279,7 @@ static void descend(const fm_trainer_t *t, const float *gradient, uint32_t batch
     const fm_tensor_t *tensor = &t->config->tensors[i];
     for (uint32_t j = 0u; j < tensor->count; j++) {
       float change = rate * gradient[at + j];
-      if (strength != 0.0f) {
+      if ((strength != 0.0f) && !tensor->local) { /* what is local has no shared model to stay near */
         change += strength * (tensor->data[j] - tensor->base[j]);
       }
       tensor->data[j] -= change;

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmote.codec import encode
-from fedmote.session import Fleet
+from fedmote.session import Fleet, Slot
 from fedmote.store import Store
 from fedmote.strategy import Strategy, Update
 from fedmote.wire.Encoding import Encoding
@@ -143,6 +143,11 @@ class Rounds:
     # ---- what a session asks (fedmote.session.Work)
 
     @property
+    def encodings(self) -> int:
+        """Mask of what the plan lets a device send."""
+        return sum(1 << getattr(Encoding, e.capitalize()) for e in self.policy.encodings)
+
+    @property
     def chunk_elements(self) -> int:
         """Elements of an update's chunk."""
         return self.policy.chunk_elements
@@ -186,6 +191,7 @@ class Rounds:
         if update.device not in self._outstanding():
             return int(RefusalReason.NotPlanned)
         if update.partial and not self.policy.partial:
+            self.withdrawn.add(update.device)
             return int(RefusalReason.Closed)
         if not self.strategy.fold(self.accumulator, update):
             self.withdrawn.add(update.device)
@@ -265,7 +271,6 @@ class Rounds:
             self.fleet.plan(device, self.plan)
 
     def _encode_plan(self) -> bytes:
-        encodings = sum(1 << getattr(Encoding, e.capitalize()) for e in self.policy.encodings)
         return encode(
             "Plan",
             round=self.number,
@@ -274,7 +279,7 @@ class Rounds:
             model_crc32=self.crc32,
             model_chunk_elements=self.policy.chunk_elements,
             update_chunk_elements=self.policy.chunk_elements,
-            encodings=encodings,
+            encodings=self.encodings,
             kinds=1 << UpdateKind.Weights | 1 << UpdateKind.Delta,
             partial_allowed=self.policy.partial,
             slot_granted=self.slot_granted,
@@ -291,10 +296,14 @@ class Rounds:
             self.broadcast(notice)
 
     def _finish(self, now: float) -> None:
-        self._take_cut_off()
+        cut_off = [slot for slot in self.fleet.slots() if self._foldable(slot)]
+        if len(self.receipts) + len(cut_off) >= self.policy.min_reports:
+            for slot in cut_off:
+                self._take_cut_off(slot)
         if len(self.receipts) < self.policy.min_reports:
-            self.state = State.SELECTING  # the same round goes on with others; what was folded stays
+            self.state = State.SELECTING  # the same round goes on with others; what was folded or came stays
             return
+        self.fleet.end_round()
         self.model = self.strategy.finish(self.accumulator)
         self.record.dropped, self.record.withdrawn = len(self.dropped), len(self.withdrawn)
         self.record.seconds = now - self.started
@@ -312,10 +321,16 @@ class Rounds:
         if self.on_commit is not None:
             self.on_commit(record)
 
-    def _take_cut_off(self) -> None:
-        """Fold the chunks of uploads that the deadline cut off."""
-        for slot in self.fleet.end_round():
-            update = slot.update
-            if self.policy.partial and slot.round == self.number and any(slot.received):
-                cut = {name: getattr(update, name) for name in Update.__slots__} | {"received": slot.received}
-                self.take(Update(**cut), slot.crc32)
+    def _foldable(self, slot: Slot) -> bool:
+        """Tell whether an upload that the deadline cut off counts: what came of it, or all of it, unless damaged."""
+        if slot.round != self.number or slot.update.device not in self._outstanding():
+            return False
+        if slot.missing == 0:
+            return kernels.crc32(slot.update.data) == slot.crc32
+        return self.policy.partial and any(slot.received)
+
+    def _take_cut_off(self, slot: Slot) -> None:
+        cut = {name: getattr(slot.update, name) for name in Update.__slots__}
+        if slot.missing:
+            cut["received"] = slot.received
+        self.take(Update(**cut), slot.crc32)

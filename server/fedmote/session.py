@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from fedmote_device import kernels
 PROTOCOL = 1
 OTHER_LINK_RETRY_MS = 60_000
 WINDOW_BYTES = 32
+MOST_RANGES = 256
+MOST_MESSAGE = 128 * 1024  # bytes; a chunk of 16,384 elements and its head
+_DEVICE = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,63}", re.ASCII)
 _WIDTH = {Encoding.Float32: 4, Encoding.Int8: 1}
 
 
@@ -44,6 +48,11 @@ class Work(Protocol):
     @property
     def chunk_elements(self) -> int:
         """Elements of an update's chunk."""
+        ...
+
+    @property
+    def encodings(self) -> int:
+        """Mask of what the plan lets a device send."""
         ...
 
     @property
@@ -164,6 +173,9 @@ class Fleet:
 
         What is not valid is counted and dropped.
         """
+        if len(message) > MOST_MESSAGE or _DEVICE.fullmatch(device) is None:
+            self.counters["malformed"] += 1
+            return
         self.now = now
         self.counters["messages"] += 1
         self.counters["bytes"] += len(message)
@@ -201,10 +213,10 @@ class Fleet:
         """Tell whether the device still had its update of `round` when it came."""
         return self.sessions[device].held_round == round
 
-    def lost(self, device: str) -> None:
-        """The device's link broke. Its slot stays for a while: it may come back."""
+    def lost(self, device: str, send: Send) -> None:
+        """The device's link, the one that `send` belongs to, broke. Its slot stays for a while: it may come back."""
         session = self.sessions.get(device)
-        if session is not None and session.online:
+        if session is not None and session.online and session.link == send:
             session.online = False
             self.work.gone(device)
 
@@ -214,12 +226,15 @@ class Fleet:
         session.planned_round = 0 if self.holds(device, self.work.number) else self.work.number
         session.send(plan)
 
-    def end_round(self) -> list[Slot]:
-        """Return the uploads that never ended, and free all slots."""
-        slots = [s.slot for s in self.sessions.values() if s.slot is not None]
+    def slots(self) -> list[Slot]:
+        """Return the uploads in flight."""
+        return [s.slot for s in self.sessions.values() if s.slot is not None]
+
+    def end_round(self) -> None:
+        """Free all slots, and forget who is away: a device that is not there is no session."""
         for session in self.sessions.values():
             session.slot = None
-        return slots
+        self.sessions = {device: session for device, session in self.sessions.items() if session.online}
 
     def _refuse(self, session: Session, reason: int, detail: str, round: int = 0, retry_after_ms: int = 0) -> None:
         self.counters["refused"] += 1
@@ -243,7 +258,7 @@ class Fleet:
             self._refuse(newcomer, RefusalReason.Layout, detail)
             return
         session = self.sessions.setdefault(device, newcomer)
-        if session.online and session.link != send:
+        if session.link != send and (session.online or session.slot is not None):
             detail = f"{device} is on another link; give each device an id of its own"
             self._refuse(newcomer, RefusalReason.Identity, detail, retry_after_ms=OTHER_LINK_RETRY_MS)
             return
@@ -267,7 +282,7 @@ class Fleet:
     def _on_state(self, session: Session, state: Any) -> None:
         session.battery, session.flags = state.Battery(), state.Flags()
         if not state.Online():
-            self.lost(session.device)
+            self.lost(session.device, session.link)
 
     def _on_withdraw(self, session: Session, withdraw: Any) -> None:
         if withdraw.Round() == self.work.number:
@@ -331,7 +346,13 @@ class Fleet:
         """Say what is wrong with an UpdateBegin; None: nothing."""
         if begin.BaseVersion() != self.work.version:
             return f"it starts from model {begin.BaseVersion()}, the round from {self.work.version}"
-        if begin.Encoding() not in _WIDTH or begin.ChunkElements() != self.work.chunk_elements:
+        if begin.RangesLength() > MOST_RANGES:
+            return f"{begin.RangesLength()} ranges; at most {MOST_RANGES} are taken"
+        if (
+            begin.Encoding() not in _WIDTH
+            or not self.work.encodings >> begin.Encoding() & 1
+            or begin.ChunkElements() != self.work.chunk_elements
+        ):
             return f"encoding {begin.Encoding()} in chunks of {begin.ChunkElements()} is not what the plan asked for"
         if not 1 <= begin.Examples() <= self.limits.max_examples:
             return f"{begin.Examples()} examples; 1 to {self.limits.max_examples} are believed"

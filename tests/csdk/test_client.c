@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "fm_client_internal.h"
 #include "fedmote/fm_client.h"
 #include "fedmote/fm_codec.h"
 #include "fedmote/fm_crc32.h"
@@ -1005,6 +1006,50 @@ static void test_refusals(void) {
   CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
 }
 
+/* Work that goes on before Welcome must not stop the Hellos. */
+static void test_hello_is_repeated_while_work_goes_on(void) {
+  start_working(1000u);
+  d.link.connection = 0u;
+  poll_once();
+  d.link.connection = 7u;
+  CHECK(poll_out(3u) && took(FM_BODY_HELLO));
+  fm_client_finish_early(&d.client); /* sealing and offering follow, without a session */
+  for (uint32_t i = 0u; i < 20u; i++) {
+    poll_once();
+  }
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING && !fm_client_online(&d.client));
+  CHECK(d.wait <= 60000u);
+  d.now += 60000u;
+  CHECK(poll_out(3u) && took(FM_BODY_HELLO));
+}
+
+/* The application withdraws while a chunk is half there: the rest of it changes nothing. */
+static void test_withdraw_within_a_chunk(void) {
+  fm_message_t m = {0};
+  uint32_t size = 0u;
+  fm_sink_t sink;
+  setup();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(2u);
+  m.type = FM_BODY_MODEL_CHUNK;
+  m.body.model_chunk.version = 1u;
+  m.body.model_chunk.data.size = 400u;
+  CHECK(fm_message_encode(&m, d.link.in, sizeof d.link.in, &size) == FM_OK);
+  (void)memset(&d.link.in[size], 0x3F, 400u);
+  sink = fm_client_sink(&d.client);
+  sink.begin(sink.user, size + 400u);
+  sink.data(sink.user, d.link.in, 300u);
+  fm_client_withdraw(&d.client, FM_WITHDRAW_REASON_APPLICATION);
+  sink.data(sink.user, &d.link.in[300], size + 100u);
+  sink.end(sink.user, true);
+  CHECK(d.client.counters.chunks_in == 0u);
+  CHECK(d.client.job == (uint8_t)FM_STATE_IDLE);
+  CHECK(poll_out(3u) && took(FM_BODY_WITHDRAW));
+  CHECK(!poll_out(3u)); /* and no chunk is asked for */
+}
+
 static void test_retries_back_off(void) {
   uint32_t last = 0u;
   setup();
@@ -1375,6 +1420,8 @@ int main(void) {
   test_flash_fails_later();
   test_progress_and_state();
   test_every_receive_piece();
+  test_hello_is_repeated_while_work_goes_on();
+  test_withdraw_within_a_chunk();
   test_init_errors();
   return check_report();
 }

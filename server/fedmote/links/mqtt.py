@@ -18,6 +18,7 @@ from fedmote.links import Receive
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+FLUSH_CHECKS = 500  # of 10 ms
 ANSWER_S = 10.0
 KEEP_ALIVE_S = 30
 
@@ -40,15 +41,18 @@ class MqttLink:
         self.bytes_in = self.bytes_out = 0
         self._model: tuple[int, list[bytes]] = (0, [])
         self._closing = False
+        self._last: mqtt.MQTTMessageInfo | None = None
         self._refused = ""  # the broker's reason, while nothing was accepted yet
         self._early: list[tuple[str, bytes]] | None = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=f"{federation}.server", clean_session=False
+            CallbackAPIVersion.VERSION2, client_id=f"{federation}/server", clean_session=False
         )
         if parts.username:
             client.username_pw_set(parts.username, parts.password)
         client.max_inflight_messages_set(65535)
+        client.suppress_exceptions = True  # logged by paho; one that escapes would have it read the packet for ever
+        client.enable_logger(log)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -89,6 +93,11 @@ class MqttLink:
         """Take back the retained model, then disconnect."""
         self._closing = True
         self.publish_model(0, [])
+        # What the broker has not acknowledged could be lost with the socket: a receipt, a commit.
+        for _ in range(FLUSH_CHECKS):
+            if not self.connected.is_set() or self._last is None or self._last.is_published():
+                break
+            await asyncio.sleep(0.01)
         self._client.disconnect()
         for _ in range(100):
             if self._client.socket() is None or not self._client.want_write():
@@ -100,12 +109,12 @@ class MqttLink:
     def send(self, device: str, message: bytes) -> None:
         """Send to one device, at least once."""
         self.bytes_out += len(message)
-        self._client.publish(f"{self.prefix}dn/{device}", message, qos=1)
+        self._last = self._client.publish(f"{self.prefix}dn/{device}", message, qos=1)
 
     def broadcast(self, message: bytes) -> None:
         """Send to all devices, at least once."""
         self.bytes_out += len(message)
-        self._client.publish(f"{self.prefix}all", message, qos=1)
+        self._last = self._client.publish(f"{self.prefix}all", message, qos=1)
 
     def publish_model(self, version: int, chunks: list[bytes]) -> None:
         """Retain a model's chunks in place of the former one's."""
@@ -113,10 +122,10 @@ class MqttLink:
         self._model = (version, chunks)
         for index, chunk in enumerate(chunks):
             self.bytes_out += len(chunk)
-            self._client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
+            self._last = self._client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
         if old != version:
             for index in range(len(old_chunks)):
-                self._client.publish(f"{self.prefix}model/{old}/{index}", b"", qos=1, retain=True)
+                self._last = self._client.publish(f"{self.prefix}model/{old}/{index}", b"", qos=1, retain=True)
 
     # ---- paho's callbacks
 
@@ -141,8 +150,11 @@ class MqttLink:
             log.warning("lost the broker at %s:%d (%s); trying again", self.host, self.port, reason)
 
     def _on_message(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
-        parts = message.topic.split("/")
-        if len(parts) == 6 and parts[4] == str(zlib.crc32(parts[5].encode()) & 255):
+        try:
+            parts = message.topic.split("/")
+        except UnicodeDecodeError:
+            return  # no topic of a device
+        if not message.retain and len(parts) == 6 and parts[4] == str(zlib.crc32(parts[5].encode()) & 255):
             self.bytes_in += len(message.payload)
             if self._early is None:
                 self._hand_over(parts[5], bytes(message.payload))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import serial
 
 from fedmote.codec import decode
-from fedmote.links import Receive
+from fedmote.links import Receive, Send
 from fedmote_device.links import SerialLink
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 REOPEN_S = 1.0
 POLL_S = 0.005  # of a port without a descriptor to wait on (rfc2217://)
 READ_BYTES = 4096
+MOST_UNSENT = 1024  # messages
+MOST_UNWRITTEN = 65536  # bytes
 FRAMES_BITS = 10 * 254 * 4  # of a full window on the line: the first guess of the time to an acknowledgement
 
 
@@ -57,16 +59,19 @@ class _Line:
         """Open the port whenever it is not open; a network port may take its time, so not on the loop's thread."""
         while True:
             try:
-                opened = await asyncio.to_thread(
-                    serial.serial_for_url, self.port.url, self.port.baud, timeout=0, write_timeout=0, exclusive=True
-                )
-            except (OSError, ValueError) as error:
-                self._trouble(f"cannot be opened: {error}")
+                opened = await asyncio.to_thread(self._open)
+            except Exception as error:  # pyserial raises termios.error and others besides its own
+                self.trouble(f"cannot be opened: {error}")
             else:
                 self._use(opened)
                 await self._broken.wait()
                 self._broken.clear()
             await asyncio.sleep(REOPEN_S)
+
+    def _open(self) -> serial.SerialBase:
+        if self.port.url.startswith("rfc2217:"):
+            return serial.serial_for_url(self.port.url, self.port.baud, timeout=0)  # it knows no other options
+        return serial.serial_for_url(self.port.url, self.port.baud, timeout=0, write_timeout=0, exclusive=True)
 
     def _use(self, opened: serial.SerialBase) -> None:
         self._serial = opened
@@ -104,7 +109,9 @@ class _Line:
 
     def send(self, message: bytes) -> None:
         """Queue a message for the device."""
-        if self._connection:
+        if self._link.unsent > MOST_UNSENT:
+            log.warning("serial port %s: its device asks for more than it takes; messages are dropped", self.port.url)
+        elif self._connection:
             self._link.send(message, reliable=False)  # not on a later connection: Hello begins anew there
             self._later(0.0, self.move)
 
@@ -131,7 +138,7 @@ class _Line:
         if self.port.device is None and (decoded := decode(message)) is not None and decoded[0] == "Hello":
             named = decoded[1].DeviceId().decode(errors="replace")
             if self.device not in (None, named):
-                self.owner.lost(self.device)  # another device was plugged in
+                self.owner.left(self)  # another device was plugged in
             self.device = named
         if self.device is not None:
             self.owner.took(self.device, message, self)
@@ -140,13 +147,14 @@ class _Line:
         """The connection came, went, or came anew: what was queued for the former one is void."""
         connection = self._link.connection
         if connection != self._connection:
-            if self._connection and self.device is not None:
-                self.owner.lost(self.device)
+            if self._connection:
+                self.owner.left(self)
             self._link.forget()
             self._connection = connection
 
     def _write(self) -> None:
-        self._unwritten += self._link.take()
+        if len(self._unwritten) < MOST_UNWRITTEN:  # the link's own buffer fills up behind it, and then it says no more
+            self._unwritten += self._link.take()
         if self._unwritten and self._serial is not None and self._writable():
             written = self._serial.write(self._unwritten) or 0
             self._unwritten = self._unwritten[written:]
@@ -161,7 +169,7 @@ class _Line:
         return self._fd < 0 or bool(select.select([], [self._fd], [], 0)[1])
 
     def _break(self, error: Exception) -> None:
-        self._trouble(f"broke: {error}")
+        self.trouble(f"broke: {error}")
         self.close()
         self._unwritten = b""
         self._link.break_stream()
@@ -169,9 +177,10 @@ class _Line:
         self._follow()
         self._broken.set()
 
-    def _trouble(self, what: str) -> None:
+    def trouble(self, what: str) -> None:
+        """Warn, once for each kind of trouble."""
         if what != self._told:
-            log.warning("serial port %s %s; trying again every %g s", self.port.url, what, REOPEN_S)
+            log.warning("serial port %s %s", self.port.url, what)
             self._told = what
 
     def _later(self, seconds: float, what: Callable[[], None]) -> None:
@@ -181,13 +190,14 @@ class _Line:
 
 
 class SerialPorts:
-    """All serial lines of a federation. lost: called with a device whose line broke."""
+    """All serial lines of a federation. lost: called with a device whose line broke, and with this link's `send`."""
 
-    def __init__(self, ports: Sequence[Port], receive: Receive, lost: Callable[[str], None]) -> None:
+    def __init__(self, ports: Sequence[Port], receive: Receive, lost: Callable[[str, Send], None]) -> None:
         self.ports, self.receive, self.lost = ports, receive, lost
         self.lines: list[_Line] = []
         self.bytes_in = self.bytes_out = 0
         self._by_device: dict[str, _Line] = {}
+        self._pinned = {port.device: port.url for port in ports if port.device is not None}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -202,18 +212,26 @@ class SerialPorts:
         for line in self.lines:
             line.stop()
 
+    def left(self, line: _Line) -> None:
+        """Tell that the line's device is gone, if it was let in, and free its id."""
+        if line.device is not None and self._by_device.get(line.device) is line:
+            del self._by_device[line.device]
+            self.lost(line.device, self.send)
+
     def took(self, device: str, message: bytes, line: _Line) -> None:
-        """Hand over what came from a device. An id belongs to the line that had it first."""
-        if self._by_device.setdefault(device, line) is line:
+        """Hand over what came from a device. An id belongs to its line for as long as the connection lasts."""
+        pinned = self._pinned.get(device, line.port.url)
+        if pinned == line.port.url and self._by_device.setdefault(device, line) is line:
             self.bytes_in += len(message)
             self.receive(device, message, time.monotonic(), self.send)
         else:
-            log.warning("serial port %s: %s is on another port already", line.port.url, device)
+            line.trouble(f"is used by {device!r}, which belongs to another port")
 
     def send(self, device: str, message: bytes) -> None:
         """Send to one device."""
-        self.bytes_out += len(message)
-        self._by_device[device].send(message)
+        if (line := self._by_device.get(device)) is not None:
+            self.bytes_out += len(message)
+            line.send(message)
 
     def broadcast(self, message: bytes) -> None:
         """Send to all devices."""
