@@ -22,7 +22,6 @@ from fedmote.round import Policy, Record, Training
 from fedmote.server import Federation, Server
 from fedmote_device import CTrainer, Device, run_many
 
-WIDTHS = (16, 8, 4)
 DEVICES = 2
 Fault = Callable[[bytes, int], bytes]
 
@@ -50,7 +49,10 @@ class Noise:
 
 
 def federate(
-    rounds: int, faults: list[Fault | None], befall: Callable[[list[Device]], None] = lambda devices: None
+    rounds: int,
+    faults: list[Fault | None],
+    befall: Callable[[list[Device]], None] = lambda devices: None,
+    widths: tuple[int, ...] = (16, 8, 4),
 ) -> tuple[NDArray[np.float32], list[Record], list[dict[str, int]]]:
     """Train on one cable for each fault; return the model, the rounds and the devices' counters."""
     rng = np.random.default_rng(3)
@@ -63,7 +65,7 @@ def federate(
                 f"press-{i}",
                 f"serial://{cable.ends[1]}",
                 federation="test",
-                trainer=CTrainer(WIDTHS, rng.standard_normal((40, 16), np.float32), rng.integers(0, 4, 40)),
+                trainer=CTrainer(widths, rng.standard_normal((40, widths[0]), np.float32), rng.integers(0, 4, 40)),
                 seed=i + 1,
                 backoff_ms=(20, 100),
                 retry_ms=(200, 1000),
@@ -74,7 +76,7 @@ def federate(
         server = Server(
             Federation(
                 "test",
-                dense(WIDTHS),
+                dense(widths),
                 None,
                 Training(epochs=2, batch_size=8),
                 policy,
@@ -112,7 +114,8 @@ def test_a_noisy_line_gives_the_clean_lines_model() -> None:
 
 def test_a_cable_that_is_pulled_and_plugged_in_again() -> None:
     """The link breaks in the download and in the upload: transfers go on, and each update counts once."""
-    clean, _, _ = federate(2, [None])
+    widths = (64, 32, 10)  # of 151 chunks each way, so that a look every few milliseconds finds it in the middle
+    clean, _, _ = federate(2, [None], widths=widths)
     cut_in: list[tuple[int, str]] = []
 
     def befall(devices: list[Device]) -> None:
@@ -124,7 +127,7 @@ def test_a_cable_that_is_pulled_and_plugged_in_again() -> None:
         elif not device.online:
             device.restore_link()
 
-    model, records, counters = federate(2, [None], befall)
+    model, records, counters = federate(2, [None], befall, widths)
     assert {state for _, state in cut_in} == {"downloading", "uploading"}
     assert [r.reported for r in records] == [1, 1]
     assert counters[0]["chunks_resumed_in"] >= 3 and counters[0]["link_connections"] > 2
