@@ -10,6 +10,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +130,8 @@ def load(path: Path) -> Settings:
     if name is None:
         raise reader.fail("federation.name", "is missing; give the federation a name")
     broker = reader.text("mqtt", "url", r"mqtt://[^\s/]+", "mqtt://[user:password@]host[:port]")
+    if broker is not None:
+        _check_anonymous(reader, broker)
     folder = path.parent / (reader.text("federation", "data", r".+", "a folder") or ".")
     folder.mkdir(parents=True, exist_ok=True)
     layout = Layout(tuple(_tensors(reader)))
@@ -143,6 +146,16 @@ def load(path: Path) -> Settings:
         initial=_initial(reader, layout),
         ports=ports,
     )
+
+
+def _check_anonymous(reader: _Reader, broker: str) -> None:
+    """Refuse a broker that anybody may use, unless nobody but this machine can reach it (SECURITY.md)."""
+    parts = urlsplit(broker)
+    host = parts.hostname or ""
+    if not parts.username and host != "localhost" and not host.startswith("127.") and host != "::1":
+        raise reader.fail(
+            "mqtt.url", f"names no user; a broker on {host} must know who speaks: mqtt://user:password@{host}"
+        )
 
 
 def _ports(reader: _Reader) -> list[Port]:

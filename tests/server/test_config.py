@@ -17,7 +17,7 @@ data = "state"
 [model]
 tensors = [{ name = "w", shape = [4, 3] }, { name = "b", shape = [3] }]
 [mqtt]
-url = "mqtt://gateway:1883"
+url = "mqtt://server:secret@gateway:1883"
 [training]
 epochs = 5
 learning_rate = 1
@@ -36,7 +36,11 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_good(tmp_path: Path) -> None:
     """Every section ends up where it belongs."""
     settings = load(write(tmp_path, GOOD))
-    assert (settings.name, settings.broker, settings.layout.elements) == ("presses", "mqtt://gateway:1883", 15)
+    assert (settings.name, settings.broker, settings.layout.elements) == (
+        "presses",
+        "mqtt://server:secret@gateway:1883",
+        15,
+    )
     assert settings.database == tmp_path / "state" / "presses.sqlite"
     assert settings.training.learning_rate == 1.0 and settings.policy.encodings == ("int8",)
 
@@ -50,7 +54,8 @@ def test_good(tmp_path: Path) -> None:
         ('name = "presses"', 'name = "a b"', "federation.name: 'a b' must be 1 to 32 letters"),
         ('name = "presses"', "", "federation.name: is missing"),
         ("[mqtt]", "[mqqt]", "mqqt: unknown; did you mean mqtt?"),
-        ("mqtt://gateway:1883", "gateway", "mqtt.url: 'gateway' must be mqtt://"),
+        ("mqtt://server:secret@gateway:1883", "gateway", "mqtt.url: 'gateway' must be mqtt://"),
+        ("server:secret@", "", "mqtt.url: names no user; a broker on gateway must know who speaks"),
         ("[4, 3]", "[4, -3]", "model.tensors[0]: shape [4, -3] must be a list of positive integers"),
         ('name = "b"', 'name = "w"', "model.tensors[1]: name 'w' must be"),
         ('["int8"]', '["int4"]', "round.encodings: ['int4'] must be a list of float32, int8"),

@@ -46,7 +46,8 @@ typedef struct {
   fm_status_t (*evaluate_step)(void *user, fm_work_t *work);
   /* May the device take part in `plan`? NULL: always. False: the client withdraws with reason Busy. */
   bool (*may_work)(void *user, const fm_plan_t *plan);
-  /* The client's state changed (for a display, a log, persistence). NULL: not told. */
+  /* The job's state changed, or began anew (for a display, a log, persistence); of the session ask fm_client_state()
+   * and fm_client_online(). NULL: not told. */
   void (*state_changed)(void *user, uint8_t state);
 } fm_app_t;
 
@@ -78,7 +79,7 @@ typedef struct {
   uint32_t tx_buffer_size;
   uint32_t seed;         /* of jitter, boot number and stochastic rounding; best from a true random source */
   uint32_t examples;     /* local training examples, told to the server */
-  uint8_t encodings;     /* mask this device may send; 0: float32 only */
+  uint8_t encodings;     /* this device may send: bit e is 1u << FM_ENCODING_*; 0: float32 only */
   bool prefer_delta;     /* send deltas where the plan allows and every shared tensor has a base */
   uint32_t retry_min_ms; /* first wait for an answer; 0: 1000. Doubles with jitter up to */
   uint32_t retry_max_ms; /* 0: 60000 */
@@ -163,8 +164,9 @@ typedef struct {
  * field, duplicate or empty tensor, FM_ERR_BUFFER: a buffer under FM_MIN_BUFFER. */
 fm_status_t fm_client_init(fm_client_t *client, const fm_client_config_t *config);
 
-/* The model in the tensors is `version` with this CRC-32 (kept over a reset by the application), so it need not be
- * fetched again if the plan names it. Checked before it is used. Call between init and the first poll. */
+/* The model in the tensors (in `base`, where all have one: they are overwritten from it) is `version` with this CRC-32,
+ * kept over a reset by the application, so it need not be fetched again if the plan names it. Checked before it is
+ * used. Call between init and the first poll. */
 void fm_client_restore_model(fm_client_t *client, uint32_t version, uint32_t crc32);
 
 /* Do a bounded piece of everything: one poll of the link, one piece of work (one train_step, FM_POLL_BUDGET of CRC), at
@@ -182,10 +184,12 @@ bool fm_client_online(const fm_client_t *client);
 /* Stop the present job, if any, and tell the server. `reason`: FM_WITHDRAW_REASON_*. Not from a callback. */
 void fm_client_withdraw(fm_client_t *client, uint8_t reason);
 
-/* Finish the present training now with what there is, as a closing notice would. May be called from train_step. */
+/* Finish the present training now with what there is, as a closing notice would: not where the plan takes no partial
+ * updates. May be called from train_step, whose own result then does not matter. */
 void fm_client_finish_early(fm_client_t *client);
 
-/* Tell the server what gates taking part. battery: percent, 255 unknown. flags: see DeviceState in the schema. */
+/* Tell the server what gates taking part. battery: percent, 255 unknown. flags: bit 0 charging, 1 on a metered network,
+ * 2 busy: not selected. */
 void fm_client_set_device_state(fm_client_t *client, uint8_t battery, uint8_t flags);
 
 #endif

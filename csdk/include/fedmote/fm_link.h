@@ -72,7 +72,7 @@ typedef struct {
   fm_status_t (*open)(void *self);
   /* Bytes read (1 to size), 0: none now, -1: broken (the link closes it). */
   int32_t (*read)(void *self, uint8_t *out, uint32_t size);
-  /* Bytes taken (0 to size), -1: broken. */
+  /* Bytes taken (0 to size), -1: broken. `bytes` are valid during the call only: copy what is taken. */
   int32_t (*write)(void *self, const uint8_t *bytes, uint32_t size);
   void (*close)(void *self); /* idempotent */
 } fm_stream_api_t;

@@ -3,6 +3,10 @@
  * offset. Symmetric: the same code runs on the device and at the server's end of the cable. Every byte and the
  * procedure: docs/wire.md, "Serial".
  *
+ * Use: fm_serial_init() fills an fm_link_t, which goes into fm_client_config_t.link before fm_client_init(); then
+ * fm_client_poll() moves both. A UART's receive ring should hold 4 x (payload + 14) bytes, what the peer may send
+ * between two polls; poll at least every keep_alive_ms of the peer, also while training.
+ *
  * Needs no buffer for retransmission: what was lost is read again from the message (fm_outgoing_t), and what arrives
  * goes into the sink in order. Both kinds of delivery are acknowledged; they differ in what happens to a message
  * when the connection breaks: FM_AT_LEAST_ONCE starts over on the next one. There is no fetch: the client sends a
