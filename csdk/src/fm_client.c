@@ -171,6 +171,21 @@ static void talk(fm_client_t *client, uint32_t *wait_ms) {
   }
 }
 
+/* Give the bytes to the stream now rather than a poll later; what the link waits for, it says itself. */
+static fm_status_t hand_over(fm_client_t *client, const fm_sink_t *sink, uint32_t *wait_ms, fm_status_t so_far) {
+  const fm_link_t *link = &client->config->link;
+  fm_status_t status = so_far;
+  if (link->api->sending(link->self)) {
+    const uint32_t heard = client->counters.messages_in;
+    const fm_status_t again = link->api->poll(link->self, client->now_ms, sink, wait_ms);
+    status = (status == FM_OK) ? again : status;
+    if (client->counters.messages_in != heard) {
+      *wait_ms = 0u; /* there may be something to do about it */
+    }
+  }
+  return status;
+}
+
 fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_ms) {
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((client != NULL) && (client->config != NULL) && (wait_ms != NULL)) {
@@ -185,15 +200,7 @@ fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_
     }
     fm_job_poll(client, wait_ms);
     talk(client, wait_ms);
-    if (link->api->sending(link->self)) {
-      /* give the bytes to the stream now rather than a poll later; what the link waits for, it says itself */
-      const uint32_t heard = client->counters.messages_in;
-      const fm_status_t again = link->api->poll(link->self, now_ms, &sink, wait_ms);
-      status = (status == FM_OK) ? again : status;
-      if (client->counters.messages_in != heard) {
-        *wait_ms = 0u; /* there may be something to do about it */
-      }
-    }
+    status = hand_over(client, &sink, wait_ms, status);
     if (client->waiting) {
       fm_client_wait_until(client, client->retry_at_ms, wait_ms);
     }
