@@ -92,6 +92,8 @@ test: lint size ## all tests, with coverage of C and Python
 	if [ -n "$$(find build/ctests -name '*.gcda' -print -quit 2>/dev/null)" ]; then \
 	  echo "C, lines:";    $(BIN)/gcovr -r csdk --object-directory build/ctests build/ctests | tail -n +5; \
 	  echo "C, branches:"; $(BIN)/gcovr -r csdk --txt-metric branch build/ctests | tail -n +5; \
+	  echo "C core, branches:"; \
+	  $(BIN)/gcovr -r csdk/src --txt-metric branch --fail-under-branch 90 build/ctests | tail -n 2 || status=$$?; \
 	fi; \
 	tail -n 1 build/pytest.log; \
 	exit $$status

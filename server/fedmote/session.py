@@ -161,6 +161,7 @@ class Fleet:
     changed: Callable[[], None] = lambda: None
     work: Work = field(init=False)  # says so itself
     sessions: dict[str, Session] = field(default_factory=dict)
+    waiting: dict[str, Any] = field(default_factory=dict)  # the offers of selected devices that found no slot, in order
     counters: Counter[str] = field(default_factory=Counter)
     now: float = 0.0
 
@@ -232,6 +233,7 @@ class Fleet:
 
     def end_round(self) -> None:
         """Free all slots, and forget who is away: a device that is not there is no session."""
+        self.waiting.clear()
         for session in self.sessions.values():
             session.slot = None
         self.sessions = {device: session for device, session in self.sessions.items() if session.online}
@@ -288,6 +290,7 @@ class Fleet:
         if withdraw.Round() == self.work.number:
             session.slot = None
             self.work.withdrew(session.device)
+            self._grant_next()
 
     def _on_chunk_request(self, session: Session, request: Any) -> None:
         chunk = self.work.chunk(request.Version(), request.Index())
@@ -331,8 +334,10 @@ class Fleet:
                 return
             session.slot = None
             if not self._free_slot():
+                self.waiting[session.device] = begin
                 self._send_wait(session, round, crc32)
                 return
+            self.waiting.pop(session.device, None)
             slot = session.slot = self._open_slot(session.device, begin)
             first_offer = self.work.slot_granted and session.planned_round == round and session.begun_round != round
             session.begun_round = round
@@ -385,6 +390,15 @@ class Fleet:
             ranges=_ranges(begin),
         )
         return Slot(begin.Round(), begin.Crc32(), each, width, elements, update, bytearray(chunks), chunks, self.now)
+
+    def _grant_next(self) -> None:
+        """A slot came free: whoever waits longest need not wait until it asks again."""
+        while self.waiting and self._free_slot():
+            device, begin = next(iter(self.waiting.items()))
+            del self.waiting[device]
+            session = self.sessions.get(device)
+            if session is not None and session.online and session.slot is None:
+                self._on_begin(session, begin)
 
     def _free_slot(self) -> bool:
         """Is there room for one more upload? One that fell silent makes room."""
@@ -443,6 +457,7 @@ class Fleet:
         else:
             session.slot = None
             self._finish(session, slot)
+            self._grant_next()
 
     def _finish(self, session: Session, slot: Slot) -> None:
         if kernels.crc32(slot.update.data) != slot.crc32:
