@@ -10,7 +10,7 @@ import numpy as np
 from fedmote import codec
 from fedmote.layout import Layout, Tensor
 from fedmote.round import Policy, Record, Rounds, State, Training
-from fedmote.session import Fleet
+from fedmote.session import Fleet, Limits
 from fedmote.store import Store
 from fedmote.strategy import FedAvg
 
@@ -21,11 +21,11 @@ LAYOUT = Layout((Tensor("w", (ELEMENTS,)),))
 class Bench:
     """One federation, and what it said."""
 
-    def __init__(self, **policy: float | bool) -> None:
+    def __init__(self, slots: int = 64, **policy: float | bool) -> None:
         self.now = 0.0
         self.said: list[tuple[str, str]] = []  # (device, message)
         self.records: list[Record] = []
-        self.fleet = Fleet(LAYOUT)
+        self.fleet = Fleet(LAYOUT, Limits(slots=slots))
         self.rounds = Rounds(
             self.fleet, Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32)), FedAvg(), Training(),
             Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy)),  # type: ignore[arg-type]
@@ -164,3 +164,69 @@ def test_the_last_round_was_committed_before_the_start() -> None:
             publish=lambda version, chunks: None, last_round=last,
         )  # fmt: skip
         assert rounds.done is done
+
+
+def test_a_free_slot_goes_to_who_waits() -> None:
+    """The device that found no slot is told as soon as there is one, and one that left is passed over."""
+    bench = Bench(slots=1, devices=4, goal=1.0)
+    bench.come("a", "b", "c", "d")
+    for device in "abc":
+        bench.begin(device, 1.0)
+    assert [s.update.device for s in bench.fleet.slots()] == ["a"] and list(bench.fleet.waiting) == ["b", "c"]
+    bench.fleet.lost("b", bench.send)
+    bench.report("a", 1.0)
+    assert bench.said[-1] == ("c", "UpdateStatus") and [s.update.device for s in bench.fleet.slots()] == ["c"]
+    bench.hear("c", "Withdraw", round=1)
+    assert bench.fleet.slots() == [] and not bench.fleet.waiting
+
+
+def test_an_upload_cut_off_when_whole_must_match_its_checksum() -> None:
+    """All chunks came but no UpdateEnd: it counts in full if they match, and not at all otherwise."""
+    for value, reported in ((3.0, 2), (4.0, 1)):
+        bench = Bench(devices=2, goal=1.0, partial=False)
+        bench.come("a", "b")
+        bench.report("a", 1.0)
+        bench.begin("b", 3.0)
+        bench.chunks("b", value, 0, 1, 2)
+        bench.tick(20.0)
+        assert [(r.reported, r.partial) for r in bench.records] == [(reported, 0)]
+
+
+def test_a_round_opened_again_keeps_uploads_in_flight() -> None:
+    """Too few reported: what came of an upload stays, and its end is not too late."""
+    bench = Bench(devices=3, goal=1.0, min_reports=3)
+    bench.come("a", "b", "c")
+    bench.report("a", 1.0)
+    crc32 = bench.begin("b", 3.0)
+    bench.chunks("b", 3.0, 0)
+    bench.tick(20.0)
+    assert bench.rounds.state is State.SELECTING and set(bench.rounds.receipts) == {"a"}
+    bench.tick(21.0)
+    bench.chunks("b", 3.0, 1, 2)
+    bench.hear("b", "UpdateEnd", round=1, chunks=3, crc32=crc32)
+    bench.report("c", 5.0)
+    bench.tick(22.0)
+    assert [(r.reported, r.partial) for r in bench.records] == [(3, 0)]
+    assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 3, np.float32))
+
+
+def test_another_link_cannot_speak_for_a_device() -> None:
+    """Neither its Hello nor its chunks count, nor can it declare the device lost."""
+    bench = Bench(devices=2, goal=1.0)
+    bench.come("a", "b")
+    bench.begin("a", 1.0)
+    answers: list[str] = []
+
+    def other(device: str, message: bytes) -> None:
+        decoded = codec.decode(message)
+        assert decoded is not None
+        answers.append(decoded[0])
+
+    hello = codec.encode("Hello", device_id="a", elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
+    bench.fleet.receive("a", hello, 1.0, other)
+    bench.fleet.receive("a", codec.encode("Withdraw", round=1), 1.0, other)
+    bench.fleet.lost("a", other)
+    assert answers == ["Refusal"] and bench.fleet.sessions["a"].online and bench.rounds.withdrawn == set()
+    for name in ("", "a b", "x" * 64, ".."):
+        bench.fleet.receive(name, codec.encode("Hello", device_id=name or "x"), 1.0, bench.send)
+    assert set(bench.fleet.sessions) == {"a", "b"}
