@@ -24,6 +24,7 @@ STATES: Final = (
 """Names of the client's states, as in fm_state_t."""
 
 _OK, _DONE, _FAILED = 0, 2, 10  # fm_status_t
+_RATES = (9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)  # fm_posix_tty.c
 _ENCODINGS = {"float32": 1, "int8": 1 | 1 << 2}
 
 
@@ -413,8 +414,8 @@ def _baud(query: str) -> int:
     if not query:
         return 115200
     name, _, value = query.partition("=")
-    if name != "baud" or not value.isdecimal() or not 0 < int(value) < 2**32:
-        raise ValueError(f"{query!r}: expected baud=115200 or another rate")
+    if name != "baud" or value not in map(str, _RATES):
+        raise ValueError(f"{query!r}: expected baud= and one of {', '.join(map(str, _RATES))}")
     return int(value)
 
 

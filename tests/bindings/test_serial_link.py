@@ -7,11 +7,13 @@ import random
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from cobs import cobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmote_device import CTrainer, Device
 from fedmote_device.links import SerialLink
 
 GREET, ACK, DATA = 0, 1, 2
@@ -106,3 +108,10 @@ def test_settings_that_the_library_refuses() -> None:
     """A time out of range."""
     with pytest.raises(ValueError, match="refuses these settings"):
         SerialLink(retransmit_ms=9000)
+
+
+@pytest.mark.parametrize("url", ["serial:", "serial:///dev/ttyS9?baud=1", "serial:///dev/ttyS9?rate=9600", "tcp://h"])
+def test_a_device_refuses_lines_that_cannot_be(url: str) -> None:
+    """The error says what is expected."""
+    with pytest.raises(ValueError, match="expected"):
+        Device("a", url, federation="f", trainer=CTrainer((2, 2), np.ones((1, 2), np.float32), np.zeros(1, np.uint8)))
