@@ -8,13 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import size
+import stack
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "csdk" / "tools"
-sys.path.insert(0, str(TOOLS))
-
-import size  # noqa: E402
-import stack  # noqa: E402
 
 CHAIN = """
 int sink(volatile char *bytes);
