@@ -66,6 +66,30 @@ typedef enum {
   FM_STATE_REFUSED     /* the server refused this device for good */
 } fm_state_t;
 
+struct fm_client;
+
+/* What a keeper makes durable; bits of a mask, in order of urgency. */
+typedef enum {
+  FM_KEEP_JOB = 1,    /* a plan was taken up */
+  FM_KEEP_MODEL = 2,  /* more of the model is in the tensors: `next_chunk` chunks, or all of them once it is complete */
+  FM_KEEP_UPDATE = 4, /* the update is ready to be offered */
+  FM_KEEP_IDLE = 8    /* the job is over, one way or the other */
+} fm_keep_what_t;
+
+/* Keeps the job over a reset; fm_keep.h brings one for raw flash. Neither function calls the client. */
+typedef struct {
+  /* Put back what was kept: called once, from fm_client_init(). Linear in the model. */
+  void (*load)(void *self, struct fm_client *client);
+  /* Make one thing durable, a bounded piece at a time. FM_AGAIN: call again. FM_OK: it is durable. Else: it will not
+   * be, and the client goes on without. */
+  fm_status_t (*save)(void *self, const struct fm_client *client, fm_keep_what_t what);
+} fm_keeper_api_t;
+
+typedef struct {
+  const fm_keeper_api_t *api; /* NULL: nothing is kept */
+  void *self;
+} fm_keeper_t;
+
 /* Everything is the caller's and must outlive the client. */
 typedef struct {
   const char *device_id;
@@ -73,6 +97,7 @@ typedef struct {
   uint32_t tensor_count; /* 1 to FM_MAX_TENSORS */
   const fm_app_t *app;
   fm_link_t link;
+  fm_keeper_t keeper;
   uint8_t *rx_buffer; /* at least FM_MIN_BUFFER bytes each */
   uint32_t rx_buffer_size;
   uint8_t *tx_buffer;
@@ -107,7 +132,7 @@ typedef struct {
 
 /* One device. Public so that its size is known; read the counters, touch nothing else. What the code touches most comes
  * first: Thumb's short instructions reach 32 bytes, or 32 words, from the start of a struct. */
-typedef struct {
+typedef struct fm_client {
   uint8_t session;  /* none, greeting, ready, refused */
   uint8_t job;      /* fm_state_t from IDLE on */
   uint8_t rx_mode;  /* head, body, skip */
@@ -117,6 +142,8 @@ typedef struct {
   bool receipted;   /* this update's receipt was counted */
   bool hurry;       /* the closing notice came before the first step */
   bool by_request;  /* chunks come by ChunkRequest: the link's own means failed */
+  bool restored;    /* the job is from before a reset; its time runs from the first poll */
+  uint8_t keep_due; /* fm_keep_what_t */
   bool from_base;   /* the model was held already: the working copy is remade from the base */
   uint8_t encoding;
   uint8_t kind;
