@@ -68,6 +68,10 @@ static bool link_valid(const fm_link_t *link) {
          (api->sending != NULL) && (api->abort != NULL);
 }
 
+static bool keeper_valid(const fm_keeper_t *keeper) {
+  return (keeper->api == NULL) || ((keeper->api->load != NULL) && (keeper->api->save != NULL));
+}
+
 static bool id_valid(const char *id) {
   bool valid = (id != NULL) && (id[0] != '\0');
   uint32_t length = 0u;
@@ -80,7 +84,8 @@ static bool id_valid(const char *id) {
 
 static fm_status_t config_check(const fm_client_config_t *config) {
   fm_status_t status = FM_OK;
-  if (!id_valid(config->device_id) || !link_valid(&config->link) || (config->app == NULL) || !tensors_valid(config)) {
+  if (!id_valid(config->device_id) || !link_valid(&config->link) || (config->app == NULL) ||
+      !keeper_valid(&config->keeper) || !tensors_valid(config)) {
     status = FM_ERR_ARGUMENT;
   } else if ((config->rx_buffer == NULL) || (config->tx_buffer == NULL)) {
     status = FM_ERR_ARGUMENT;
@@ -107,6 +112,9 @@ fm_status_t fm_client_init(fm_client_t *client, const fm_client_config_t *config
     client->battery = 255u;
     client->job = (uint8_t)FM_STATE_IDLE;
     client->shared = fm_tensors_shared(config->tensors, config->tensor_count);
+    if (config->keeper.api != NULL) {
+      config->keeper.api->load(config->keeper.self, client);
+    }
   }
   return status;
 }
@@ -163,7 +171,7 @@ static bool may_send(const fm_client_t *client) {
 
 static void talk(fm_client_t *client, uint32_t *wait_ms) {
   const fm_link_t *link = &client->config->link;
-  if ((client->due != 0u) && may_send(client)) {
+  if ((fm_client_ready(client) != 0u) && may_send(client)) {
     fm_client_send_due(client);
     if (!link->api->sending(link->self)) {
       *wait_ms = 0u; /* there may be more to send */
@@ -186,18 +194,42 @@ static fm_status_t hand_over(fm_client_t *client, const fm_sink_t *sink, uint32_
   return status;
 }
 
+void fm_client_keep(fm_client_t *client, uint8_t what) {
+  if (client->config->keeper.api != NULL) {
+    client->keep_due |= what;
+  }
+}
+
+/* One piece of what is to be made durable, the most urgent first. */
+static void keep_poll(fm_client_t *client, uint32_t *wait_ms) {
+  const fm_keeper_t *keeper = &client->config->keeper;
+  const uint8_t rest = client->keep_due & (uint8_t)(client->keep_due - 1u);
+  if (client->keep_due != 0u) {
+    const fm_keep_what_t what = (fm_keep_what_t)(client->keep_due ^ rest);
+    if (keeper->api->save(keeper->self, client, what) != FM_AGAIN) {
+      client->keep_due = rest;
+    }
+    *wait_ms = 0u;
+  }
+}
+
 fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_ms) {
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((client != NULL) && (client->config != NULL) && (wait_ms != NULL)) {
     const fm_link_t *link = &client->config->link;
     const fm_sink_t sink = fm_client_sink(client);
     client->now_ms = now_ms;
+    if (client->restored) {
+      client->restored = false;
+      client->plan_at_ms = now_ms;
+    }
     *wait_ms = LONGEST_WAIT_MS;
     status = link->api->poll(link->self, now_ms, &sink, wait_ms);
     session_follow_link(client);
     if (client->waiting && fm_client_is_past(client, client->retry_at_ms)) {
       session_retry(client);
     }
+    keep_poll(client, wait_ms);
     fm_job_poll(client, wait_ms);
     talk(client, wait_ms);
     status = hand_over(client, &sink, wait_ms, status);

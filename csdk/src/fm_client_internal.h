@@ -45,6 +45,8 @@ bool fm_client_is_past(const fm_client_t *client, uint32_t at_ms);
 void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *wait_ms);
 typedef fm_status_t (*fm_read_t)(void *user, uint32_t offset, uint8_t *out, uint32_t size);
 
+/* What of `due` may be sent: not the offer of an update that is not durable yet. */
+uint32_t fm_client_ready(const fm_client_t *client);
 /* Send the most urgent message of those due. Those that want an answer arm the retry timer. */
 void fm_client_send_due(fm_client_t *client);
 /* Send chunk `sent_chunk` of the update, whose data the link gets from `read`. FM_AGAIN: the link is busy. */
@@ -56,6 +58,11 @@ uint32_t fm_chunk_count(uint32_t elements, uint32_t chunk_elements);
 /* Elements of chunk `index` when `elements` are cut into chunks of `chunk_elements`; 0 beyond the end. */
 uint32_t fm_chunk_size(uint32_t elements, uint32_t chunk_elements, uint32_t index);
 
+/* Have the keeper, if there is one, make this durable too. */
+void fm_client_keep(fm_client_t *client, uint8_t what);
+
+/* Has every shared tensor a base copy? */
+bool fm_job_has_base(const fm_client_t *client);
 void fm_job_enter(fm_client_t *client, fm_state_t state);
 /* Forget the job. */
 void fm_job_drop(fm_client_t *client);

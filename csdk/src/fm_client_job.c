@@ -28,7 +28,7 @@ uint32_t fm_job_model_chunk_size(const fm_client_t *client, uint32_t index) {
   return fm_chunk_size(client->shared, client->plan.model_chunk_elements, index);
 }
 
-static bool has_base(const fm_client_t *client) {
+bool fm_job_has_base(const fm_client_t *client) {
   bool every = true;
   for (uint32_t t = 0u; t < client->config->tensor_count; t++) {
     const fm_tensor_t *tensor = &client->config->tensors[t];
@@ -38,7 +38,7 @@ static bool has_base(const fm_client_t *client) {
 }
 
 uint8_t fm_job_kinds(const fm_client_t *client) {
-  const uint32_t delta = has_base(client) ? FM_BIT(FM_UPDATE_KIND_DELTA) : 0u;
+  const uint32_t delta = fm_job_has_base(client) ? FM_BIT(FM_UPDATE_KIND_DELTA) : 0u;
   return (uint8_t)(FM_BIT(FM_UPDATE_KIND_WEIGHTS) | delta);
 }
 
@@ -61,7 +61,11 @@ void fm_job_enter(fm_client_t *client, fm_state_t state) {
   }
 }
 
-void fm_job_drop(fm_client_t *client) { fm_job_enter(client, FM_STATE_IDLE); }
+void fm_job_drop(fm_client_t *client) {
+  client->keep_due = 0u; /* nothing of it is worth keeping */
+  fm_client_keep(client, FM_KEEP_IDLE);
+  fm_job_enter(client, FM_STATE_IDLE);
+}
 
 void fm_job_withdraw(fm_client_t *client, uint8_t reason) {
   client->withdraw_round = client->plan.round;
@@ -163,9 +167,13 @@ static void plan_begin(fm_client_t *client) {
   client->offered = false;
   client->hurry = false;
   client->receipted = false;
-  client->from_base = held && has_base(client);
+  client->from_base = held && fm_job_has_base(client);
   client->by_request = false;
+  client->restored = false;
+  client->keep_due = 0u; /* the job's record says of the former one what matters */
+  fm_client_keep(client, FM_KEEP_JOB);
   if (held) {
+    fm_client_keep(client, FM_KEEP_MODEL);
     client->crc32 = 0u;
     fm_job_enter(client, FM_STATE_CHECKING);
   } else {
@@ -198,7 +206,7 @@ static void work_begin(fm_client_t *client) {
   client->work.covered = ALL_TENSORS;
   client->progress_at_ms = client->now_ms + PROGRESS_EVERY_MS;
   fm_job_enter(client, FM_STATE_WORKING);
-  if ((client->plan.task == FM_TASK_FIT) && !has_base(client)) {
+  if ((client->plan.task == FM_TASK_FIT) && !fm_job_has_base(client)) {
     client->model_version = 0u; /* training in place spoils the only copy */
   }
   if (app->work_begin != NULL) {
@@ -220,7 +228,9 @@ static void check_done(fm_client_t *client) {
     client->from_base = false;
     client->check_failures++;
     if (client->check_failures < MOST_CHECK_FAILURES) {
+      client->keep_due = 0u;
       download_from(client, 0u);
+      fm_client_keep(client, FM_KEEP_JOB);
     } else {
       fm_job_withdraw(client, FM_WITHDRAW_REASON_APPLICATION);
     }
@@ -235,18 +245,18 @@ static void checking_poll(fm_client_t *client) {
   while ((status == FM_OK) && (client->cursor < stop)) {
     uint8_t piece[PIECE];
     const uint32_t size = fm_smaller(PIECE, stop - client->cursor);
-    status = fm_tensors_read(config->tensors, config->tensor_count, ALL_TENSORS, has_base(client), client->cursor,
-                             piece, size);
+    status = fm_tensors_read(config->tensors, config->tensor_count, ALL_TENSORS, fm_job_has_base(client),
+                             client->cursor, piece, size);
     if ((status == FM_OK) && client->from_base) {
-      status = fm_tensors_write(config->tensors, config->tensor_count, client->cursor, piece, size);
+      status = fm_tensors_write(config->tensors, config->tensor_count, ALL_TENSORS, false, client->cursor, piece, size);
     }
     client->crc32 = fm_crc32(client->crc32, piece, size);
     client->cursor += size;
   }
   if (status != FM_OK) {
     fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
-  } else if (client->cursor == total) {
-    check_done(client);
+  } else if ((client->cursor == total) && (client->keep_due == 0u)) {
+    check_done(client); /* training may spoil the only copy in RAM: not before it is kept */
   } else {
     /* the next poll goes on */
   }
@@ -255,6 +265,7 @@ static void checking_poll(fm_client_t *client) {
 void fm_job_chunk_done(fm_client_t *client) {
   client->counters.chunks_in++;
   client->next_chunk++;
+  fm_client_keep(client, FM_KEEP_MODEL);
   calm_job(client);
   client->due &= ~FM_DUE_FETCH;
   if (fm_job_model_chunk_size(client, client->next_chunk) != 0u) {

@@ -95,7 +95,8 @@ static void chunk_write(fm_client_t *client, const uint8_t *bytes, uint32_t size
   const uint32_t at = (4u * client->plan.model_chunk_elements * client->next_chunk) + client->rx_body;
   if (piece != 0u) {
     client->model_version = 0u; /* from here on the tensors are neither the old model nor the new one */
-    if (fm_tensors_write(client->config->tensors, client->config->tensor_count, at, bytes, piece) == FM_OK) {
+    if (fm_tensors_write(client->config->tensors, client->config->tensor_count, UINT32_MAX, true, at, bytes, piece) ==
+        FM_OK) {
       client->rx_body += piece;
     } else {
       client->rx_mode = RX_SKIP;

@@ -166,10 +166,16 @@ static void fill_message(const fm_client_t *client, uint32_t due, uint8_t *range
   }
 }
 
+uint32_t fm_client_ready(const fm_client_t *client) {
+  const bool waits = (client->keep_due & (uint8_t)FM_KEEP_UPDATE) != 0u;
+  return client->due & (waits ? ~FM_DUE_BEGIN : UINT32_MAX);
+}
+
 /* Those that want an answer arm the retry timer. */
 void fm_client_send_due(fm_client_t *client) {
   const fm_link_t *link = &client->config->link;
-  const uint32_t due = client->due & (0u - client->due);
+  const uint32_t ready = fm_client_ready(client);
+  const uint32_t due = ready & (0u - ready);
   fm_status_t status;
   if ((due == FM_DUE_FETCH) && (link->api->fetch != NULL) && !client->by_request) {
     /* through the link's own means first, by message when that brought nothing */

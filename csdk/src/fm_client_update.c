@@ -80,6 +80,7 @@ void fm_update_sealing(fm_client_t *client) {
   } else if (client->next_chunk == client->chunks) {
     client->window_first = 0u;
     client->window_size = 0u;
+    fm_client_keep(client, FM_KEEP_UPDATE);
     fm_update_offer(client);
   } else {
     /* the next poll goes on */

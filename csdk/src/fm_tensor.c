@@ -69,9 +69,10 @@ static fm_status_t tensor_read(const fm_tensor_t *tensor, bool base, uint32_t of
   return status;
 }
 
-static fm_status_t tensor_write(const fm_tensor_t *tensor, uint32_t offset, const uint8_t *bytes, uint32_t size) {
+static fm_status_t tensor_write(const fm_tensor_t *tensor, bool base, uint32_t offset, const uint8_t *bytes,
+                                uint32_t size) {
   fm_status_t status = FM_OK;
-  if (tensor->base != NULL) {
+  if (base && (tensor->base != NULL)) {
     image_write(tensor->base, offset, bytes, size);
   }
   if (tensor->data != NULL) {
@@ -117,19 +118,19 @@ fm_status_t fm_tensors_read(const fm_tensor_t *tensors, uint32_t count, uint32_t
   return status;
 }
 
-fm_status_t fm_tensors_write(const fm_tensor_t *tensors, uint32_t count, uint32_t offset, const uint8_t *bytes,
-                             uint32_t size) {
+fm_status_t fm_tensors_write(const fm_tensor_t *tensors, uint32_t count, uint32_t mask, bool base, uint32_t offset,
+                             const uint8_t *bytes, uint32_t size) {
   fm_status_t status = FM_OK;
   uint32_t done = 0u;
   while ((status == FM_OK) && (done < size)) {
     uint32_t at = offset + done;
-    const uint32_t t = locate(tensors, count, UINT32_MAX, &at);
+    const uint32_t t = locate(tensors, count, mask, &at);
     if (t == count) {
       status = FM_ERR_ARGUMENT;
     } else {
       const uint32_t left = (4u * tensors[t].count) - at;
       const uint32_t piece = fm_smaller(size - done, left);
-      status = tensor_write(&tensors[t], at, &bytes[done], piece);
+      status = tensor_write(&tensors[t], base, at, &bytes[done], piece);
       done += piece;
     }
   }

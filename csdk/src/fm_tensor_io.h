@@ -14,8 +14,8 @@ uint32_t fm_tensors_elements(const fm_tensor_t *tensors, uint32_t count, uint32_
 fm_status_t fm_tensors_read(const fm_tensor_t *tensors, uint32_t count, uint32_t mask, bool base, uint32_t offset,
                             uint8_t *out, uint32_t size);
 
-/* Write bytes of the whole model's image, into the working copy and, where there is one, the base. */
-fm_status_t fm_tensors_write(const fm_tensor_t *tensors, uint32_t count, uint32_t offset, const uint8_t *bytes,
-                             uint32_t size);
+/* Write bytes of that image into the working copies and, when `base`, into the base copies where there are any. */
+fm_status_t fm_tensors_write(const fm_tensor_t *tensors, uint32_t count, uint32_t mask, bool base, uint32_t offset,
+                             const uint8_t *bytes, uint32_t size);
 
 #endif

@@ -1,0 +1,694 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A journal of what is durable, and two areas of bulk data that it vouches for.
+ *
+ * A half of the journal: a header (magic, generation, identity, CRC-32), then records (type, size, payload, CRC-32),
+ * then blank bytes. Only the newest record of each type means anything. Appending to a half that is full, or whose end
+ * a power cut tore, writes the newest records and the new one into the other half, whose header comes last: until it is
+ * in, the old half stands. The half whose valid header has the higher generation is the one in use.
+ */
+#include "fedmote/fm_keep.h"
+
+#include <string.h>
+
+#include "fedmote/fm_crc32.h"
+#include "fm_client_internal.h"
+
+#define PIECE 32u /* bytes on the stack at a time; a multiple of every program size */
+#define MAGIC 0x314B4D46u
+#define HEADER_SIZE 16u
+#define HALF_LEAST 1024u
+#define MOST_ERASE_SIZE 0x100000u
+#define MOST_STORAGE 0x40000000u
+#define RECORD_EXTRA 8u /* bytes around a payload: 4 before, 4 after */
+#define ALL_TENSORS UINT32_MAX
+
+enum { RECORD_JOB = 0, RECORD_MODEL, RECORD_UPDATE, RECORD_IDLE, RECORD_TYPES };
+
+typedef struct {
+  fm_plan_t plan;
+  uint32_t done_round;
+  uint8_t encoding;
+  uint8_t kind;
+  bool fresh; /* the model is fetched from its first chunk: what the area held before is void */
+} job_record_t;
+
+typedef struct {
+  uint32_t version;
+  uint32_t model_crc32;
+  uint32_t chunk_elements;
+  uint32_t chunks;
+  uint32_t crc32; /* of their data */
+} model_record_t;
+
+typedef struct {
+  uint32_t round;
+  uint32_t crc32; /* the update's identity */
+  uint32_t image_crc32;
+  fm_work_t work;
+} update_record_t;
+
+/* ---- the storage ---- */
+
+static uint32_t aligned(const fm_storage_t *storage, uint32_t size) {
+  return (size + storage->program_size - 1u) & ~(storage->program_size - 1u);
+}
+
+static fm_status_t counted(fm_keep_t *keep, fm_status_t status) {
+  if (status != FM_OK) {
+    keep->errors++;
+  }
+  return (status == FM_OK) ? FM_OK : FM_ERR_STORAGE;
+}
+
+static fm_status_t storage_read(fm_keep_t *keep, uint32_t offset, void *out, uint32_t size) {
+  return counted(keep, keep->storage->read(keep->storage->user, offset, (uint8_t *)out, size));
+}
+
+static fm_status_t storage_program(fm_keep_t *keep, uint32_t offset, const uint8_t *bytes, uint32_t size) {
+  return counted(keep, keep->storage->program(keep->storage->user, offset, bytes, size));
+}
+
+static fm_status_t storage_erase(fm_keep_t *keep, uint32_t offset) {
+  return counted(keep, keep->storage->erase(keep->storage->user, offset));
+}
+
+static bool storage_blank(fm_keep_t *keep, uint32_t offset, uint32_t end) {
+  bool blank = true;
+  uint32_t at = offset;
+  while (blank && (at < end)) {
+    uint8_t piece[PIECE];
+    const uint32_t size = fm_smaller(PIECE, end - at);
+    blank = storage_read(keep, at, piece, size) == FM_OK;
+    for (uint32_t i = 0u; blank && (i < size); i++) {
+      blank = piece[i] == 0xFFu;
+    }
+    at += size;
+  }
+  return blank;
+}
+
+/* ---- writing records ---- */
+
+/* Gathers bytes into pieces that the storage can program. */
+typedef struct {
+  fm_keep_t *keep;
+  uint32_t offset; /* of the piece */
+  uint32_t crc32;
+  uint32_t fill;
+  fm_status_t status;
+  uint8_t piece[PIECE];
+} writer_t;
+
+static void writer_flush(writer_t *writer) {
+  const uint32_t size = aligned(writer->keep->storage, writer->fill);
+  if ((writer->status == FM_OK) && (size != 0u)) {
+    (void)memset(&writer->piece[writer->fill], 0xFF, size - writer->fill);
+    writer->status = storage_program(writer->keep, writer->offset, writer->piece, size);
+  }
+  writer->offset += size;
+  writer->fill = 0u;
+}
+
+static void writer_put(writer_t *writer, const void *bytes, uint32_t size) {
+  const uint8_t *from = (const uint8_t *)bytes;
+  uint32_t done = 0u;
+  writer->crc32 = fm_crc32(writer->crc32, bytes, size);
+  while (done < size) {
+    const uint32_t part = fm_smaller(size - done, PIECE - writer->fill);
+    (void)memcpy(&writer->piece[writer->fill], &from[done], part);
+    writer->fill += part;
+    done += part;
+    if (writer->fill == PIECE) {
+      writer_flush(writer);
+    }
+  }
+}
+
+static void writer_start(writer_t *writer, fm_keep_t *keep, uint32_t offset, uint32_t seed) {
+  writer->keep = keep;
+  writer->offset = offset;
+  writer->crc32 = seed;
+  writer->fill = 0u;
+  writer->status = FM_OK;
+}
+
+/* The CRC so far, then pad. */
+static fm_status_t writer_finish(writer_t *writer) {
+  const uint32_t crc = writer->crc32;
+  writer_put(writer, &crc, (uint32_t)sizeof crc);
+  writer_flush(writer);
+  return writer->status;
+}
+
+static uint32_t record_seed(const fm_keep_t *keep) { return keep->identity ^ keep->generation; }
+
+static uint32_t record_size(const fm_keep_t *keep, uint32_t payload) {
+  return aligned(keep->storage, payload + RECORD_EXTRA);
+}
+
+/* A record at the end of the half in use. */
+static fm_status_t record_write(fm_keep_t *keep, uint32_t type, const void *payload, uint32_t size) {
+  const uint8_t head[4] = {(uint8_t)(type + 1u), (uint8_t)size, (uint8_t)(size >> 8), 0u};
+  writer_t writer;
+  fm_status_t status;
+  writer_start(&writer, keep, keep->half + keep->end, record_seed(keep));
+  writer_put(&writer, head, (uint32_t)sizeof head);
+  writer_put(&writer, payload, size);
+  status = writer_finish(&writer);
+  keep->records[type] = keep->end;
+  keep->end += record_size(keep, size);
+  return status;
+}
+
+/* A record of type `type` makes others meaningless. */
+static void record_supersede(fm_keep_t *keep, uint32_t type, bool fresh) {
+  if (type == (uint32_t)RECORD_JOB) {
+    keep->records[RECORD_UPDATE] = 0u;
+    keep->records[RECORD_IDLE] = 0u;
+    keep->records[RECORD_MODEL] = fresh ? 0u : keep->records[RECORD_MODEL];
+  } else if (type == (uint32_t)RECORD_IDLE) {
+    keep->records[RECORD_UPDATE] = 0u;
+  } else {
+    /* the others stand */
+  }
+}
+
+/* Sizes of the payloads, by type. */
+static uint32_t payload_size(uint32_t type) {
+  static const uint8_t sizes[RECORD_TYPES] = {(uint8_t)sizeof(job_record_t), (uint8_t)sizeof(model_record_t),
+                                              (uint8_t)sizeof(update_record_t), (uint8_t)sizeof(uint32_t)};
+  return sizes[type];
+}
+
+/* Copy the newest record of `type`, at `from` in the other half. */
+static fm_status_t record_copy(fm_keep_t *keep, uint32_t old_half, uint32_t from, uint32_t type) {
+  uint8_t payload[sizeof(job_record_t)]; /* the longest */
+  const uint32_t size = payload_size(type);
+  fm_status_t status = storage_read(keep, old_half + from + 4u, payload, size);
+  if (status == FM_OK) {
+    status = record_write(keep, type, payload, size);
+  }
+  return status;
+}
+
+static fm_status_t header_write(fm_keep_t *keep) {
+  const uint32_t head[3] = {MAGIC, keep->generation, keep->identity};
+  writer_t writer;
+  writer_start(&writer, keep, keep->half, 0u);
+  writer_put(&writer, head, (uint32_t)sizeof head);
+  return writer_finish(&writer);
+}
+
+static fm_status_t half_erase(fm_keep_t *keep, uint32_t half) {
+  fm_status_t status = FM_OK;
+  for (uint32_t at = 0u; (status == FM_OK) && (at < keep->half_size); at += keep->storage->erase_size) {
+    status = storage_erase(keep, half + at);
+  }
+  return status;
+}
+
+/* The newest records, and the new one, into the other half. */
+static fm_status_t journal_turn(fm_keep_t *keep, uint32_t type, const void *payload) {
+  const fm_keep_t before = *keep;
+  fm_status_t status;
+  keep->half = ((before.generation != 0u) && (before.half == 0u)) ? keep->half_size : 0u;
+  status = half_erase(keep, keep->half);
+  keep->generation = (before.generation == UINT32_MAX) ? 1u : (before.generation + 1u);
+  keep->end = aligned(keep->storage, HEADER_SIZE);
+  for (uint32_t t = 0u; (status == FM_OK) && (t < (uint32_t)RECORD_TYPES); t++) {
+    if ((before.records[t] != 0u) && (t != type)) {
+      status = record_copy(keep, before.half, before.records[t], t);
+    }
+  }
+  if (status == FM_OK) {
+    status = record_write(keep, type, payload, payload_size(type));
+  }
+  if (status == FM_OK) {
+    status = header_write(keep);
+  }
+  if (status != FM_OK) {
+    const uint32_t errors = keep->errors;
+    *keep = before;
+    keep->errors = errors;
+    keep->end = keep->half_size;
+  }
+  return status;
+}
+
+static fm_status_t journal_append(fm_keep_t *keep, uint32_t type, bool fresh, const void *payload) {
+  fm_status_t status;
+  record_supersede(keep, type, fresh);
+  if ((keep->generation == 0u) || ((keep->end + record_size(keep, payload_size(type))) > keep->half_size)) {
+    status = journal_turn(keep, type, payload);
+  } else {
+    status = record_write(keep, type, payload, payload_size(type));
+    if (status != FM_OK) {
+      keep->records[type] = 0u;
+      keep->end = keep->half_size; /* nobody knows what is there now */
+    }
+  }
+  return status;
+}
+
+/* ---- reading the journal ---- */
+
+/* The payload of the newest record of `type`. False: there is none. */
+static bool record_read(fm_keep_t *keep, uint32_t type, void *payload) {
+  return (keep->records[type] != 0u) &&
+         (storage_read(keep, keep->half + keep->records[type] + 4u, payload, payload_size(type)) == FM_OK);
+}
+
+/* Is there a whole record at `at`? *type is set. */
+static bool record_valid(fm_keep_t *keep, uint32_t at, uint32_t *type) {
+  uint8_t head[4];
+  bool valid = ((at + RECORD_EXTRA) <= keep->half_size) && (storage_read(keep, keep->half + at, head, 4u) == FM_OK);
+  if (valid) {
+    *type = (uint32_t)head[0] - 1u;
+    valid = (head[0] >= 1u) && (*type < (uint32_t)RECORD_TYPES);
+  }
+  if (valid) {
+    const uint32_t size = payload_size(*type);
+    valid = ((((uint32_t)head[2] << 8) | head[1]) == size) && ((at + record_size(keep, size)) <= keep->half_size);
+  }
+  if (valid) {
+    uint8_t payload[sizeof(job_record_t) + 4u];
+    uint32_t crc;
+    const uint32_t size = payload_size(*type);
+    valid = storage_read(keep, keep->half + at + 4u, payload, size + 4u) == FM_OK;
+    (void)memcpy(&crc, &payload[size], 4u);
+    valid = valid && (fm_crc32(fm_crc32(record_seed(keep), head, 4u), payload, size) == crc);
+  }
+  return valid;
+}
+
+/* Does the job record at `at` void the model? */
+static bool job_fresh(fm_keep_t *keep) {
+  job_record_t job;
+  return record_read(keep, RECORD_JOB, &job) && job.fresh;
+}
+
+/* Find the newest records of the half in use. */
+static void journal_scan(fm_keep_t *keep) {
+  uint32_t at = aligned(keep->storage, HEADER_SIZE);
+  uint32_t type = 0u;
+  while (record_valid(keep, at, &type)) {
+    keep->records[type] = at;
+    record_supersede(keep, type, (type == (uint32_t)RECORD_JOB) && job_fresh(keep));
+    at += record_size(keep, payload_size(type));
+  }
+  keep->end = storage_blank(keep, keep->half + at, keep->half + keep->half_size) ? at : keep->half_size;
+}
+
+/* Generation of a half's header; 0: none that is valid and this firmware's. */
+static uint32_t half_generation(fm_keep_t *keep, uint32_t half) {
+  uint32_t head[4] = {0u};
+  uint32_t generation = 0u;
+  if ((storage_read(keep, half, head, HEADER_SIZE) == FM_OK) && (head[0] == MAGIC) && (head[2] == keep->identity) &&
+      (fm_crc32(0u, head, 12u) == head[3])) {
+    generation = head[1];
+  }
+  return generation;
+}
+
+static void journal_mount(fm_keep_t *keep) {
+  const uint32_t first = half_generation(keep, 0u);
+  const uint32_t second = half_generation(keep, keep->half_size);
+  const bool newer = (second - first) < 0x80000000u; /* it may wrap */
+  const bool use_second = (second != 0u) && ((first == 0u) || newer);
+  keep->half = use_second ? keep->half_size : 0u;
+  keep->generation = use_second ? second : first;
+  (void)memset(keep->records, 0, sizeof keep->records);
+  keep->end = keep->half_size;
+  if (keep->generation != 0u) {
+    journal_scan(keep);
+  }
+}
+
+/* ---- bulk data ---- */
+
+static uint32_t model_area(const fm_keep_t *keep) { return 2u * keep->half_size; }
+static uint32_t update_area(const fm_keep_t *keep) { return model_area(keep) + keep->area_size; }
+
+/* What of the tensors goes where in an area. */
+typedef struct {
+  uint32_t area;
+  uint32_t at;    /* offset within the area */
+  uint32_t from;  /* offset within the image of the tensors in `mask` */
+  uint32_t bytes; /* of the image */
+  uint32_t mask;
+  bool base; /* read the base copies; write them too */
+} slot_t;
+
+/* Program the next piece of the slot, from keep->cursor on. A block is erased when it is entered. */
+static fm_status_t slot_piece(fm_keep_t *keep, const fm_client_t *client, const slot_t *slot, uint32_t *budget) {
+  const fm_client_config_t *config = client->config;
+  const uint32_t block = keep->storage->erase_size;
+  const uint32_t in_block = keep->cursor % block;
+  const uint32_t done = keep->cursor - slot->at;
+  const uint32_t size = fm_smaller(fm_smaller(PIECE, aligned(keep->storage, slot->bytes) - done), block - in_block);
+  const uint32_t data = (done < slot->bytes) ? fm_smaller(size, slot->bytes - done) : 0u;
+  uint8_t piece[PIECE];
+  fm_status_t status = FM_OK;
+  *budget -= fm_smaller(*budget, size);
+  if (in_block == 0u) {
+    status = storage_erase(keep, slot->area + keep->cursor);
+    *budget = 0u; /* an erase takes its time */
+  }
+  (void)memset(piece, 0xFF, sizeof piece);
+  if (status == FM_OK) {
+    status =
+        fm_tensors_read(config->tensors, config->tensor_count, slot->mask, slot->base, slot->from + done, piece, data);
+  }
+  if (status == FM_OK) {
+    keep->crc32 = fm_crc32(keep->crc32, piece, data);
+    status = storage_program(keep, slot->area + keep->cursor, piece, size);
+    keep->cursor += size;
+  }
+  return status;
+}
+
+/* FM_OK: all of the slot is programmed. FM_AGAIN: the budget is used up. */
+static fm_status_t slot_program(fm_keep_t *keep, const fm_client_t *client, const slot_t *slot, uint32_t *budget) {
+  const uint32_t end = slot->at + aligned(keep->storage, slot->bytes);
+  fm_status_t status = FM_OK;
+  while ((status == FM_OK) && (keep->cursor < end) && (*budget != 0u)) {
+    status = slot_piece(keep, client, slot, budget);
+  }
+  return ((status == FM_OK) && (keep->cursor < end)) ? FM_AGAIN : status;
+}
+
+/* CRC of the first `size` bytes of the model in the tensors. */
+static uint32_t tensors_crc32(const fm_client_t *client, uint32_t size) {
+  const fm_client_config_t *config = client->config;
+  uint32_t crc = 0u;
+  uint32_t at = 0u;
+  fm_status_t status = FM_OK;
+  while ((status == FM_OK) && (at < size)) {
+    uint8_t piece[PIECE];
+    const uint32_t part = fm_smaller(PIECE, size - at);
+    status =
+        fm_tensors_read(config->tensors, config->tensor_count, ALL_TENSORS, fm_job_has_base(client), at, piece, part);
+    crc = fm_crc32(crc, piece, part);
+    at += part;
+  }
+  return crc;
+}
+
+/* ---- saving ---- */
+
+static uint32_t model_chunks(const fm_client_t *client) {
+  return fm_chunk_count(client->shared, client->plan.model_chunk_elements);
+}
+
+/* Where a plan's model lies; its `stride` is 0 when it does not fit. */
+static void model_place(fm_keep_t *keep, const fm_client_t *client) {
+  const uint32_t bytes = 4u * client->plan.model_chunk_elements;
+  const uint32_t most = keep->area_size / aligned(keep->storage, bytes);
+  const bool fits = (model_chunks(client) <= most) && (aligned(keep->storage, 4u * client->shared) <= keep->area_size);
+  keep->stride = fits ? aligned(keep->storage, bytes) : 0u;
+  keep->errors += fits ? 0u : 1u;
+}
+
+static fm_status_t save_job(fm_keep_t *keep, const fm_client_t *client) {
+  model_record_t model;
+  job_record_t job;
+  const bool held = (client->job != (uint8_t)FM_STATE_DOWNLOADING) && record_read(keep, RECORD_MODEL, &model) &&
+                    (model.version == client->plan.model_version) && (model.model_crc32 == client->plan.model_crc32) &&
+                    (model.chunk_elements == client->plan.model_chunk_elements) &&
+                    (model.chunks == model_chunks(client));
+  (void)memset(&job, 0, sizeof job);
+  job.plan = client->plan;
+  job.done_round = client->done_round;
+  job.encoding = client->encoding;
+  job.kind = client->kind;
+  job.fresh = !held;
+  model_place(keep, client);
+  keep->saving_update = false;
+  keep->chunks = held ? model.chunks : 0u;
+  keep->cursor = keep->chunks * keep->stride;
+  keep->crc32 = held ? model.crc32 : 0u;
+  return journal_append(keep, RECORD_JOB, job.fresh, &job);
+}
+
+/* Make the next chunk durable. */
+static fm_status_t save_chunk(fm_keep_t *keep, const fm_client_t *client, uint32_t *budget) {
+  const fm_plan_t *plan = &client->plan;
+  const slot_t slot = {model_area(keep),
+                       keep->chunks * keep->stride,
+                       keep->chunks * 4u * plan->model_chunk_elements,
+                       4u * fm_job_model_chunk_size(client, keep->chunks),
+                       ALL_TENSORS,
+                       fm_job_has_base(client)};
+  fm_status_t status = slot_program(keep, client, &slot, budget);
+  if (status == FM_OK) {
+    const model_record_t model = {plan->model_version, plan->model_crc32, plan->model_chunk_elements, keep->chunks + 1u,
+                                  keep->crc32};
+    status = journal_append(keep, RECORD_MODEL, false, &model);
+    keep->chunks++;
+    keep->cursor = keep->chunks * keep->stride;
+  }
+  return status;
+}
+
+static fm_status_t save_model(fm_keep_t *keep, const fm_client_t *client) {
+  const uint32_t target = (client->job == (uint8_t)FM_STATE_DOWNLOADING) ? client->next_chunk : model_chunks(client);
+  uint32_t budget = FM_POLL_BUDGET;
+  fm_status_t status = FM_OK;
+  while ((status == FM_OK) && (keep->chunks < target)) {
+    status = save_chunk(keep, client, &budget);
+  }
+  return status;
+}
+
+static fm_status_t save_update(fm_keep_t *keep, const fm_client_t *client) {
+  const slot_t slot = {update_area(keep), 0u, 0u, 4u * client->elements, client->work.covered, false};
+  uint32_t budget = FM_POLL_BUDGET;
+  fm_status_t status = FM_ERR_STORAGE; /* an update is worth nothing without its model */
+  if (!keep->saving_update) {
+    keep->saving_update = true;
+    keep->cursor = 0u;
+    keep->crc32 = 0u;
+  }
+  if (keep->chunks == model_chunks(client)) {
+    status = slot_program(keep, client, &slot, &budget);
+  }
+  if (status == FM_OK) {
+    update_record_t update;
+    (void)memset(&update, 0, sizeof update);
+    update.round = client->plan.round;
+    update.crc32 = client->crc32;
+    update.image_crc32 = keep->crc32;
+    update.work = client->work;
+    status = journal_append(keep, RECORD_UPDATE, false, &update);
+  }
+  return status;
+}
+
+static fm_status_t keep_save(void *self, const fm_client_t *client, fm_keep_what_t what) {
+  fm_keep_t *keep = (fm_keep_t *)self;
+  fm_status_t status;
+  if (what == FM_KEEP_JOB) {
+    status = save_job(keep, client);
+  } else if (what == FM_KEEP_IDLE) {
+    status = journal_append(keep, RECORD_IDLE, false, &client->done_round);
+  } else if (keep->stride == 0u) {
+    status = FM_ERR_STORAGE; /* it does not fit, or failed before */
+  } else {
+    status = (what == FM_KEEP_MODEL) ? save_model(keep, client) : save_update(keep, client);
+    if ((status != FM_OK) && (status != FM_AGAIN)) {
+      keep->stride = 0u;
+    }
+  }
+  return status;
+}
+
+/* ---- loading ---- */
+
+/* Put `size` bytes of data back that lie at `at` of the storage. */
+static fm_status_t put_back(fm_keep_t *keep, const fm_client_t *client, const slot_t *slot, uint32_t *crc) {
+  const fm_client_config_t *config = client->config;
+  uint32_t done = 0u;
+  fm_status_t status = FM_OK;
+  while ((status == FM_OK) && (done < slot->bytes)) {
+    uint8_t piece[PIECE];
+    const uint32_t size = fm_smaller(PIECE, slot->bytes - done);
+    status = storage_read(keep, slot->area + slot->at + done, piece, size);
+    *crc = fm_crc32(*crc, piece, size);
+    if (status == FM_OK) {
+      status = fm_tensors_write(config->tensors, config->tensor_count, slot->mask, slot->base, slot->from + done, piece,
+                                size);
+    }
+    done += size;
+  }
+  return status;
+}
+
+/* A power cut left the block behind the last durable chunk neither blank nor whole: write that block anew out of the
+ * tensors. The journal vouches for its chunks again only once they are back. */
+static void mend_block(fm_keep_t *keep, const fm_client_t *client) {
+  const uint32_t block = keep->storage->erase_size;
+  const uint32_t end = keep->chunks * keep->stride;
+  const uint32_t start = end - (end % block);
+  if ((start != end) && !storage_blank(keep, model_area(keep) + end, model_area(keep) + start + block)) {
+    const fm_plan_t *plan = &client->plan;
+    const uint32_t target = keep->chunks;
+    const uint32_t bytes = 4u * plan->model_chunk_elements;
+    const uint32_t whole = start / keep->stride;
+    const uint32_t whole_crc = tensors_crc32(client, whole * bytes);
+    const model_record_t model = {plan->model_version, plan->model_crc32, plan->model_chunk_elements, whole, whole_crc};
+    fm_status_t status = journal_append(keep, RECORD_MODEL, false, &model);
+    keep->chunks = whole;
+    keep->cursor = start;
+    keep->crc32 = tensors_crc32(client, (whole * bytes) + fm_smaller(start - (whole * keep->stride), bytes));
+    while (((status == FM_OK) || (status == FM_AGAIN)) && (keep->chunks < target)) {
+      uint32_t budget = FM_POLL_BUDGET;
+      status = save_chunk(keep, client, &budget);
+    }
+    keep->stride = ((status == FM_OK) || (status == FM_AGAIN)) ? keep->stride : 0u;
+  }
+}
+
+/* The model, as far as it is durable, into the tensors. */
+static void load_model(fm_keep_t *keep, fm_client_t *client) {
+  const uint32_t bytes = 4u * client->plan.model_chunk_elements;
+  model_record_t model = {0};
+  uint32_t crc = 0u;
+  fm_status_t status = FM_OK;
+  keep->chunks = 0u;
+  if (record_read(keep, RECORD_MODEL, &model) && (model.version == client->plan.model_version) &&
+      (model.model_crc32 == client->plan.model_crc32) && (model.chunk_elements == client->plan.model_chunk_elements) &&
+      (model.chunks <= model_chunks(client))) {
+    while ((status == FM_OK) && (keep->chunks < model.chunks)) {
+      const slot_t slot = {model_area(keep),     keep->chunks * keep->stride,
+                           keep->chunks * bytes, 4u * fm_job_model_chunk_size(client, keep->chunks),
+                           ALL_TENSORS,          true};
+      status = put_back(keep, client, &slot, &crc);
+      keep->chunks++;
+    }
+  }
+  if ((status != FM_OK) || (crc != model.crc32)) {
+    keep->chunks = 0u;
+    crc = 0u;
+  }
+  keep->cursor = keep->chunks * keep->stride;
+  keep->crc32 = crc;
+  keep->restored = keep->chunks;
+  if (keep->chunks == model_chunks(client)) {
+    client->model_version = model.version;
+    client->model_crc32 = model.model_crc32;
+  } else {
+    mend_block(keep, client);
+  }
+}
+
+/* A finished update into the working tensors. False: there is none that is whole. */
+static bool load_update(fm_keep_t *keep, fm_client_t *client) {
+  update_record_t update;
+  bool loaded = record_read(keep, RECORD_UPDATE, &update) && (update.round == client->plan.round) &&
+                (keep->chunks == model_chunks(client));
+  if (loaded) {
+    const fm_client_config_t *config = client->config;
+    const uint32_t elements = fm_tensors_elements(config->tensors, config->tensor_count, update.work.covered);
+    const slot_t slot = {update_area(keep), 0u, 0u, 4u * elements, update.work.covered, false};
+    uint32_t crc = 0u;
+    loaded = (put_back(keep, client, &slot, &crc) == FM_OK) && (crc == update.image_crc32);
+    if (!fm_job_has_base(client)) {
+      client->model_version = 0u; /* the tensors are the update's now, or spoilt */
+    }
+    if (loaded) {
+      client->work = update.work;
+      client->crc32 = update.crc32;
+      client->elements = elements;
+      client->chunks = fm_chunk_count(elements, client->plan.update_chunk_elements);
+      keep->restored++;
+    }
+  }
+  return loaded;
+}
+
+/* The job goes on where its newest durable step ended. */
+static void load_state(fm_keep_t *keep, fm_client_t *client) {
+  client->restored = true;
+  if (load_update(keep, client)) {
+    client->offered = true;
+    client->job = (uint8_t)FM_STATE_OFFERING;
+  } else if (keep->chunks == model_chunks(client)) {
+    client->from_base = fm_job_has_base(client);
+    client->job = (uint8_t)FM_STATE_CHECKING;
+  } else {
+    client->next_chunk = keep->chunks;
+    client->job = (uint8_t)FM_STATE_DOWNLOADING;
+  }
+}
+
+/* Of what the records' meaning depends on. */
+static uint32_t identity(const fm_keep_t *keep, const fm_client_t *client) {
+  const fm_client_config_t *config = client->config;
+  const uint32_t what[5] = {FM_VERSION, (uint32_t)sizeof(job_record_t), client->shared, keep->storage->size,
+                            fm_tensors_layout_crc32(config->tensors, config->tensor_count)};
+  return fm_crc32(0u, what, (uint32_t)sizeof what);
+}
+
+static void keep_load(void *self, fm_client_t *client) {
+  fm_keep_t *keep = (fm_keep_t *)self;
+  job_record_t job;
+  keep->identity = identity(keep, client);
+  journal_mount(keep);
+  if (record_read(keep, RECORD_JOB, &job)) {
+    client->plan = job.plan;
+    client->encoding = job.encoding;
+    client->kind = job.kind;
+    client->done_round = job.done_round;
+    model_place(keep, client);
+    if (keep->stride != 0u) {
+      load_model(keep, client);
+    }
+    if (keep->records[RECORD_IDLE] != 0u) {
+      (void)record_read(keep, RECORD_IDLE, &client->done_round);
+    } else {
+      load_state(keep, client);
+    }
+  }
+}
+
+/* ---- starting ---- */
+
+static bool sizes_valid(const fm_storage_t *storage) {
+  const uint32_t program = storage->program_size;
+  return (program >= 1u) && (program <= PIECE) && ((program & (program - 1u)) == 0u) && (storage->erase_size >= 16u) &&
+         (storage->erase_size <= MOST_ERASE_SIZE) && ((storage->erase_size % program) == 0u);
+}
+
+static uint32_t whole_blocks(const fm_storage_t *storage, uint32_t size) {
+  return ((size + storage->erase_size - 1u) / storage->erase_size) * storage->erase_size;
+}
+
+uint32_t fm_keep_size(const fm_storage_t *storage, uint32_t elements, uint32_t least_chunk_elements) {
+  uint32_t size = 0u;
+  if ((storage != NULL) && sizes_valid(storage) && (least_chunk_elements != 0u)) {
+    const uint32_t padding = (storage->program_size > 4u) ? (storage->program_size - 4u) : 0u;
+    const uint32_t area = (4u * elements) + (fm_chunk_count(elements, least_chunk_elements) * padding);
+    size = 2u * (whole_blocks(storage, HALF_LEAST) + whole_blocks(storage, area));
+  }
+  return size;
+}
+
+fm_status_t fm_keep_init(fm_keep_t *keep, const fm_storage_t *storage, fm_keeper_t *keeper) {
+  static const fm_keeper_api_t api = {keep_load, keep_save};
+  fm_status_t status = FM_ERR_ARGUMENT;
+  if ((keep != NULL) && (storage != NULL) && (keeper != NULL) && (storage->read != NULL) &&
+      (storage->program != NULL) && (storage->erase != NULL) && sizes_valid(storage) &&
+      (storage->size <= MOST_STORAGE) && ((storage->size % storage->erase_size) == 0u)) {
+    const uint32_t half = whole_blocks(storage, HALF_LEAST);
+    status = (storage->size >= (2u * (half + storage->erase_size))) ? FM_OK : FM_ERR_BUFFER;
+    if (status == FM_OK) {
+      (void)memset(keep, 0, sizeof *keep);
+      keep->storage = storage;
+      keep->half_size = half;
+      keep->area_size = whole_blocks(storage, ((storage->size / 2u) - half) - (storage->erase_size - 1u));
+      keeper->api = &api;
+      keeper->self = keep;
+    }
+  }
+  return status;
+}
