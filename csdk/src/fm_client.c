@@ -68,8 +68,9 @@ static bool link_valid(const fm_link_t *link) {
          (api->sending != NULL) && (api->abort != NULL);
 }
 
-static bool keeper_valid(const fm_keeper_t *keeper) {
-  return (keeper->api == NULL) || ((keeper->api->load != NULL) && (keeper->api->save != NULL));
+static bool connections_valid(const fm_client_config_t *config) {
+  const fm_keeper_api_t *keeper = config->keeper.api;
+  return link_valid(&config->link) && ((keeper == NULL) || ((keeper->load != NULL) && (keeper->save != NULL)));
 }
 
 static bool id_valid(const char *id) {
@@ -84,8 +85,7 @@ static bool id_valid(const char *id) {
 
 static fm_status_t config_check(const fm_client_config_t *config) {
   fm_status_t status = FM_OK;
-  if (!id_valid(config->device_id) || !link_valid(&config->link) || (config->app == NULL) ||
-      !keeper_valid(&config->keeper) || !tensors_valid(config)) {
+  if (!id_valid(config->device_id) || (config->app == NULL) || !tensors_valid(config) || !connections_valid(config)) {
     status = FM_ERR_ARGUMENT;
   } else if ((config->rx_buffer == NULL) || (config->tx_buffer == NULL)) {
     status = FM_ERR_ARGUMENT;
@@ -205,8 +205,7 @@ static void keep_poll(fm_client_t *client, uint32_t *wait_ms) {
   const fm_keeper_t *keeper = &client->config->keeper;
   const uint8_t rest = client->keep_due & (uint8_t)(client->keep_due - 1u);
   if (client->keep_due != 0u) {
-    const fm_keep_what_t what = (fm_keep_what_t)(client->keep_due ^ rest);
-    if (keeper->api->save(keeper->self, client, what) != FM_AGAIN) {
+    if (keeper->api->save(keeper->self, client, (uint8_t)(client->keep_due ^ rest)) != FM_AGAIN) {
       client->keep_due = rest;
     }
     *wait_ms = 0u;

@@ -61,6 +61,8 @@ uint32_t fm_chunk_size(uint32_t elements, uint32_t chunk_elements, uint32_t inde
 /* Have the keeper, if there is one, make this durable too. */
 void fm_client_keep(fm_client_t *client, uint8_t what);
 
+/* Choose how to send among what both sides can. False: nothing in common. */
+bool fm_job_choose_encoding(fm_client_t *client, const fm_plan_t *plan);
 /* Has every shared tensor a base copy? */
 bool fm_job_has_base(const fm_client_t *client);
 void fm_job_enter(fm_client_t *client, fm_state_t state);

@@ -147,8 +147,7 @@ static bool plan_stale(const fm_client_t *client, const fm_plan_t *plan) {
   return stale;
 }
 
-/* Choose how to send among what both sides can. False: nothing in common. */
-static bool choose_encoding(fm_client_t *client, const fm_plan_t *plan) {
+bool fm_job_choose_encoding(fm_client_t *client, const fm_plan_t *plan) {
   const uint32_t encodings = plan->encodings & (client->config->encodings | FM_BIT(FM_ENCODING_FLOAT32));
   const uint32_t kinds = plan->kinds & (uint32_t)fm_job_kinds(client);
   const bool int8 = (FM_WITH_INT8 != 0) && ((encodings & FM_BIT(FM_ENCODING_INT8)) != 0u);
@@ -187,7 +186,7 @@ void fm_job_on_plan(fm_client_t *client, const fm_plan_t *plan) {
   } else {
     const fm_app_t *app = client->config->app;
     client->plan = *plan;
-    if (!plan_valid(client, plan) || !choose_encoding(client, plan)) {
+    if (!plan_valid(client, plan) || !fm_job_choose_encoding(client, plan)) {
       fm_job_withdraw(client, FM_WITHDRAW_REASON_APPLICATION);
     } else if ((app->may_work != NULL) && !app->may_work(app->user, plan)) {
       fm_job_withdraw(client, FM_WITHDRAW_REASON_BUSY);

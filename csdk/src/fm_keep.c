@@ -14,6 +14,7 @@
 #include "fm_client_internal.h"
 
 #define PIECE 32u /* bytes on the stack at a time; a multiple of every program size */
+#define COPY 16u
 #define MAGIC 0x314B4D46u
 #define HEADER_SIZE 16u
 #define HALF_LEAST 1024u
@@ -22,15 +23,8 @@
 #define RECORD_EXTRA 8u /* bytes around a payload: 4 before, 4 after */
 #define ALL_TENSORS UINT32_MAX
 
+/* Payloads: an fm_plan_t, the two structs below, and the round that was done last. */
 enum { RECORD_JOB = 0, RECORD_MODEL, RECORD_UPDATE, RECORD_IDLE, RECORD_TYPES };
-
-typedef struct {
-  fm_plan_t plan;
-  uint32_t done_round;
-  uint8_t encoding;
-  uint8_t kind;
-  bool fresh; /* the model is fetched from its first chunk: what the area held before is void */
-} job_record_t;
 
 typedef struct {
   uint32_t version;
@@ -61,15 +55,18 @@ static fm_status_t counted(fm_keep_t *keep, fm_status_t status) {
 }
 
 static fm_status_t storage_read(fm_keep_t *keep, uint32_t offset, void *out, uint32_t size) {
-  return counted(keep, keep->storage->read(keep->storage->user, offset, (uint8_t *)out, size));
+  const fm_status_t status = keep->storage->read(keep->storage->user, offset, (uint8_t *)out, size);
+  return counted(keep, status);
 }
 
 static fm_status_t storage_program(fm_keep_t *keep, uint32_t offset, const uint8_t *bytes, uint32_t size) {
-  return counted(keep, keep->storage->program(keep->storage->user, offset, bytes, size));
+  const fm_status_t status = keep->storage->program(keep->storage->user, offset, bytes, size);
+  return counted(keep, status);
 }
 
 static fm_status_t storage_erase(fm_keep_t *keep, uint32_t offset) {
-  return counted(keep, keep->storage->erase(keep->storage->user, offset));
+  const fm_status_t status = keep->storage->erase(keep->storage->user, offset);
+  return counted(keep, status);
 }
 
 static bool storage_blank(fm_keep_t *keep, uint32_t offset, uint32_t end) {
@@ -146,49 +143,59 @@ static uint32_t record_size(const fm_keep_t *keep, uint32_t payload) {
   return aligned(keep->storage, payload + RECORD_EXTRA);
 }
 
-/* A record at the end of the half in use. */
-static fm_status_t record_write(fm_keep_t *keep, uint32_t type, const void *payload, uint32_t size) {
+/* Begin a record at the end of the half in use. */
+static void record_start(writer_t *writer, fm_keep_t *keep, uint32_t type, uint32_t size) {
   const uint8_t head[4] = {(uint8_t)(type + 1u), (uint8_t)size, (uint8_t)(size >> 8), 0u};
-  writer_t writer;
-  fm_status_t status;
-  writer_start(&writer, keep, keep->half + keep->end, record_seed(keep));
-  writer_put(&writer, head, (uint32_t)sizeof head);
-  writer_put(&writer, payload, size);
-  status = writer_finish(&writer);
+  writer_start(writer, keep, keep->half + keep->end, record_seed(keep));
+  writer_put(writer, head, (uint32_t)sizeof head);
+}
+
+static fm_status_t record_finish(writer_t *writer, uint32_t type, uint32_t size) {
+  fm_keep_t *keep = writer->keep;
   keep->records[type] = keep->end;
   keep->end += record_size(keep, size);
-  return status;
+  return writer_finish(writer);
+}
+
+static fm_status_t record_write(fm_keep_t *keep, uint32_t type, const void *payload, uint32_t size) {
+  writer_t writer;
+  record_start(&writer, keep, type, size);
+  writer_put(&writer, payload, size);
+  return record_finish(&writer, type, size);
 }
 
 /* A record of type `type` makes others meaningless. */
-static void record_supersede(fm_keep_t *keep, uint32_t type, bool fresh) {
+static void record_supersede(fm_keep_t *keep, uint32_t type) {
+  if ((type == (uint32_t)RECORD_JOB) || (type == (uint32_t)RECORD_IDLE)) {
+    keep->records[RECORD_UPDATE] = 0u;
+  }
   if (type == (uint32_t)RECORD_JOB) {
-    keep->records[RECORD_UPDATE] = 0u;
     keep->records[RECORD_IDLE] = 0u;
-    keep->records[RECORD_MODEL] = fresh ? 0u : keep->records[RECORD_MODEL];
-  } else if (type == (uint32_t)RECORD_IDLE) {
-    keep->records[RECORD_UPDATE] = 0u;
-  } else {
-    /* the others stand */
   }
 }
 
 /* Sizes of the payloads, by type. */
 static uint32_t payload_size(uint32_t type) {
-  static const uint8_t sizes[RECORD_TYPES] = {(uint8_t)sizeof(job_record_t), (uint8_t)sizeof(model_record_t),
+  static const uint8_t sizes[RECORD_TYPES] = {(uint8_t)sizeof(fm_plan_t), (uint8_t)sizeof(model_record_t),
                                               (uint8_t)sizeof(update_record_t), (uint8_t)sizeof(uint32_t)};
   return sizes[type];
 }
 
-/* Copy the newest record of `type`, at `from` in the other half. */
-static fm_status_t record_copy(fm_keep_t *keep, uint32_t old_half, uint32_t from, uint32_t type) {
-  uint8_t payload[sizeof(job_record_t)]; /* the longest */
+/* Copy the newest record of `type`, at `from` of the storage, to the end of the half in use. */
+static fm_status_t record_copy(fm_keep_t *keep, uint32_t from, uint32_t type) {
   const uint32_t size = payload_size(type);
-  fm_status_t status = storage_read(keep, old_half + from + 4u, payload, size);
-  if (status == FM_OK) {
-    status = record_write(keep, type, payload, size);
+  writer_t writer;
+  uint32_t done = 0u;
+  fm_status_t status = FM_OK;
+  record_start(&writer, keep, type, size);
+  while ((status == FM_OK) && (done < size)) {
+    uint8_t piece[COPY];
+    const uint32_t part = fm_smaller(COPY, size - done);
+    status = storage_read(keep, from + 4u + done, piece, part);
+    writer_put(&writer, piece, part);
+    done += part;
   }
-  return status;
+  return (status == FM_OK) ? record_finish(&writer, type, size) : status;
 }
 
 static fm_status_t header_write(fm_keep_t *keep) {
@@ -207,37 +214,48 @@ static fm_status_t half_erase(fm_keep_t *keep, uint32_t half) {
   return status;
 }
 
-/* The newest records, and the new one, into the other half. */
-static fm_status_t journal_turn(fm_keep_t *keep, uint32_t type, const void *payload) {
-  const fm_keep_t before = *keep;
-  fm_status_t status;
-  keep->half = ((before.generation != 0u) && (before.half == 0u)) ? keep->half_size : 0u;
-  status = half_erase(keep, keep->half);
-  keep->generation = (before.generation == UINT32_MAX) ? 1u : (before.generation + 1u);
+/* Which half is in use, and what of it matters. */
+typedef struct {
+  uint32_t half;
+  uint32_t generation;
+  uint32_t records[RECORD_TYPES];
+} half_t;
+
+/* The newest records but one of `type`, and then that one, into an empty half. */
+static fm_status_t half_fill(fm_keep_t *keep, const half_t *before, uint32_t type, const void *payload) {
+  fm_status_t status = half_erase(keep, keep->half);
   keep->end = aligned(keep->storage, HEADER_SIZE);
   for (uint32_t t = 0u; (status == FM_OK) && (t < (uint32_t)RECORD_TYPES); t++) {
-    if ((before.records[t] != 0u) && (t != type)) {
-      status = record_copy(keep, before.half, before.records[t], t);
+    if ((before->records[t] != 0u) && (t != type)) {
+      status = record_copy(keep, before->half + before->records[t], t);
     }
   }
-  if (status == FM_OK) {
-    status = record_write(keep, type, payload, payload_size(type));
-  }
+  return (status == FM_OK) ? record_write(keep, type, payload, payload_size(type)) : status;
+}
+
+/* The newest records, and the new one, into the other half. */
+static fm_status_t journal_turn(fm_keep_t *keep, uint32_t type, const void *payload) {
+  half_t before = {keep->half, keep->generation, {0u, 0u, 0u, 0u}};
+  fm_status_t status;
+  (void)memcpy(before.records, keep->records, sizeof before.records);
+  keep->half = ((before.generation != 0u) && (before.half == 0u)) ? keep->half_size : 0u;
+  keep->generation = (before.generation == UINT32_MAX) ? 1u : (before.generation + 1u);
+  status = half_fill(keep, &before, type, payload);
   if (status == FM_OK) {
     status = header_write(keep);
   }
   if (status != FM_OK) {
-    const uint32_t errors = keep->errors;
-    *keep = before;
-    keep->errors = errors;
+    keep->half = before.half;
+    keep->generation = before.generation;
+    (void)memcpy(keep->records, before.records, sizeof keep->records);
     keep->end = keep->half_size;
   }
   return status;
 }
 
-static fm_status_t journal_append(fm_keep_t *keep, uint32_t type, bool fresh, const void *payload) {
+static fm_status_t journal_append(fm_keep_t *keep, uint32_t type, const void *payload) {
   fm_status_t status;
-  record_supersede(keep, type, fresh);
+  record_supersede(keep, type);
   if ((keep->generation == 0u) || ((keep->end + record_size(keep, payload_size(type))) > keep->half_size)) {
     status = journal_turn(keep, type, payload);
   } else {
@@ -271,7 +289,7 @@ static bool record_valid(fm_keep_t *keep, uint32_t at, uint32_t *type) {
     valid = ((((uint32_t)head[2] << 8) | head[1]) == size) && ((at + record_size(keep, size)) <= keep->half_size);
   }
   if (valid) {
-    uint8_t payload[sizeof(job_record_t) + 4u];
+    uint8_t payload[sizeof(fm_plan_t) + 4u]; /* the longest */
     uint32_t crc;
     const uint32_t size = payload_size(*type);
     valid = storage_read(keep, keep->half + at + 4u, payload, size + 4u) == FM_OK;
@@ -281,19 +299,13 @@ static bool record_valid(fm_keep_t *keep, uint32_t at, uint32_t *type) {
   return valid;
 }
 
-/* Does the job record at `at` void the model? */
-static bool job_fresh(fm_keep_t *keep) {
-  job_record_t job;
-  return record_read(keep, RECORD_JOB, &job) && job.fresh;
-}
-
 /* Find the newest records of the half in use. */
 static void journal_scan(fm_keep_t *keep) {
   uint32_t at = aligned(keep->storage, HEADER_SIZE);
   uint32_t type = 0u;
   while (record_valid(keep, at, &type)) {
     keep->records[type] = at;
-    record_supersede(keep, type, (type == (uint32_t)RECORD_JOB) && job_fresh(keep));
+    record_supersede(keep, type);
     at += record_size(keep, payload_size(type));
   }
   keep->end = storage_blank(keep, keep->half + at, keep->half + keep->half_size) ? at : keep->half_size;
@@ -301,7 +313,7 @@ static void journal_scan(fm_keep_t *keep) {
 
 /* Generation of a half's header; 0: none that is valid and this firmware's. */
 static uint32_t half_generation(fm_keep_t *keep, uint32_t half) {
-  uint32_t head[4] = {0u};
+  uint32_t head[4] = {0u, 0u, 0u, 0u};
   uint32_t generation = 0u;
   if ((storage_read(keep, half, head, HEADER_SIZE) == FM_OK) && (head[0] == MAGIC) && (head[2] == keep->identity) &&
       (fm_crc32(0u, head, 12u) == head[3])) {
@@ -409,25 +421,31 @@ static void model_place(fm_keep_t *keep, const fm_client_t *client) {
   keep->errors += fits ? 0u : 1u;
 }
 
+/* Is the plan's model, or its beginning, what the newest record of a model speaks of? */
+static bool model_is_plans(fm_keep_t *keep, const fm_client_t *client, model_record_t *model) {
+  const fm_plan_t *plan = &client->plan;
+  return record_read(keep, RECORD_MODEL, model) && (model->version == plan->model_version) &&
+         (model->model_crc32 == plan->model_crc32) && (model->chunk_elements == plan->model_chunk_elements) &&
+         (model->chunks <= model_chunks(client));
+}
+
+/* What the area held before is void before it is overwritten, unless it is the plan's model, whole. */
 static fm_status_t save_job(fm_keep_t *keep, const fm_client_t *client) {
+  const fm_plan_t *plan = &client->plan;
   model_record_t model;
-  job_record_t job;
-  const bool held = (client->job != (uint8_t)FM_STATE_DOWNLOADING) && record_read(keep, RECORD_MODEL, &model) &&
-                    (model.version == client->plan.model_version) && (model.model_crc32 == client->plan.model_crc32) &&
-                    (model.chunk_elements == client->plan.model_chunk_elements) &&
-                    (model.chunks == model_chunks(client));
-  (void)memset(&job, 0, sizeof job);
-  job.plan = client->plan;
-  job.done_round = client->done_round;
-  job.encoding = client->encoding;
-  job.kind = client->kind;
-  job.fresh = !held;
+  fm_status_t status = FM_OK;
   model_place(keep, client);
   keep->saving_update = false;
-  keep->chunks = held ? model.chunks : 0u;
+  keep->chunks = model_chunks(client);
+  if ((client->job == (uint8_t)FM_STATE_DOWNLOADING) || !model_is_plans(keep, client, &model) ||
+      (model.chunks != keep->chunks)) {
+    const model_record_t none = {plan->model_version, plan->model_crc32, plan->model_chunk_elements, 0u, 0u};
+    keep->chunks = 0u;
+    keep->crc32 = 0u;
+    status = journal_append(keep, RECORD_MODEL, &none);
+  }
   keep->cursor = keep->chunks * keep->stride;
-  keep->crc32 = held ? model.crc32 : 0u;
-  return journal_append(keep, RECORD_JOB, job.fresh, &job);
+  return (status == FM_OK) ? journal_append(keep, RECORD_JOB, plan) : status;
 }
 
 /* Make the next chunk durable. */
@@ -443,7 +461,7 @@ static fm_status_t save_chunk(fm_keep_t *keep, const fm_client_t *client, uint32
   if (status == FM_OK) {
     const model_record_t model = {plan->model_version, plan->model_crc32, plan->model_chunk_elements, keep->chunks + 1u,
                                   keep->crc32};
-    status = journal_append(keep, RECORD_MODEL, false, &model);
+    status = journal_append(keep, RECORD_MODEL, &model);
     keep->chunks++;
     keep->cursor = keep->chunks * keep->stride;
   }
@@ -479,22 +497,22 @@ static fm_status_t save_update(fm_keep_t *keep, const fm_client_t *client) {
     update.crc32 = client->crc32;
     update.image_crc32 = keep->crc32;
     update.work = client->work;
-    status = journal_append(keep, RECORD_UPDATE, false, &update);
+    status = journal_append(keep, RECORD_UPDATE, &update);
   }
   return status;
 }
 
-static fm_status_t keep_save(void *self, const fm_client_t *client, fm_keep_what_t what) {
+static fm_status_t keep_save(void *self, const fm_client_t *client, uint8_t what) {
   fm_keep_t *keep = (fm_keep_t *)self;
   fm_status_t status;
-  if (what == FM_KEEP_JOB) {
+  if (what == (uint8_t)FM_KEEP_JOB) {
     status = save_job(keep, client);
-  } else if (what == FM_KEEP_IDLE) {
-    status = journal_append(keep, RECORD_IDLE, false, &client->done_round);
+  } else if (what == (uint8_t)FM_KEEP_IDLE) {
+    status = journal_append(keep, RECORD_IDLE, &client->done_round);
   } else if (keep->stride == 0u) {
     status = FM_ERR_STORAGE; /* it does not fit, or failed before */
   } else {
-    status = (what == FM_KEEP_MODEL) ? save_model(keep, client) : save_update(keep, client);
+    status = (what == (uint8_t)FM_KEEP_MODEL) ? save_model(keep, client) : save_update(keep, client);
     if ((status != FM_OK) && (status != FM_AGAIN)) {
       keep->stride = 0u;
     }
@@ -536,7 +554,7 @@ static void mend_block(fm_keep_t *keep, const fm_client_t *client) {
     const uint32_t whole = start / keep->stride;
     const uint32_t whole_crc = tensors_crc32(client, whole * bytes);
     const model_record_t model = {plan->model_version, plan->model_crc32, plan->model_chunk_elements, whole, whole_crc};
-    fm_status_t status = journal_append(keep, RECORD_MODEL, false, &model);
+    fm_status_t status = journal_append(keep, RECORD_MODEL, &model);
     keep->chunks = whole;
     keep->cursor = start;
     keep->crc32 = tensors_crc32(client, (whole * bytes) + fm_smaller(start - (whole * keep->stride), bytes));
@@ -551,13 +569,12 @@ static void mend_block(fm_keep_t *keep, const fm_client_t *client) {
 /* The model, as far as it is durable, into the tensors. */
 static void load_model(fm_keep_t *keep, fm_client_t *client) {
   const uint32_t bytes = 4u * client->plan.model_chunk_elements;
-  model_record_t model = {0};
+  model_record_t model;
   uint32_t crc = 0u;
   fm_status_t status = FM_OK;
   keep->chunks = 0u;
-  if (record_read(keep, RECORD_MODEL, &model) && (model.version == client->plan.model_version) &&
-      (model.model_crc32 == client->plan.model_crc32) && (model.chunk_elements == client->plan.model_chunk_elements) &&
-      (model.chunks <= model_chunks(client))) {
+  (void)memset(&model, 0, sizeof model);
+  if (model_is_plans(keep, client, &model)) {
     while ((status == FM_OK) && (keep->chunks < model.chunks)) {
       const slot_t slot = {model_area(keep),     keep->chunks * keep->stride,
                            keep->chunks * bytes, 4u * fm_job_model_chunk_size(client, keep->chunks),
@@ -624,28 +641,21 @@ static void load_state(fm_keep_t *keep, fm_client_t *client) {
 /* Of what the records' meaning depends on. */
 static uint32_t identity(const fm_keep_t *keep, const fm_client_t *client) {
   const fm_client_config_t *config = client->config;
-  const uint32_t what[5] = {FM_VERSION, (uint32_t)sizeof(job_record_t), client->shared, keep->storage->size,
-                            fm_tensors_layout_crc32(config->tensors, config->tensor_count)};
+  const uint32_t what[5] = {FM_VERSION, (uint32_t)(sizeof(fm_plan_t) + sizeof(update_record_t)), client->shared,
+                            keep->storage->size, fm_tensors_layout_crc32(config->tensors, config->tensor_count)};
   return fm_crc32(0u, what, (uint32_t)sizeof what);
 }
 
 static void keep_load(void *self, fm_client_t *client) {
   fm_keep_t *keep = (fm_keep_t *)self;
-  job_record_t job;
   keep->identity = identity(keep, client);
   journal_mount(keep);
-  if (record_read(keep, RECORD_JOB, &job)) {
-    client->plan = job.plan;
-    client->encoding = job.encoding;
-    client->kind = job.kind;
-    client->done_round = job.done_round;
+  if (record_read(keep, RECORD_JOB, &client->plan) && fm_job_choose_encoding(client, &client->plan)) {
     model_place(keep, client);
     if (keep->stride != 0u) {
       load_model(keep, client);
     }
-    if (keep->records[RECORD_IDLE] != 0u) {
-      (void)record_read(keep, RECORD_IDLE, &client->done_round);
-    } else {
+    if (!record_read(keep, RECORD_IDLE, &client->done_round)) {
       load_state(keep, client);
     }
   }
@@ -673,12 +683,15 @@ uint32_t fm_keep_size(const fm_storage_t *storage, uint32_t elements, uint32_t l
   return size;
 }
 
+static bool storage_valid(const fm_storage_t *storage) {
+  return (storage->read != NULL) && (storage->program != NULL) && (storage->erase != NULL) && sizes_valid(storage) &&
+         (storage->size <= MOST_STORAGE) && ((storage->size % storage->erase_size) == 0u);
+}
+
 fm_status_t fm_keep_init(fm_keep_t *keep, const fm_storage_t *storage, fm_keeper_t *keeper) {
   static const fm_keeper_api_t api = {keep_load, keep_save};
   fm_status_t status = FM_ERR_ARGUMENT;
-  if ((keep != NULL) && (storage != NULL) && (keeper != NULL) && (storage->read != NULL) &&
-      (storage->program != NULL) && (storage->erase != NULL) && sizes_valid(storage) &&
-      (storage->size <= MOST_STORAGE) && ((storage->size % storage->erase_size) == 0u)) {
+  if ((keep != NULL) && (storage != NULL) && (keeper != NULL) && storage_valid(storage)) {
     const uint32_t half = whole_blocks(storage, HALF_LEAST);
     status = (storage->size >= (2u * (half + storage->erase_size))) ? FM_OK : FM_ERR_BUFFER;
     if (status == FM_OK) {

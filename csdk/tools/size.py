@@ -35,6 +35,7 @@ MODULES = {
     "serial": ("fm_serial", "fm_cobs"),
     "client": ("fm_client", "fm_tensor", "fm_encoding"),
     "codec": ("fm_codec", "fm_wire", "fm_crc32", "fm_verify"),
+    "keep": ("fm_keep",),
     "train": ("fm_train", "fm_nn"),
 }
 BUDGETS = {"codec + client + MQTT": (("codec", "client", "mqtt"), 12 * 1024)}
@@ -57,6 +58,8 @@ INDIRECT = [
     (r"\blink(\.|->)api->fetch$", "fm_{link}*.c:*fetch?"),
     (r"\blink(\.|->)api->(\w+)$", r"fm_{link}*.c:*_\2"),
     (r"\bdata(->|\.)read$", APPLICATION),
+    (r"\bkeeper(\.|->)api->(\w+)$", r"fm_keep.c:keep_\2"),
+    (r"\bstorage->(read|program|erase)$", APPLICATION),
     (r"\bsink->(\w+)$", r"fm_client_rx.c:sink_\1"),
     (r"\bout\.read$", "fm_client_update.c:read_chunk"),
 ]

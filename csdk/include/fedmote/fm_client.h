@@ -69,20 +69,20 @@ typedef enum {
 struct fm_client;
 
 /* What a keeper makes durable; bits of a mask, in order of urgency. */
-typedef enum {
+enum {
   FM_KEEP_JOB = 1,    /* a plan was taken up */
   FM_KEEP_MODEL = 2,  /* more of the model is in the tensors: `next_chunk` chunks, or all of them once it is complete */
   FM_KEEP_UPDATE = 4, /* the update is ready to be offered */
   FM_KEEP_IDLE = 8    /* the job is over, one way or the other */
-} fm_keep_what_t;
+};
 
 /* Keeps the job over a reset; fm_keep.h brings one for raw flash. Neither function calls the client. */
 typedef struct {
   /* Put back what was kept: called once, from fm_client_init(). Linear in the model. */
   void (*load)(void *self, struct fm_client *client);
-  /* Make one thing durable, a bounded piece at a time. FM_AGAIN: call again. FM_OK: it is durable. Else: it will not
-   * be, and the client goes on without. */
-  fm_status_t (*save)(void *self, const struct fm_client *client, fm_keep_what_t what);
+  /* Make one thing durable (FM_KEEP_*), a bounded piece at a time. FM_AGAIN: call again. FM_OK: it is durable. Else: it
+   * will not be, and the client goes on without. */
+  fm_status_t (*save)(void *self, const struct fm_client *client, uint8_t what);
 } fm_keeper_api_t;
 
 typedef struct {
@@ -143,7 +143,7 @@ typedef struct fm_client {
   bool hurry;       /* the closing notice came before the first step */
   bool by_request;  /* chunks come by ChunkRequest: the link's own means failed */
   bool restored;    /* the job is from before a reset; its time runs from the first poll */
-  uint8_t keep_due; /* fm_keep_what_t */
+  uint8_t keep_due; /* FM_KEEP_* */
   bool from_base;   /* the model was held already: the working copy is remade from the base */
   uint8_t encoding;
   uint8_t kind;
