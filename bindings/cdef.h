@@ -137,6 +137,35 @@ typedef struct {
   ...;
 } fm_serial_config_t;
 
+/* flash.h, fm_keep.h */
+typedef struct {
+  uint8_t *bytes;
+  uint32_t size;
+  uint32_t erase_size;
+  uint32_t program_size;
+  uint32_t operations;
+  uint32_t cut_at;
+  uint32_t cut_how;
+  bool off;
+  uint32_t misused;
+} fmb_flash_t;
+
+typedef struct {
+  uint32_t chunks;
+  uint32_t errors;
+  uint32_t restored;
+  ...;
+} fm_keep_t;
+
+typedef struct {
+  uint32_t size;
+  uint32_t erase_size;
+  uint32_t program_size;
+  ...;
+} fm_storage_t;
+
+uint32_t fm_keep_size(const fm_storage_t *storage, uint32_t elements, uint32_t least_chunk_elements);
+
 typedef struct {
   char device_id[64];
   char federation[64];
@@ -164,6 +193,7 @@ typedef struct {
   bool fetch_by_request;
   float *arena;
   uint32_t arena_floats;
+  fmb_flash_t *flash;
   void *python;
 } fmb_settings_t;
 
@@ -186,6 +216,7 @@ typedef struct {
   fm_serial_t serial;
   fmb_mailbox_t mailbox;
   fmb_settings_t settings;
+  fm_keep_t keep;
   uint32_t step_limit;
   const uint32_t *step_limits;
   uint32_t limit_count;

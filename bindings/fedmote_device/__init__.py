@@ -2,5 +2,6 @@
 """fedmote's C code for Python: a desktop device, and the server's native kernels."""
 
 from fedmote_device.device import CTrainer, Device, NumPyClient, run_many
+from fedmote_device.flash import Flash
 
-__all__ = ["CTrainer", "Device", "NumPyClient", "run_many"]
+__all__ = ["CTrainer", "Device", "Flash", "NumPyClient", "run_many"]

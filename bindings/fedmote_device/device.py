@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmote_device._fedmote import ffi, lib
+from fedmote_device.flash import Flash
 
 Parameters = list[NDArray[np.float32]]
 Config = dict[str, float | int]
@@ -68,6 +69,7 @@ class Device:
     the caller is the other end and the clock: see poll(), deliver(), take(), wanted ("memory:request" has chunks asked
     for with a ChunkRequest, as on serial).
     trainer: a CTrainer or a NumPyClient.
+    flash: keeps model and update over a power cut: the next Device made with it goes on where this one was.
     encoding: "float32" or "int8" (where the plan allows it). delta: send differences to the base model.
 
     Not for several threads at once. Raises ValueError for settings that the C library refuses.
@@ -87,6 +89,7 @@ class Device:
         keep_alive_s: int = 30,
         backoff_ms: tuple[int, int] = (500, 60_000),
         retry_ms: tuple[int, int] = (1000, 60_000),
+        flash: Flash | None = None,
     ) -> None:
         url = urlsplit(broker)
         memory = broker in ("memory:", "memory:request")
@@ -111,7 +114,9 @@ class Device:
         settings.encodings = _ENCODINGS[encoding]
         settings.prefer_delta = delta
         settings.memory, settings.fetch_by_request = memory, broker == "memory:request"
-        self._keep: list[Any] = []
+        self._keep: list[Any] = [flash]
+        if flash is not None:
+            settings.flash = flash._c
         self._python: _PythonTrainer | None = None
         if isinstance(trainer, CTrainer):
             self._use_c(trainer)
@@ -206,6 +211,21 @@ class Device:
         """The link's counters (fm_mqtt_counters_t or fm_serial_counters_t)."""
         counters = (self._c.serial if self._c.settings.baud else self._c.mqtt).counters
         return {name: int(getattr(counters, name)) for name in dir(counters)}
+
+    @property
+    def restored(self) -> int:
+        """Model chunks, and the update, that the flash still had when the device was made."""
+        return int(self._c.keep.restored)
+
+    @property
+    def durable(self) -> int:
+        """Model chunks of the present plan that the flash has."""
+        return int(self._c.keep.chunks)
+
+    @property
+    def storage_errors(self) -> int:
+        """Operations of the flash that failed, and models that did not fit."""
+        return int(self._c.keep.errors)
 
     @property
     def layout_crc32(self) -> int:

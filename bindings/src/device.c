@@ -177,6 +177,10 @@ int fmb_device_init(fmb_device_t *device) {
   } else {
     /* refused */
   }
+  if ((status == FM_OK) && (settings->flash != NULL)) {
+    fmb_flash_storage(settings->flash, &device->storage);
+    status = fm_keep_init(&device->keep, &device->storage, &config->keeper);
+  }
   if (status == FM_OK) {
     config->device_id = settings->device_id;
     config->tensors = device->tensors;

@@ -9,6 +9,7 @@
 #include "fedmote/fm_serial.h"
 #include "fedmote/fm_train.h"
 #include "fm_posix_tcp.h"
+#include "flash.h"
 #include "fm_posix_tty.h"
 #include "memory.h"
 
@@ -43,7 +44,8 @@ typedef struct {
   bool fetch_by_request; /* which has no fetch() */
   float *arena;
   uint32_t arena_floats;
-  void *python; /* handle for the callbacks of a device that Python trains */
+  fmb_flash_t *flash; /* keeps the job over a reset; NULL: nothing is kept */
+  void *python;       /* handle for the callbacks of a device that Python trains */
 } fmb_settings_t;
 
 typedef struct {
@@ -68,6 +70,8 @@ typedef struct {
   fm_posix_tty_t tty;
   fmb_gate_t gate;
   fmb_mailbox_t mailbox;
+  fm_keep_t keep;
+  fm_storage_t storage;
   fm_trainer_t trainer;
   fm_trainer_config_t trainer_config;
   uint8_t will[64];

@@ -462,6 +462,8 @@ static fm_status_t save_chunk(fm_keep_t *keep, const fm_client_t *client, uint32
     const model_record_t model = {plan->model_version, plan->model_crc32, plan->model_chunk_elements, keep->chunks + 1u,
                                   keep->crc32};
     status = journal_append(keep, RECORD_MODEL, &model);
+  }
+  if (status == FM_OK) {
     keep->chunks++;
     keep->cursor = keep->chunks * keep->stride;
   }

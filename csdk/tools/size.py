@@ -66,7 +66,8 @@ INDIRECT = [
 # Entry points: with which link, and which function of the library the application calls.
 ENTRIES = {
     "codec": ("", ["fm_message_decode", "fm_message_encode"]),
-    "client, with a link of one's own": ("", ["fm_client_init", "fm_client_poll", "fm_client_withdraw"]),
+    "client's start, with fm_keep": ("", ["fm_client_init"]),
+    "client, with a link of one's own": ("", ["fm_client_poll", "fm_client_withdraw"]),
     "MQTT link": ("mqtt", ["fm_mqtt_init", "fm_mqtt_close"]),
     "client over MQTT": ("mqtt", ["fm_client_poll"]),
     "serial link": ("serial", ["fm_serial_init"]),

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* NOR flash in memory that loses power on demand: what fm_keep.h writes to, in virtual devices and under test. */
+#ifndef FMB_FLASH_H
+#define FMB_FLASH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fedmote/fm_keep.h"
+
+/* What the operation does at which the power goes. */
+typedef enum {
+  FMB_CUT_BEFORE = 0, /* nothing */
+  FMB_CUT_HALF,       /* half of its bytes */
+  FMB_CUT_GARBAGE,    /* half of its bytes, and every other bit of the next one */
+  FMB_CUT_AFTER       /* all of it */
+} fmb_cut_t;
+
+/* The bytes are the caller's and outlive the device. */
+typedef struct {
+  uint8_t *bytes;
+  uint32_t size;
+  uint32_t erase_size;
+  uint32_t program_size;
+  uint32_t operations; /* programs and erases so far */
+  uint32_t cut_at;     /* number of the operation at which the power goes; 0: never */
+  uint32_t cut_how;    /* fmb_cut_t */
+  bool off;            /* it went: nothing more is written, and the caller throws the device away */
+  uint32_t misused;    /* bytes programmed that were not blank, or not aligned; out of bounds */
+} fmb_flash_t;
+
+/* Fill in *storage, whose user is `flash`. */
+void fmb_flash_storage(fmb_flash_t *flash, fm_storage_t *storage);
+
+#endif
