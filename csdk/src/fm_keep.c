@@ -414,10 +414,12 @@ static uint32_t model_chunks(const fm_client_t *client) {
 
 /* Where a plan's model lies; its `stride` is 0 when it does not fit. */
 static void model_place(fm_keep_t *keep, const fm_client_t *client) {
-  const uint32_t bytes = 4u * client->plan.model_chunk_elements;
-  const uint32_t most = keep->area_size / aligned(keep->storage, bytes);
-  const bool fits = (model_chunks(client) <= most) && (aligned(keep->storage, 4u * client->shared) <= keep->area_size);
-  keep->stride = fits ? aligned(keep->storage, bytes) : 0u;
+  const uint32_t stride = aligned(keep->storage, 4u * client->plan.model_chunk_elements);
+  const uint32_t last = model_chunks(client) - 1u;
+  const uint32_t last_size = aligned(keep->storage, 4u * fm_job_model_chunk_size(client, last));
+  const bool fits = (last_size <= keep->area_size) && (last <= ((keep->area_size - last_size) / stride)) &&
+                    (aligned(keep->storage, 4u * client->shared) <= keep->area_size);
+  keep->stride = fits ? stride : 0u;
   keep->errors += fits ? 0u : 1u;
 }
 

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fm_keep on flash that loses power at any operation, and at worse times. tests/server/test_power_cuts.py has the same
+ * against the real server. */
+#include "fedmote/fm_keep.h"
+
+#include <stdlib.h>
+
+#include "flash.c"
+#include "scripted_server.h"
+
+#define CHUNKS 4u /* of the model, and of the update */
+
+static fmb_flash_t flash;
+static uint8_t image[65536];
+static fm_storage_t storage;
+static fm_keep_t keep;
+static bool bare; /* the tensors have no base copies */
+static uint32_t boots;
+
+static void format(uint32_t erase_size, uint32_t program_size) {
+  memset(&flash, 0, sizeof flash);
+  memset(image, 0, sizeof image); /* not blank: nobody erased it */
+  flash.bytes = image;
+  flash.erase_size = erase_size;
+  flash.program_size = program_size;
+  fmb_flash_storage(&flash, &storage);
+  flash.size = fm_keep_size(&storage, SHARED, 90u);
+  CHECK((flash.size != 0u) && (flash.size <= sizeof image));
+  fmb_flash_storage(&flash, &storage);
+}
+
+/* The device starts with what the flash has. */
+static void boot(void) {
+  setup();
+  boots++;
+  flash.off = false;
+  flash.operations = 0u;
+  flash.cut_at = 0u;
+  CHECK(fm_keep_init(&keep, &storage, &d.config.keeper) == FM_OK);
+  if (bare) {
+    d.tensors[0].base = NULL;
+    d.tensors[1].base = NULL;
+  }
+  d.config.seed = 5u + boots;
+  CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
+}
+
+/* Polls until something goes out. False: the power went, or nothing comes. */
+static bool hears(uint8_t type) {
+  const bool out = poll_out(200u);
+  return !flash.off && out && took(type);
+}
+
+static bool fetches(void) {
+  for (uint32_t i = 0u; (i < 50u) && !flash.off && (d.client.job == (uint8_t)FM_STATE_DOWNLOADING); i++) {
+    const uint32_t index = d.client.next_chunk;
+    (void)poll_out(50u);
+    if (!flash.off) {
+      CHECK(d.link.fetch_index == index);
+      chunk(d.link.fetch_version, index);
+    }
+  }
+  return !flash.off;
+}
+
+/* Everything from the device's Hello to its forgetting of round `round`, as far as the power lasts. The update is in
+ * `update` then. */
+static bool serve(uint32_t round, float *update) {
+  bool on;
+  connect_link();
+  welcome(round);
+  if (fm_client_state(&d.client) == FM_STATE_IDLE) {
+    plan(round);
+  }
+  on = fetches() && hears(FM_BODY_UPDATE_BEGIN);
+  if (on) {
+    status(round, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+    CHECK(take_chunks(update) == CHUNKS);
+    CHECK(got.body.update_end.crc32 == fm_crc32(0u, update, 4u * SHARED));
+    receipt(round, d.client.crc32);
+    commit(round);
+    for (uint32_t i = 0u; i < 5u; i++) {
+      poll_once();
+    }
+    on = !flash.off;
+  }
+  return on;
+}
+
+static void check_update(const float *update) {
+  uint32_t wrong = 0u;
+  for (uint32_t i = 0u; i < SHARED; i++) {
+    wrong += (update[i] != (d.model[i] + 1.5f)) ? 1u : 0u;
+  }
+  CHECK(wrong == 0u);
+}
+
+static void test_cut_everywhere(uint32_t erase_size, uint32_t program_size, bool without_base) {
+  static float update[SHARED];
+  uint32_t operations;
+  bare = without_base;
+  format(erase_size, program_size);
+  boot();
+  CHECK(serve(1u, update));
+  check_update(update);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  CHECK(keep.errors == 0u);
+  operations = flash.operations;
+  CHECK(operations > 40u);
+  for (uint32_t cut = 1u; cut <= operations; cut++) {
+    for (uint32_t how = 0u; how <= (uint32_t)FMB_CUT_AFTER; how++) {
+      uint32_t durable;
+      format(erase_size, program_size);
+      boot();
+      flash.cut_at = cut;
+      flash.cut_how = how;
+      CHECK(!serve(1u, update));
+      durable = keep.chunks;
+      boot();
+      CHECK((keep.restored >= durable) || (d.client.job == (uint8_t)FM_STATE_IDLE));
+      if (d.client.done_round != 1u) {
+        memset(update, 0, sizeof update);
+        CHECK(serve(1u, update));
+        check_update(update);
+      }
+      CHECK(keep.errors == 0u);
+      CHECK(flash.misused == 0u);
+    }
+  }
+  bare = false;
+}
+
+/* Round after round: the halves of the journal take turns, and what matters moves along. */
+static void test_many_rounds(void) {
+  static float update[SHARED];
+  format(512u, 8u);
+  boot();
+  for (uint32_t round = 1u; round <= 60u; round++) {
+    CHECK(serve(round, update));
+    check_update(update);
+    if ((round % 7u) == 0u) {
+      boot();
+      CHECK(keep.restored == CHUNKS);
+      CHECK(d.client.done_round == round);
+      CHECK(d.client.model_version == round);
+      CHECK(memcmp(d.base, d.model, sizeof d.model) == 0);
+    }
+    d.link.connection = 0u;
+    poll_once();
+  }
+  CHECK(keep.generation > 4u);
+  CHECK(flash.misused == 0u);
+}
+
+/* A round for the model that the device has: nothing is fetched and nothing of it written again. */
+static void test_same_model_again(void) {
+  static float update[SHARED];
+  fm_message_t message;
+  uint32_t before;
+  format(512u, 8u);
+  boot();
+  CHECK(serve(1u, update));
+  boot();
+  connect_link();
+  welcome(2u);
+  message = plan_message(2u);
+  message.body.plan.model_version = 1u;
+  before = flash.operations;
+  give(&message);
+  CHECK(hears(FM_BODY_UPDATE_BEGIN));
+  CHECK(d.link.fetches == 0u);
+  CHECK((flash.operations - before) < 60u); /* the plan and the update alone */
+  boot();
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING);
+  CHECK(keep.restored == (CHUNKS + 1u));
+}
+
+/* Storage that fails without a power cut: counted, and the round goes on. */
+static void test_storage_fails(void) {
+  static float update[SHARED];
+  uint32_t operations;
+  format(512u, 8u);
+  boot();
+  CHECK(serve(1u, update));
+  operations = flash.operations;
+  for (uint32_t from = 1u; from <= operations; from++) {
+    format(512u, 8u);
+    boot();
+    flash.cut_at = from;
+    flash.cut_how = (uint32_t)FMB_CUT_HALF;
+    connect_link();
+    welcome(1u);
+    plan(1u);
+    for (uint32_t i = 0u; (i < 50u) && (d.client.job == (uint8_t)FM_STATE_DOWNLOADING); i++) {
+      const uint32_t index = d.client.next_chunk;
+      (void)poll_out(50u);
+      chunk(1u, index);
+    }
+    CHECK(poll_out(200u));
+    CHECK(took(FM_BODY_UPDATE_BEGIN));
+    status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+    CHECK(take_chunks(update) == CHUNKS);
+    check_update(update);
+    receipt(1u, d.client.crc32);
+    commit(1u);
+    for (uint32_t i = 0u; i < 5u; i++) {
+      poll_once();
+    }
+    CHECK(keep.errors > 0u);
+    CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  }
+}
+
+static fm_status_t no_read(void *user, uint32_t offset, uint8_t *out, uint32_t size) {
+  (void)user;
+  (void)offset;
+  (void)out;
+  (void)size;
+  return FM_ERR_STORAGE;
+}
+
+static void no_load(void *self, struct fm_client *client) {
+  (void)self;
+  (void)client;
+}
+
+static void test_storage_cannot_be_read(void) {
+  format(512u, 8u);
+  storage.read = no_read;
+  boot();
+  CHECK(keep.errors > 0u);
+  CHECK(keep.restored == 0u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFLINE);
+}
+
+/* Any byte of it wrong: the round is done all the same, with what must be fetched or trained again. */
+static void test_damage(void) {
+  static float update[SHARED];
+  static uint8_t good[sizeof image];
+  format(512u, 4u);
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  CHECK(fetches());
+  CHECK(hears(FM_BODY_UPDATE_BEGIN));
+  memcpy(good, image, sizeof good);
+  for (uint32_t at = 0u; at < flash.size; at++) {
+    memcpy(image, good, sizeof good);
+    image[at] ^= 0x41u;
+    boot();
+    if ((at % 8u) == 0u) {
+      memset(update, 0, sizeof update);
+      CHECK(serve(1u, update));
+      check_update(update);
+    }
+  }
+}
+
+static void test_withdrawn_is_not_taken_up_again(void) {
+  format(512u, 8u);
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(20u);
+  chunk(1u, 0u);
+  for (uint32_t i = 0u; i < 20u; i++) {
+    poll_once();
+  }
+  fm_client_withdraw(&d.client, FM_WITHDRAW_REASON_BATTERY);
+  for (uint32_t i = 0u; i < 5u; i++) {
+    poll_once();
+  }
+  boot();
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFLINE);
+}
+
+/* Another layout of the model: what is there is not this firmware's. */
+static void test_other_layout(void) {
+  static float update[SHARED];
+  format(512u, 8u);
+  boot();
+  CHECK(serve(1u, update));
+  setup();
+  CHECK(fm_keep_init(&keep, &storage, &d.config.keeper) == FM_OK);
+  d.tensors[0].name = "v";
+  CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
+  CHECK(keep.restored == 0u);
+  CHECK(d.client.plan.round == 0u);
+}
+
+/* The time of a job that was restored runs from the first poll, wherever the clock is then. */
+static void test_time_runs_from_the_start(void) {
+  fm_message_t message;
+  format(512u, 8u);
+  boot();
+  connect_link();
+  welcome(1u);
+  message = plan_message(1u);
+  message.body.plan.soft_deadline_ms = 1000u;
+  give(&message);
+  CHECK(fetches());
+  for (uint32_t i = 0u; (i < 50u) && (d.client.job != (uint8_t)FM_STATE_WORKING); i++) {
+    poll_once();
+  }
+  boot();
+  d.now = 500000u;
+  poll_once();
+  CHECK(!d.client.hurry);
+  CHECK(fm_client_state(&d.client) == FM_STATE_CHECKING);
+  for (uint32_t i = 0u; (i < 50u) && (d.client.work.steps == 0u); i++) {
+    poll_once();
+  }
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING); /* one step done, time left */
+}
+
+static void test_init_errors(void) {
+  fm_keeper_t keeper;
+  fm_storage_t bad;
+  format(512u, 8u);
+  CHECK(fm_keep_init(NULL, &storage, &keeper) == FM_ERR_ARGUMENT);
+  CHECK(fm_keep_init(&keep, NULL, &keeper) == FM_ERR_ARGUMENT);
+  CHECK(fm_keep_init(&keep, &storage, NULL) == FM_ERR_ARGUMENT);
+#define BAD(member, value)                                                                                             \
+  bad = storage;                                                                                                       \
+  bad.member = (value);                                                                                                \
+  CHECK(fm_keep_init(&keep, &bad, &keeper) == FM_ERR_ARGUMENT)
+  BAD(read, NULL);
+  BAD(program, NULL);
+  BAD(erase, NULL);
+  BAD(program_size, 0u);
+  BAD(program_size, 3u);
+  BAD(program_size, 64u);
+  BAD(erase_size, 8u);
+  BAD(erase_size, 0x200000u);
+  BAD(erase_size, 100u);
+  BAD(size, storage.size + 8u);
+  BAD(size, 0x80000000u);
+  bad = storage;
+  bad.size = 2048u;
+  CHECK(fm_keep_init(&keep, &bad, &keeper) == FM_ERR_BUFFER);
+  CHECK(fm_keep_size(NULL, 10u, 1u) == 0u);
+  CHECK(fm_keep_size(&storage, 10u, 0u) == 0u);
+  bad.program_size = 5u;
+  CHECK(fm_keep_size(&bad, 10u, 1u) == 0u);
+  setup();
+  CHECK(fm_keep_init(&keep, &storage, &d.config.keeper) == FM_OK);
+  {
+    fm_keeper_api_t api = *d.config.keeper.api;
+    d.config.keeper.api = &api;
+    api.load = NULL;
+    CHECK(fm_client_init(&d.client, &d.config) == FM_ERR_ARGUMENT);
+    api.load = no_load;
+    api.save = NULL;
+    CHECK(fm_client_init(&d.client, &d.config) == FM_ERR_ARGUMENT);
+  }
+}
+
+/* A model that has no room is worked on without being kept. */
+static void test_too_small(void) {
+  static float update[SHARED];
+  format(512u, 8u);
+  flash.size = 4096u;
+  fmb_flash_storage(&flash, &storage);
+  boot();
+  CHECK(serve(1u, update));
+  check_update(update);
+  CHECK(keep.errors > 0u);
+  boot();
+  CHECK(keep.restored == 0u);
+  CHECK(d.client.done_round == 1u);
+}
+
+int main(void) {
+  test_cut_everywhere(256u, 1u, false);
+  test_cut_everywhere(128u, 4u, true);
+  test_cut_everywhere(4096u, 8u, false);
+  test_cut_everywhere(512u, 32u, true);
+  test_many_rounds();
+  test_same_model_again();
+  test_storage_fails();
+  test_storage_cannot_be_read();
+  test_damage();
+  test_withdrawn_is_not_taken_up_again();
+  test_other_layout();
+  test_time_runs_from_the_start();
+  test_init_errors();
+  test_too_small();
+  return check_report();
+}
