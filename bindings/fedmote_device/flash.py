@@ -14,7 +14,9 @@ CUTS: Final = ("before", "half", "garbage", "after")
 
 
 class Flash:
-    """Flash of `size` bytes, in blocks of `erase_size`, programmed `program_size` bytes at a time; new: no byte is blank.
+    """Flash of `size` bytes, in blocks of `erase_size`, programmed `program_size` bytes at a time.
+
+    New, no byte of it is blank.
 
     It outlives devices: hand it to the next one after a power cut. Not for two devices at once.
     """

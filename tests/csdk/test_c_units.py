@@ -15,7 +15,8 @@ FOLDERS = ("csdk/src", "csdk/train", "csdk/port/posix")
 FLAGS = [
     "-std=c99", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wundef", "-Wstrict-prototypes",
     "-pedantic", "-Werror",
-    "-I", str(ROOT / "csdk/include"), *(f"-I{ROOT / folder}" for folder in FOLDERS), f"-I{HERE}", f"-I{ROOT / 'bindings/src'}",
+    "-I", str(ROOT / "csdk/include"), *(f"-I{ROOT / folder}" for folder in FOLDERS),
+    f"-I{HERE}", f"-I{ROOT / 'bindings/src'}",
 ]  # fmt: skip
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 COUNT = ["--coverage"]  # apart from the sanitizers, whose own checks would count as branches

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device loses its power at every operation of its flash and of its link; the server's real code counts its update."""
+"""A device loses its power at every operation of flash and link; the server's real code counts its update."""
 
 from __future__ import annotations
 
