@@ -146,7 +146,7 @@ static void sink_data(void *user, const uint8_t *bytes, uint32_t size) {
   if (client->rx_mode == RX_HEAD) {
     const uint32_t room = client->config->rx_buffer_size - client->rx_fill;
     used = (size < room) ? size : room;
-    (void)memcpy(&client->config->rx_buffer[client->rx_fill], bytes, used);
+    (void)memcpy(&client->config->rx_buffer[client->rx_fill], bytes, (size_t)used);
     client->rx_fill += used;
     if ((client->rx_fill == client->config->rx_buffer_size) && (client->rx_total > client->rx_fill)) {
       head_complete(client);

@@ -37,7 +37,7 @@ static bool window_has(const fm_client_t *client, uint32_t chunk) {
   const uint32_t bit = chunk - client->window_first;
   bool has = chunk < client->window_first;
   if (!has && (bit < (8u * (uint32_t)client->window_size))) {
-    has = ((client->window[bit / 8u] >> (bit % 8u)) & 1u) != 0u;
+    has = (((uint32_t)client->window[bit / 8u] >> (bit % 8u)) & 1u) != 0u;
   }
   return has;
 }

@@ -61,7 +61,7 @@ static void load_field(const fm_message_t *message, uint32_t i, field_t *field) 
     field->value = field->view.size >> (field->form >> 6);
     field->present = (field->view.size != 0u) || ((field->form & FM_FORM_LAST) != 0u);
   } else {
-    (void)memcpy(&((uint8_t *)&field->value)[low_bytes(field->width)], member, field->width);
+    (void)memcpy(&((uint8_t *)&field->value)[low_bytes(field->width)], member, (size_t)field->width);
     field->present = field->value != fm_defaults[field->form >> 3];
   }
 }
@@ -134,7 +134,7 @@ static void write_body(const fm_message_t *message, const layout_t *layout, uint
           put(&out[tail_at], value, 4u);
           value = tail_at - at;
           if ((field.form & FM_FORM_LAST) == 0u) {
-            (void)memcpy(&out[tail_at + 4u], field.view.data, field.view.size);
+            (void)memcpy(&out[tail_at + 4u], field.view.data, (size_t)field.view.size);
           }
           tail_at += tail_size(&field);
         }
@@ -159,7 +159,7 @@ fm_status_t fm_message_encode(const fm_message_t *message, uint8_t *out, uint32_
       if (layout.size > capacity) {
         status = FM_ERR_BUFFER;
       } else {
-        (void)memset(out, 0, layout.size);
+        (void)memset(out, 0, (size_t)layout.size);
         (void)memcpy(out, start, sizeof start);
         put(&out[BODY_OFFSET_AT], layout.table_at - BODY_OFFSET_AT, 4u);
         out[TYPE_AT] = message->type;
@@ -216,7 +216,7 @@ static void read_scalar(reader_t *reader, uint32_t form, uint32_t at, uint8_t *m
     value = read_number(reader, at, width);
   }
   require(reader, (limit == 0u) || (value < limit));
-  (void)memcpy(member, &((const uint8_t *)&value)[low_bytes(width)], width);
+  (void)memcpy(member, &((const uint8_t *)&value)[low_bytes(width)], (size_t)width);
 }
 
 static void read_view(reader_t *reader, uint32_t form, uint32_t target, uint8_t *member) {

@@ -138,7 +138,7 @@ fm_status_t fm_encoding_read(const fm_encoder_t *encoder, uint32_t first, float 
 #endif
     {
       swap_unless_little(values, count);
-      (void)memcpy(&out[done], &((const uint8_t *)values)[skip], piece);
+      (void)memcpy(&out[done], &((const uint8_t *)values)[skip], (size_t)piece);
     }
     done += piece;
   }

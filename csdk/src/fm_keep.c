@@ -99,7 +99,7 @@ typedef struct {
 static void writer_flush(writer_t *writer) {
   const uint32_t size = aligned(writer->keep->storage, writer->fill);
   if ((writer->status == FM_OK) && (size != 0u)) {
-    (void)memset(&writer->piece[writer->fill], 0xFF, size - writer->fill);
+    (void)memset(&writer->piece[writer->fill], 0xFF, (size_t)(size - writer->fill));
     writer->status = storage_program(writer->keep, writer->offset, writer->piece, size);
   }
   writer->offset += size;
@@ -112,7 +112,7 @@ static void writer_put(writer_t *writer, const void *bytes, uint32_t size) {
   writer->crc32 = fm_crc32(writer->crc32, bytes, size);
   while (done < size) {
     const uint32_t part = fm_smaller(size - done, PIECE - writer->fill);
-    (void)memcpy(&writer->piece[writer->fill], &from[done], part);
+    (void)memcpy(&writer->piece[writer->fill], &from[done], (size_t)part);
     writer->fill += part;
     done += part;
     if (writer->fill == PIECE) {

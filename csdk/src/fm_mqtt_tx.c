@@ -26,7 +26,7 @@ static void add(head_t *head, const void *bytes, uint32_t size) {
   if (head->copies && (mqtt->packet_offset >= start) && (mqtt->packet_offset < head->end)) {
     const uint32_t skip = mqtt->packet_offset - start;
     const uint32_t piece = fm_smaller(size - skip, room);
-    (void)memcpy(&mqtt->config->buffer[mqtt->tx_fill], &((const uint8_t *)bytes)[skip], piece);
+    (void)memcpy(&mqtt->config->buffer[mqtt->tx_fill], &((const uint8_t *)bytes)[skip], (size_t)piece);
     mqtt->tx_fill += piece;
     mqtt->packet_offset += piece;
   }

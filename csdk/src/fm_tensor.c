@@ -11,7 +11,7 @@ static uint32_t image_index(uint32_t i) { return fm_little_endian() ? i : (i ^ 3
 static void image_read(const float *values, uint32_t offset, uint8_t *out, uint32_t size) {
   const uint8_t *bytes = (const uint8_t *)values;
   if (fm_little_endian()) {
-    (void)memcpy(out, &bytes[offset], size);
+    (void)memcpy(out, &bytes[offset], (size_t)size);
   } else {
     for (uint32_t i = 0u; i < size; i++) {
       out[i] = bytes[image_index(offset + i)];
@@ -22,7 +22,7 @@ static void image_read(const float *values, uint32_t offset, uint8_t *out, uint3
 static void image_write(float *values, uint32_t offset, const uint8_t *in, uint32_t size) {
   uint8_t *bytes = (uint8_t *)values;
   if (fm_little_endian()) {
-    (void)memcpy(&bytes[offset], in, size);
+    (void)memcpy(&bytes[offset], in, (size_t)size);
   } else {
     for (uint32_t i = 0u; i < size; i++) {
       bytes[image_index(offset + i)] = in[i];

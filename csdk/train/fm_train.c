@@ -114,7 +114,7 @@ fm_status_t fm_trainer_init(fm_trainer_t *trainer, const fm_trainer_config_t *co
 /* out[j] = bias[j] + sum over i of in[i] * kernel[i][j]; the inner loop runs over neighbours in memory. */
 static void dense_forward(const float *kernel, const float *bias, const float *in, uint32_t in_width, float *out,
                           uint32_t out_width) {
-  (void)memcpy(out, bias, out_width * sizeof *out);
+  (void)memcpy(out, bias, (size_t)out_width * sizeof *out);
   for (uint32_t i = 0u; i < in_width; i++) {
     const float x = in[i];
     const float *row = &kernel[i * out_width];
@@ -200,12 +200,12 @@ float fm_train_gradient(const fm_trainer_t *trainer, const float *features, uint
   float loss;
   uint32_t gradient_at = fm_train_parameters(config->widths, config->layers);
   if (features != activations) {
-    (void)memcpy(activations, features, config->widths[0] * sizeof *features);
+    (void)memcpy(activations, features, (size_t)config->widths[0] * sizeof *features);
   }
   uint32_t at = forward(trainer, activations);
   const uint32_t classes = config->widths[config->layers];
   loss = softmax(&activations[at], classes, label);
-  (void)memcpy(&errors[at], &activations[at], classes * sizeof *errors);
+  (void)memcpy(&errors[at], &activations[at], (size_t)classes * sizeof *errors);
   errors[at + label] -= 1.0f;
   for (uint32_t above = config->layers; above != 0u; above--) {
     const uint32_t l = above - 1u;
@@ -298,7 +298,7 @@ fm_status_t fm_trainer_step(void *trainer, fm_work_t *work) {
   float *features = activations_of(t);
   fm_status_t status = FM_DONE;
   if (work->steps < t->planned_steps) {
-    (void)memset(gradient, 0, fm_train_parameters(config->widths, config->layers) * sizeof *gradient);
+    (void)memset(gradient, 0, (size_t)fm_train_parameters(config->widths, config->layers) * sizeof *gradient);
     for (uint32_t i = 0u; i < batch; i++) {
       uint32_t label = 0u;
       config->data.read(config->data.user, permuted(t->next + i, count, t->seed ^ mix(t->epoch)), features, &label);
