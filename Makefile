@@ -56,16 +56,20 @@ bench: $(VENV)/.run ## every figure of the README, against Flower's; ARGS names 
 	@.ci/need 'command -v arm-none-eabi-gcc' gcc-arm-none-eabi libnewlib-arm-none-eabi
 	@PATH="$$PATH:/usr/sbin" $(BIN)/python bench/run.py $(ARGS)
 
-size: ## flash, RAM and stack of the device library on a Cortex-M0+
-	@.ci/need 'command -v arm-none-eabi-gcc' gcc-arm-none-eabi libnewlib-arm-none-eabi
+size: size-tools ## flash, RAM and stack of the device library on five processors
 	@$(PYTHON) csdk/tools/size.py $(ARGS)
 
 # --------------------------------------------------------------------------------------------------------------- test
 
-.PHONY: test-tools lint
-test-tools:
-	@.ci/need 'command -v mosquitto' mosquitto
+.PHONY: size-tools test-tools lint
+size-tools:
 	@.ci/need 'echo "#include <stdint.h>" | arm-none-eabi-gcc -xc -c -o /dev/null -' gcc-arm-none-eabi libnewlib-arm-none-eabi
+	@.ci/need 'echo "#include <string.h>" | riscv64-unknown-elf-gcc --specs=picolibc.specs -xc -c -o /dev/null -' \
+	  gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
+	@.ci/need 'echo "#include <string.h>" | avr-gcc -xc -c -o /dev/null -' gcc-avr avr-libc
+
+test-tools: size-tools
+	@.ci/need 'command -v mosquitto' mosquitto
 	@.ci/need 'command -v clang' clang
 	@.ci/need 'test -n "$$(find $$(clang --print-resource-dir) -name "libclang_rt.fuzzer-*")"' libclang-rt-dev
 	@.ci/need 'command -v clang-format' clang-format

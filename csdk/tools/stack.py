@@ -10,8 +10,9 @@ from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
-# What the C library's and the compiler's own functions take, which bring no call graph. For the Cortex-M0+ the deepest
-# of newlib's string functions and libgcc's division and soft floating point is 32 bytes (float division).
+# What the C library's and the compiler's own functions take, which bring no call graph. The deepest of the string
+# functions (newlib, picolibc, avr-libc) and of libgcc's division and soft floating point take 32 bytes: float division
+# on Cortex-M0+ and RV32IMAC.
 LIBRARY_FRAME = 40
 
 NODE = re.compile(r'node: \{ title: "([^"]+)" label: "([^"]+)"')
@@ -72,10 +73,10 @@ class Graph:
                 else:
                     graph.faults[source] = f"{source} makes a call that has no place"
         for source, called in pointers:
-            graph._resolve(source, called, indirect, application)
+            graph.resolve(source, called, indirect, application)
         return graph
 
-    def _resolve(self, source: str, called: str, indirect: list[tuple[str, str]], application: str) -> None:
+    def resolve(self, source: str, called: str, indirect: list[tuple[str, str]], application: str) -> None:
         """Add the edges of one call through a pointer."""
         for pattern, target in indirect:
             match = re.search(pattern, called)
