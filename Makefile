@@ -70,6 +70,9 @@ size-tools:
 
 test-tools: size-tools
 	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'command -v qemu-ppc && command -v qemu-arm' qemu-user
+	@.ci/need 'echo "#include <stdio.h>" | powerpc-linux-gnu-gcc -xc -c -o /dev/null -' gcc-powerpc-linux-gnu libc6-dev-powerpc-cross
+	@.ci/need 'echo "#include <stdio.h>" | arm-linux-gnueabihf-gcc -xc -c -o /dev/null -' gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
 	@.ci/need 'command -v clang' clang
 	@.ci/need 'test -n "$$(find $$(clang --print-resource-dir) -name "libclang_rt.fuzzer-*")"' libclang-rt-dev
 	@.ci/need 'command -v clang-format' clang-format

@@ -220,6 +220,27 @@ static inline void setup(void) {
   CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
 }
 
+/* The server's side of elements: little-endian on every machine. Valid until the next call. */
+static inline const uint8_t *image(const float *values, uint32_t count) {
+  static uint8_t bytes[4u * SHARED];
+  for (uint32_t i = 0u; i < count; i++) {
+    uint32_t bits;
+    memcpy(&bits, &values[i], sizeof bits);
+    for (uint32_t byte = 0u; byte < 4u; byte++) {
+      bytes[(4u * i) + byte] = (uint8_t)(bits >> (8u * byte));
+    }
+  }
+  return bytes;
+}
+
+static inline void from_image(float *values, const uint8_t *bytes, uint32_t count) {
+  for (uint32_t i = 0u; i < count; i++) {
+    const uint8_t *b = &bytes[4u * i];
+    const uint32_t bits = b[0] | ((uint32_t)b[1] << 8) | ((uint32_t)b[2] << 16) | ((uint32_t)b[3] << 24);
+    memcpy(&values[i], &bits, sizeof bits);
+  }
+}
+
 static inline void poll_once(void) { (void)fm_client_poll(&d.client, d.now, &d.wait); }
 
 /* Poll until a message or a fetch goes out, at most `limit` times. */
@@ -291,7 +312,7 @@ static inline fm_message_t plan_message(uint32_t round) {
   m.body.plan.task = FM_TASK_FIT;
   m.body.plan.model_version = round;
   m.body.plan.model_elements = SHARED;
-  m.body.plan.model_crc32 = fm_crc32(0u, d.model, sizeof d.model);
+  m.body.plan.model_crc32 = fm_crc32(0u, image(d.model, SHARED), 4u * SHARED);
   m.body.plan.model_chunk_elements = 100u;
   m.body.plan.update_chunk_elements = 90u;
   m.body.plan.encodings = 1u;
@@ -313,7 +334,7 @@ static inline void chunk(uint32_t version, uint32_t index) {
   m.type = FM_BODY_MODEL_CHUNK;
   m.body.model_chunk.version = version;
   m.body.model_chunk.index = index;
-  m.body.model_chunk.data.data = (const uint8_t *)&d.model[100u * index];
+  m.body.model_chunk.data.data = image(&d.model[100u * index], (left < 100u) ? left : 100u);
   m.body.model_chunk.data.size = 4u * ((left < 100u) ? left : 100u);
   give(&m);
 }
@@ -390,8 +411,8 @@ static inline void until_offer(uint32_t round) {
 static inline uint32_t take_chunks(float *update) {
   uint32_t count = 0u;
   while (poll_out(3u) && (d.link.out_count != 0u) && took(FM_BODY_UPDATE_CHUNK)) {
-    memcpy(&update[90u * got.body.update_chunk.index], got.body.update_chunk.data.data,
-           got.body.update_chunk.data.size);
+    from_image(&update[90u * got.body.update_chunk.index], got.body.update_chunk.data.data,
+               got.body.update_chunk.data.size / 4u);
     count++;
   }
   CHECK(got.type == FM_BODY_UPDATE_END); /* what stopped the loop */

@@ -41,7 +41,7 @@ static void test_whole_round(void) {
   CHECK(take_chunks(update) == 4u);
   CHECK(got.body.update_end.chunks == 4u && got.body.update_end.crc32 == crc);
   CHECK(memcmp(update, d.data, sizeof update) == 0);
-  CHECK(fm_crc32(0u, update, sizeof update) == crc);
+  CHECK(fm_crc32(0u, image(update, SHARED), 4u * SHARED) == crc);
   CHECK(update[8] == d.model[8] + 1.5f);
   CHECK(fm_client_state(&d.client) == FM_STATE_CONFIRMING);
   receipt(4u, crc ^ 1u);
@@ -76,7 +76,7 @@ static void test_next_round_reuses_the_model_it_holds(void) {
 static void test_restored_model(void) {
   setup();
   memcpy(d.base, d.model, sizeof d.model);
-  fm_client_restore_model(&d.client, 6u, fm_crc32(0u, d.model, sizeof d.model));
+  fm_client_restore_model(&d.client, 6u, fm_crc32(0u, image(d.model, SHARED), 4u * SHARED));
   connect_link();
   CHECK(got.body.hello.model_version == 6u);
   welcome(6u);
@@ -86,7 +86,7 @@ static void test_restored_model(void) {
   CHECK(d.link.fetches == 0u);
   /* and one that was spoilt meanwhile is fetched */
   setup();
-  fm_client_restore_model(&d.client, 6u, fm_crc32(0u, d.model, sizeof d.model));
+  fm_client_restore_model(&d.client, 6u, fm_crc32(0u, image(d.model, SHARED), 4u * SHARED));
   connect_link();
   welcome(6u);
   plan(6u);
@@ -148,7 +148,7 @@ static void test_wrong_chunks_change_nothing(void) {
   fm_message_t m = {0};
   m.type = FM_BODY_MODEL_CHUNK;
   m.body.model_chunk.version = 1u;
-  m.body.model_chunk.data.data = (const uint8_t *)d.model;
+  m.body.model_chunk.data.data = image(d.model, 99u);
   m.body.model_chunk.data.size = 396u; /* not the chunk's size */
   give(&m);
   CHECK(d.base[1] == 0.0f);
@@ -875,7 +875,7 @@ static void test_flash_tensors(void) {
   setup();
   d.tensors[1] = (fm_tensor_t){"b", B, false, NULL, NULL, &tensor_flash_io};
   until_offer(1u);
-  CHECK(memcmp(d.flash, &d.model[W], sizeof d.flash) == 0);
+  CHECK(memcmp(d.flash, image(&d.model[W], B), sizeof d.flash) == 0);
   status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
   CHECK(take_chunks(update) == 4u);
   CHECK(memcmp(&update[W], &d.model[W], 4u * B) == 0);

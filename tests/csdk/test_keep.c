@@ -76,7 +76,7 @@ static bool serve(uint32_t round, float *update) {
   if (on) {
     status(round, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
     CHECK(take_chunks(update) == CHUNKS);
-    CHECK(got.body.update_end.crc32 == fm_crc32(0u, update, 4u * SHARED));
+    CHECK(got.body.update_end.crc32 == fm_crc32(0u, image(update, SHARED), 4u * SHARED));
     receipt(round, d.client.crc32);
     commit(round);
     for (uint32_t i = 0u; i < 5u; i++) {
