@@ -344,6 +344,7 @@ static void working_poll(fm_client_t *client, uint32_t *wait_ms) {
 }
 
 void fm_job_poll(fm_client_t *client, uint32_t *wait_ms) {
+  const uint8_t before = client->job;
   switch ((fm_state_t)client->job) {
   case FM_STATE_CHECKING:
     checking_poll(client);
@@ -364,5 +365,8 @@ void fm_job_poll(fm_client_t *client, uint32_t *wait_ms) {
     break;
   default:
     break; /* these states wait for the server */
+  }
+  if (client->job != before) {
+    *wait_ms = 0u; /* the new state has its own to do */
   }
 }

@@ -429,6 +429,24 @@ static void test_notice_before_the_first_step(void) {
   CHECK(got.body.update_begin.steps == 1u);
 }
 
+/* Sleeping as long as poll says must not leave the update unsealed, whichever way the training ended. */
+static void test_no_sleep_between_training_and_offer(void) {
+  for (uint32_t way = 0u; way < 2u; way++) {
+    setup();
+    d.finish_in_step = way == 1u;
+    connect_link();
+    welcome(1u);
+    plan(1u);
+    (void)poll_out(2u);
+    download(1u, 0u);
+    for (uint32_t i = 0u; (i < 50u) && (fm_client_state(&d.client) <= FM_STATE_WORKING); i++) {
+      poll_once();
+      CHECK(d.wait == 0u);
+    }
+    CHECK(fm_client_state(&d.client) == FM_STATE_SEALING);
+  }
+}
+
 static void test_finish_early_from_a_step(void) {
   setup();
   d.finish_in_step = true;
@@ -1008,6 +1026,7 @@ int main(void) {
   test_soft_deadline_without_notice();
   test_closing_before_and_without_partial();
   test_notice_before_the_first_step();
+  test_no_sleep_between_training_and_offer();
   test_finish_early_from_a_step();
   test_training_fails();
   test_evaluate();
