@@ -15,7 +15,7 @@ C_SOURCES := $(wildcard csdk/include/fedmote/*.h csdk/src/*.[ch] csdk/train/*.[c
 BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/cdef.h bindings/build_ffi.py
 C_FORMAT  := $(filter-out bindings/cdef.h,$(shell git ls-files '*.c' '*.h' 2>/dev/null))
 
-.PHONY: help venv demo test bench size format clean
+.PHONY: help venv demo test bench size firmware format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -59,6 +59,18 @@ bench: $(VENV)/.run ## every figure of the README, against Flower's; ARGS names 
 size: size-tools ## flash, RAM and stack of the device library on five processors
 	@$(PYTHON) csdk/tools/size.py $(ARGS)
 
+FIRMWARE := cortex_m3_serial
+
+.PHONY: firmware-tools
+firmware-tools: size-tools
+	@.ci/need 'command -v qemu-system-arm' qemu-system-arm
+
+firmware: $(VENV)/.run firmware-tools ## bare-metal images for QEMU, build/firmware/NAME/NAME.elf; ARGS for cmake
+	@for name in $(FIRMWARE); do \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S firmware_examples/$$name -B build/firmware/$$name -G Ninja $(ARGS) >/dev/null; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/firmware/$$name; \
+	done
+
 # --------------------------------------------------------------------------------------------------------------- test
 
 .PHONY: size-tools test-tools lint
@@ -68,7 +80,7 @@ size-tools:
 	  gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
 	@.ci/need 'echo "#include <string.h>" | avr-gcc -xc -c -o /dev/null -' gcc-avr avr-libc
 
-test-tools: size-tools
+test-tools: size-tools firmware-tools
 	@.ci/need 'command -v mosquitto' mosquitto
 	@.ci/need 'command -v qemu-ppc && command -v qemu-arm' qemu-user
 	@.ci/need 'echo "#include <stdio.h>" | powerpc-linux-gnu-gcc -xc -c -o /dev/null -' gcc-powerpc-linux-gnu libc6-dev-powerpc-cross

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cortex_m.h"
+
+#include "line.h"
+
+#define SYS_WRITE0 4u
+#define STACKED_PC 6u
+
+extern uint32_t __data_load[];
+extern uint32_t __data_start[];
+extern uint32_t __data_end[];
+extern uint32_t __bss_start[];
+extern uint32_t __bss_end[];
+
+int main(void);
+void fault_report(const uint32_t *stacked);
+
+void cortex_m_log(void *user, const char *line) {
+  (void)user;
+#if FEDMOTE_SEMIHOSTING
+  const char *const parts[2] = {line, "\n"};
+  for (uint32_t i = 0u; i < 2u; i++) {
+    register uint32_t operation __asm("r0") = SYS_WRITE0;
+    register const char *text __asm("r1") = parts[i];
+    __asm volatile("bkpt 0xAB" : "+r"(operation) : "r"(text) : "memory");
+  }
+#else
+  (void)line;
+#endif
+}
+
+void cortex_m_stop(void) {
+  cortex_m_interrupts_off();
+  for (;;) {
+    cortex_m_sleep();
+  }
+}
+
+/* `stacked`: r0-r3, r12, lr, pc and psr of what was interrupted. */
+__attribute__((used)) void fault_report(const uint32_t *stacked) {
+  line_t line;
+  line_begin(&line, "fault hard pc=");
+  line_hex(&line, stacked[STACKED_PC]);
+  cortex_m_log(0, line.text);
+  cortex_m_stop();
+}
+
+__attribute__((naked)) void fault_handler(void) {
+  __asm volatile("mrs r0, msp\n\t"
+                 "ldr r1, =fault_report\n\t"
+                 "bx r1\n\t"
+                 ".ltorg");
+}
+
+void reset_handler(void) {
+  const uint32_t *from = __data_load;
+  for (uint32_t *to = __data_start; to < __data_end; to++) {
+    *to = *from;
+    from++;
+  }
+  for (uint32_t *to = __bss_start; to < __bss_end; to++) {
+    *to = 0u;
+  }
+  (void)main();
+  cortex_m_stop();
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What all Cortex-M (ARMv6-M and up) share: the way from reset to main(), faults, sleep, and the debugger's console. */
+#ifndef CORTEX_M_H
+#define CORTEX_M_H
+
+#include <stdint.h>
+
+typedef void (*cortex_m_handler_t)(void);
+
+/* The first 16 words of a vector table. A linker script gives the stack's end. */
+typedef struct {
+  uint32_t *stack;
+  cortex_m_handler_t system[15]; /* reset, NMI, hard fault, ..., SysTick */
+} cortex_m_vectors_t;
+
+extern uint32_t __stack_end[];
+
+/* Fill .data and .bss, call main(). */
+void reset_handler(void);
+
+/* Log `fault hard pc=<address>` and stop. For everything that nobody expects. */
+void fault_handler(void);
+
+/* One line to the debugger (semihosting). Nothing when built without FEDMOTE_SEMIHOSTING: without a debugger attached
+ * the instruction is a fault. */
+void cortex_m_log(void *user, const char *line);
+
+/* Interrupts off, then: sleep until one is pending; let pending ones run. */
+static inline void cortex_m_interrupts_off(void) { __asm volatile("cpsid i" ::: "memory"); }
+static inline void cortex_m_interrupts_on(void) { __asm volatile("cpsie i\n\tisb" ::: "memory"); }
+static inline void cortex_m_sleep(void) { __asm volatile("dsb\n\twfi" ::: "memory"); }
+
+void cortex_m_stop(void);
+
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a board brings: board/board.c of each firmware. One core, one board, so there is no handle. */
+#ifndef BOARD_H
+#define BOARD_H
+
+#include <stdint.h>
+
+#include "app.h"
+
+/* Start clock, UART and storage, and fill in all of *hardware but device id and examples. Called once, first. */
+void board_start(app_hardware_t *hardware);
+
+/* Milliseconds since the start; wraps. */
+uint32_t board_now_ms(void);
+
+/* Sleep for `wait_ms`, or until the UART has something for the main loop. */
+void board_wait(uint32_t wait_ms);
+
+/* Do nothing more, for ever. */
+void board_stop(void);
+
+#endif
