@@ -11,7 +11,7 @@
 #define CHUNKS 4u /* of the model, and of the update */
 
 static fmb_flash_t flash;
-static uint8_t image[65536];
+static uint8_t cells[65536];
 static fm_storage_t storage;
 static fm_keep_t keep;
 static bool bare; /* the tensors have no base copies */
@@ -19,13 +19,13 @@ static uint32_t boots;
 
 static void format(uint32_t erase_size, uint32_t program_size) {
   memset(&flash, 0, sizeof flash);
-  memset(image, 0, sizeof image); /* not blank: nobody erased it */
-  flash.bytes = image;
+  memset(cells, 0, sizeof cells); /* not blank: nobody erased it */
+  flash.bytes = cells;
   flash.erase_size = erase_size;
   flash.program_size = program_size;
   fmb_flash_storage(&flash, &storage);
   flash.size = fm_keep_size(&storage, SHARED, 90u);
-  CHECK((flash.size != 0u) && (flash.size <= sizeof image));
+  CHECK((flash.size != 0u) && (flash.size <= sizeof cells));
   fmb_flash_storage(&flash, &storage);
 }
 
@@ -236,7 +236,7 @@ static void test_storage_cannot_be_read(void) {
 /* Any byte of it wrong: the round is done all the same, with what must be fetched or trained again. */
 static void test_damage(void) {
   static float update[SHARED];
-  static uint8_t good[sizeof image];
+  static uint8_t good[sizeof cells];
   format(512u, 4u);
   boot();
   connect_link();
@@ -244,10 +244,10 @@ static void test_damage(void) {
   plan(1u);
   CHECK(fetches());
   CHECK(hears(FM_BODY_UPDATE_BEGIN));
-  memcpy(good, image, sizeof good);
+  memcpy(good, cells, sizeof good);
   for (uint32_t at = 0u; at < flash.size; at++) {
-    memcpy(image, good, sizeof good);
-    image[at] ^= 0x41u;
+    memcpy(cells, good, sizeof good);
+    cells[at] ^= 0x41u;
     boot();
     if ((at % 8u) == 0u) {
       memset(update, 0, sizeof update);
