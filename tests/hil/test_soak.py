@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Virtual days of the application of firmware_examples/cortex_m3_serial, whose line is down most of the time.
+
+The firmware's own app/ sources, its UART ring and the device library run on the host (host_board.c), the server's
+session, round and serial link beside it, all on one virtual clock. FEDMOTE_SOAK_HOURS sets how long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmote.demo.data import split
+from fedmote.layout import dense
+from fedmote.round import Policy, Record, Rounds, Training
+from fedmote.session import Fleet
+from fedmote.store import Store
+from fedmote.strategy import FedAvg
+from fedmote_device.links import SerialLink
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = ROOT / "firmware_examples/serial_app"
+HOURS = float(os.environ.get("FEDMOTE_SOAK_HOURS", "24"))
+DOWN = 0.7
+MEAN_UP_S = 60.0
+BYTES_A_MS = 11.52  # 115,200 baud
+STEP_MS = 5  # while bytes are under way
+TRAINING_MS = 4000  # a mini-batch, on a device that has something else to do
+WORKING = 5  # FM_STATE_WORKING
+COUNTERS = (
+    "updates", "partial", "connections", "overruns", "errors", "misused", "state", "resumed_in", "resumed_out",
+)  # fmt: skip
+LOG = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The application, with its board on the host."""
+    out = tmp_path_factory.mktemp("host") / "libboard.so"
+    sources = [
+        *ROOT.glob("csdk/src/*.c"),
+        *ROOT.glob("csdk/train/*.c"),
+        *(APP / f for f in ("app.c", "line.c", "uart.c")),
+    ]
+    sources += [ROOT / "bindings/src/flash.c", Path(__file__).with_name("host_board.c")]
+    folders = ("csdk/include", "csdk/src", "csdk/train", "bindings/src", "firmware_examples/serial_app")
+    subprocess.run(
+        ["gcc", "-std=c99", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-DMODEL_INPUTS=64u",
+         "-DMODEL_HIDDEN=32u", *(f"-I{ROOT / folder}" for folder in folders), *map(str, sources), "-o", str(out)],
+        check=True,
+    )  # fmt: skip
+    loaded = ctypes.CDLL(str(out))
+    loaded.board_new.restype = ctypes.c_void_p
+    loaded.board_new.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint32]
+    loaded.board_power_on.argtypes = [ctypes.c_void_p, ctypes.c_uint32, LOG]
+    loaded.board_poll.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    loaded.board_poll.restype = ctypes.c_uint32
+    loaded.board_receive.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
+    loaded.board_transmit.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]
+    loaded.board_transmit.restype = ctypes.c_uint32
+    loaded.board_counter.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    loaded.board_counter.restype = ctypes.c_uint32
+    return loaded
+
+
+class Soak:
+    """One device, its line, and the server."""
+
+    def __init__(self, library: ctypes.CDLL, folder: Path) -> None:
+        self.library = library
+        self.random = np.random.default_rng(3)
+        x, y, self.held_x, self.held_y = split(np.random.default_rng(0))
+        self.pixels, self.labels = (x[:40] * 16).astype(np.uint8).tobytes(), y[:40].astype(np.uint8).tobytes()
+        self.board = library.board_new(b"press-4", self.pixels, self.labels, 40)
+        self.states: Counter[str] = Counter()
+        self.longest_s = 0.0  # without a commit
+        self.committed_s = 0.0
+        self.log = LOG(self._logged)
+        self.now_ms = 0.0
+        self.up, self.changes_ms = True, 1000 * MEAN_UP_S
+        self.up_ms = 0.0
+        self.to_device, self.to_server = bytearray(), bytearray()
+        self.budget = {"up": 0.0, "down": 0.0}
+        self.records: list[Record] = []
+        layout = dense((64, 32, 10))
+        self.fleet = Fleet(layout)
+        self.link = SerialLink(seed=5, retransmit_ms=120)
+        self.link.open()
+        self.connection = 0
+        self.store = Store(str(folder / "soak.sqlite"), layout, np.zeros(layout.elements, np.float32))
+        self.rounds = Rounds(
+            self.fleet, self.store, FedAvg(), Training(epochs=5),
+            Policy(chunk_elements=60, encodings=("float32",), soft_deadline_s=6 * 3600, hard_deadline_s=12 * 3600),
+            broadcast=lambda message: self.send("press-4", message), publish=lambda version, chunks: None,
+            on_commit=self._committed,
+        )  # fmt: skip
+        self.out = ctypes.create_string_buffer(4096)
+        self.power_on()
+
+    def power_on(self) -> None:
+        self.library.board_power_on(self.board, int(self.random.integers(1, 2**32)), self.log)
+
+    def counters(self) -> dict[str, int]:
+        return {name: self.library.board_counter(self.board, i) for i, name in enumerate(COUNTERS)}
+
+    def send(self, device: str, message: bytes) -> None:
+        if self.connection:
+            self.link.send(message, reliable=False)
+
+    def _logged(self, user: int, line: bytes) -> None:
+        self.states[line.decode().split(" round=")[0]] += 1
+
+    def _committed(self, record: Record) -> None:
+        self.records.append(record)
+        self.longest_s = max(self.longest_s, self.now_ms / 1000 - self.committed_s)
+        self.committed_s = self.now_ms / 1000
+
+    def _line(self, elapsed_ms: float) -> None:
+        """Carry what the line carries in that time; down, it loses what is put on it."""
+        for name, pipe in (("up", self.to_server), ("down", self.to_device)):
+            self.budget[name] = min(self.budget[name] + elapsed_ms * BYTES_A_MS, 300.0)
+            count = min(int(self.budget[name]), len(pipe))
+            self.budget[name] -= count
+            data = bytes(pipe[:count])
+            del pipe[:count]
+            if self.up and data and name == "down":
+                self.library.board_receive(self.board, data, len(data))
+            elif self.up and data:
+                self._serve(data)
+
+    def _serve(self, data: bytes) -> None:
+        now = int(self.now_ms)
+        while messages := self.link.feed(data, now):
+            data = b""
+            self._follow()
+            for message in messages:
+                self.fleet.receive("press-4", message, self.now_ms / 1000, self.send)
+        self._follow()
+
+    def _follow(self) -> None:
+        if self.link.connection != self.connection:
+            if self.connection:
+                self.fleet.lost("press-4", self.send)
+                self.link.forget()
+            self.connection = self.link.connection
+
+    def turn(self) -> None:
+        if self.now_ms >= self.changes_ms:
+            self.up = not self.up
+            mean = MEAN_UP_S if self.up else MEAN_UP_S * DOWN / (1 - DOWN)
+            self.changes_ms = self.now_ms + 1000 * float(self.random.exponential(mean)) + 1
+        wait = self.library.board_poll(self.board, int(self.now_ms) & 0xFFFFFFFF)
+        count = self.library.board_transmit(self.board, self.out, 256 - min(len(self.to_server), 256))
+        self.to_server += self.out.raw[:count]
+        self._serve(b"")
+        self.rounds.tick(self.now_ms / 1000)
+        self._serve(b"")
+        self.to_device += self.link.take()
+        busy = bool(self.to_server or self.to_device)
+        rest = max(wait, TRAINING_MS if self.counters()["state"] == WORKING else 1)
+        elapsed = max(1.0, min(STEP_MS if busy else 1e9, rest, self.link.wait_ms, self.changes_ms - self.now_ms))
+        self.now_ms += elapsed
+        self.up_ms += elapsed * self.up
+        self._line(elapsed)
+
+
+def memory() -> int:
+    """Resident bytes of this process."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_days_with_a_line_that_is_mostly_down(library: ctypes.CDLL, tmp_path: Path) -> None:
+    """Every round's update comes whole and counts once, whatever the line does; nothing grows, nothing sticks."""
+    soak = Soak(library, tmp_path)
+    end = HOURS * 3_600_000
+    early = 0
+    while soak.now_ms < end:
+        soak.turn()
+        assert soak.link.unsent < 100 and len(soak.to_device) < 100_000
+        if not early and soak.now_ms > end / 4:
+            early = memory()
+    counters = soak.counters()
+    rounds = len(soak.records)
+    grown = memory() - early
+    print(f"{HOURS} h, up {soak.up_ms / soak.now_ms:.2f}: {rounds} rounds, {counters}, {grown} bytes more")
+    assert abs(soak.up_ms / soak.now_ms - (1 - DOWN)) < 0.1
+    assert rounds > 10 * HOURS and soak.longest_s < 3600
+    assert all((r.selected, r.reported, r.partial) == (1, 1, 0) for r in soak.records)
+    assert counters["updates"] in (rounds, rounds + 1)  # a receipt may have come for the round that is open
+    assert soak.states["state working"] in (rounds, rounds + 1)  # no update was lost and trained again
+    assert counters["connections"] > 2 * HOURS and counters["resumed_in"] > 0 and counters["resumed_out"] > 0
+    assert counters["errors"] == counters["misused"] == counters["overruns"] == 0
+    assert len(soak.fleet.sessions) == 1 and not soak.fleet.waiting
+    assert grown < 8_000_000, grown
