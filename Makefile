@@ -11,14 +11,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-C_SOURCES := $(wildcard csdk/include/fedmote/*.h csdk/src/*.[ch] csdk/train/*.[ch] csdk/port/posix/*.[ch])
+C_SOURCES := $(wildcard csdk/include/*.h csdk/include/fedmote/*.h csdk/src/*.[ch] csdk/train/*.[ch] csdk/port/posix/*.[ch])
 BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/cdef.h bindings/build_ffi.py
 C_FORMAT  := $(filter-out bindings/cdef.h,$(shell git ls-files '*.c' '*.h' 2>/dev/null))
 
-.PHONY: help venv demo test bench size firmware format clean
+.PHONY: help venv demo test bench size amalgamation firmware format clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 # ------------------------------------------------------------------------------------------------------------- set up
 
@@ -71,6 +71,9 @@ firmware: $(VENV)/.run firmware-tools ## bare-metal images for QEMU, build/firmw
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/firmware/$$name; \
 	done
 
+amalgamation: ## the device library as fedmote.c and fedmote.h in build/amalgamation, and for Arduino in build/arduino
+	@$(PYTHON) csdk/tools/amalgamate.py build/amalgamation --arduino build/arduino/fedmote
+
 # --------------------------------------------------------------------------------------------------------------- test
 
 .PHONY: size-tools test-tools lint
@@ -82,6 +85,8 @@ size-tools:
 
 test-tools: size-tools firmware-tools
 	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'command -v c++' g++
+	@.ci/need 'command -v pkg-config' pkgconf
 	@.ci/need 'command -v qemu-ppc && command -v qemu-arm' qemu-user
 	@.ci/need 'echo "#include <stdio.h>" | powerpc-linux-gnu-gcc -xc -c -o /dev/null -' gcc-powerpc-linux-gnu libc6-dev-powerpc-cross
 	@.ci/need 'echo "#include <stdio.h>" | arm-linux-gnueabihf-gcc -xc -c -o /dev/null -' gcc-arm-linux-gnueabihf libc6-dev-armhf-cross

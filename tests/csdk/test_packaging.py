@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A project of each kind that takes the library is configured, built and run; what cannot be had here (Zephyr, ESP-IDF,
+PlatformIO, Arduino) is represented by the functions and rules of theirs that the package relies on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import amalgamate
+import kconfiglib
+import pytest
+import size
+import yaml
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CSDK = ROOT / "csdk"
+TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # cmake and ninja are pip's
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+STRICT_CXX = ["c++", "-std=c++11", "-Wall", "-Wextra", "-Werror"]
+STRICT = ["-std=c99", "-pedantic", *(f"-W{warning}" for warning in size.WARNINGS)]
+
+# Uses core, link and trainer, and says what limits it was compiled with.
+CONSUMER = """
+#include <stdio.h>
+#include "fedmote.h"
+int main(void) {
+  static fm_mqtt_t mqtt;
+  const uint32_t widths[3] = {4u, 3u, 2u};
+  uint8_t bytes[64];
+  uint32_t size = 0u;
+  fm_message_t out = {0}, in = {0};
+  fm_link_t link;
+  const fm_mqtt_config_t none = {0};
+  out.type = FM_BODY_COMMIT;
+  out.body.commit.round = 7u;
+  const int ok = fm_message_encode(&out, bytes, sizeof bytes, &size) == FM_OK &&
+                 fm_message_decode(bytes, size, size, &in) == FM_OK && in.body.commit.round == 7u &&
+                 fm_mqtt_init(&mqtt, &none, &link) == FM_ERR_ARGUMENT && fm_train_parameters(widths, 2u) == 23u;
+  (void)printf("%s %u.%u.%u tensors %d acks %d", ok ? "works" : "fails", FM_VERSION >> 16, (FM_VERSION >> 8) & 255u,
+               FM_VERSION & 255u, FM_MAX_TENSORS, (int)(sizeof mqtt.acks / sizeof mqtt.acks[0]));
+  return ok ? 0 : 1;
+}
+"""
+LIMITS = "tensors 16 acks 8"
+WORKS = f"works {VERSION} "
+POSIX = '\n#include "fm_posix_tcp.h"\nfm_posix_tcp_t tcp;\n'
+
+
+def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a command that must succeed; return what it printed."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, "PATH": TOOLS, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def project(folder: Path, lines: str, *options: str, posix: bool = False) -> str:
+    """Write a project whose CMakeLists.txt has these lines, build it, run it."""
+    folder.mkdir()
+    (folder / "main.c").write_text(CONSUMER + (POSIX if posix else ""))
+    text = f"cmake_minimum_required(VERSION 3.16)\nproject(consumer C)\n{lines}\n"
+    (folder / "CMakeLists.txt").write_text(text)
+    run("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "build", *options)
+    run("cmake", "--build", folder / "build")
+    return run(folder / "build" / "consumer")
+
+
+EXECUTABLE = "add_executable(consumer main.c)\ntarget_link_libraries(consumer PRIVATE {})"
+
+
+def install(folder: Path, *options: str) -> Path:
+    """Build the library and install it below a folder; return where."""
+    run("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder / "build", *options)
+    run("cmake", "--build", folder / "build")
+    run("cmake", "--install", folder / "build", "--prefix", folder / "prefix")
+    return folder / "prefix"
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the library is installed."""
+    return install(tmp_path_factory.mktemp("install"))
+
+
+def pkg_config(prefix: Path, *options: str) -> list[str]:
+    """Options for the compiler, as a shell would take them."""
+    folder = next(prefix.rglob("fedmote.pc")).parent
+    text = run("pkg-config", *options, "fedmote", env={"PKG_CONFIG_PATH": str(folder)})
+    return run("sh", "-c", f'for o in {text.strip()}; do echo "$o"; done').splitlines()
+
+
+def test_find_package(prefix: Path, tmp_path: Path) -> None:
+    lines = f"find_package(fedmote {VERSION} REQUIRED)\n" + EXECUTABLE.format("fedmote::fedmote")
+    assert project(tmp_path / "p", lines, f"-DCMAKE_PREFIX_PATH={prefix}", posix=True) == WORKS + LIMITS
+
+
+@pytest.mark.parametrize("wanted", ["0.0.9", "0.2", "1.0"])
+def test_another_minor_version_is_not_found(wanted: str, prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"cmake_minimum_required(VERSION 3.16)\nproject(consumer C)\nfind_package(fedmote {wanted} REQUIRED)\n"
+    )
+    with pytest.raises(AssertionError, match="compatible with requested"):
+        run("cmake", "-G", "Ninja", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+
+
+def test_pkg_config(prefix: Path, tmp_path: Path) -> None:
+    assert pkg_config(prefix, "--modversion") == [VERSION]
+    (tmp_path / "main.c").write_text(CONSUMER + POSIX)
+    options = pkg_config(prefix, "--cflags", "--libs")
+    run("cc", "main.c", *options, "-o", "consumer", cwd=tmp_path)
+    assert run(tmp_path / "consumer") == WORKS + LIMITS
+
+
+def test_limits_of_the_installed_library_reach_those_who_use_it(tmp_path: Path) -> None:
+    """Sizes of structs depend on them."""
+    limits = tmp_path / "limits.h"
+    limits.write_text("#define FM_MAX_TENSORS 5\n#define FM_MQTT_PENDING_ACKS 3\n")
+    prefix = install(tmp_path, f'-DFEDMOTE_CONFIG_FILE="{limits}"')
+    lines = "find_package(fedmote REQUIRED)\n" + EXECUTABLE.format("fedmote::fedmote")
+    assert project(tmp_path / "p", lines, f"-DCMAKE_PREFIX_PATH={prefix}") == WORKS + "tensors 5 acks 3"
+    run("cc", tmp_path / "p/main.c", *pkg_config(prefix, "--cflags", "--libs"), "-o", tmp_path / "consumer")
+    assert run(tmp_path / "consumer") == WORKS + "tensors 5 acks 3"
+
+
+def test_fetch_content(tmp_path: Path) -> None:
+    lines = f'include(FetchContent)\nFetchContent_Declare(fedmote SOURCE_DIR "{ROOT}")\n'
+    lines += "FetchContent_MakeAvailable(fedmote)\n" + EXECUTABLE.format("fedmote::fedmote")
+    assert project(tmp_path / "p", lines, posix=True) == WORKS + LIMITS
+    assert not list((tmp_path / "p/build").rglob("fedmote.pc"))  # its installation is the project's own matter
+
+
+# ---- the single file ----
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with fedmote.c and fedmote.h, and the Arduino library below."""
+    folder = tmp_path_factory.mktemp("single")
+    run(sys.executable, CSDK / "tools/amalgamate.py", folder, "--arduino", folder / "arduino")
+    return folder
+
+
+COMPILERS = [["gcc"], ["clang"], *([target.cc, *target.machine] for target in size.TARGETS.values())]
+
+
+@pytest.mark.parametrize("compiler", COMPILERS, ids=" ".join)
+def test_the_single_file_has_no_warnings(compiler: list[str], single: Path, tmp_path: Path) -> None:
+    run(*compiler, *STRICT, "-Os", "-c", single / "fedmote.c", "-o", tmp_path / "fedmote.o")
+
+
+def test_the_single_file_is_the_library(single: Path, tmp_path: Path) -> None:
+    run("cc", *STRICT, "-O1", "-c", single / "fedmote.c", "-o", tmp_path / "fedmote.o")
+    (tmp_path / "main.c").write_text(CONSUMER)
+    run("cc", f"-I{single}", tmp_path / "main.c", tmp_path / "fedmote.o", "-o", tmp_path / "consumer")
+    assert run(tmp_path / "consumer") == WORKS + LIMITS
+    defined = run("nm", "--defined-only", "--extern-only", tmp_path / "fedmote.o")
+    declared = set(re.findall(r"\b(fm_\w+)\(", "".join(f.read_text() for f in CSDK.glob("include/fedmote/*.h"))))
+    functions = set(re.findall(r" T (\w+)$", defined, re.MULTILINE))
+    assert len(functions & declared) > 30
+    assert all(name.startswith("fm_") for name in functions)
+
+
+@pytest.mark.parametrize("program", ["test_mqtt", "test_train"])
+def test_c_units_against_the_single_file(program: str, single: Path, tmp_path: Path) -> None:
+    (tmp_path / "fedmote").mkdir()
+    source = HERE / f"{program}.c"
+    headers = re.findall(r'#include "(fedmote/\w+\.h)"', source.read_text())
+    assert headers
+    for header in headers:
+        (tmp_path / header).write_text('#include "fedmote.h"\n')
+    command = ["cc", "-std=c99", "-O1", f"-I{tmp_path}", f"-I{single}", f"-I{HERE}"]
+    run(*command, source, single / "fedmote.c", "-lm", "-o", tmp_path / program)
+    assert " 0 failed" in run(tmp_path / program, cwd=tmp_path)
+
+
+def test_names_for_one_file_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sources define the same macro; a header that both include comes once."""
+    monkeypatch.setattr(amalgamate, "CSDK", tmp_path)
+    for folder in ("include/fedmote", "src", "train"):
+        (tmp_path / folder).mkdir(parents=True)
+    header = "#define FM_VERSION 0x00020304u\nint get(int x);\nint own(int x);\n"
+    (tmp_path / "include/fedmote/fm_client.h").write_text(header)
+    (tmp_path / "src/common.h").write_text("static inline int twice(int x) { return 2 * x; }\n")
+    for name, number in (("get", 20), ("own", 1)):
+        (tmp_path / f"src/{name}.c").write_text(
+            f'#include "fedmote/fm_client.h"\n#include "common.h"\n#define N {number}\n'
+            f"int {name}(int x) {{ return twice(x) + N; }}\n"
+        )
+    for name, text in amalgamate.amalgamate().items():
+        (tmp_path / name).write_text(text)
+        assert "fedmote 2.3.4" in text
+    (tmp_path / "main.c").write_text('#include "fedmote.h"\nint main(void) { return get(1) + own(4); }\n')
+    run("cc", "-Werror", tmp_path / "main.c", tmp_path / "fedmote.c", "-o", tmp_path / "main")
+    assert subprocess.run([tmp_path / "main"], check=False).returncode == 31
+
+
+# ---- frameworks ----
+
+ZEPHYR = """
+function(zephyr_library_named name)
+  add_library(${name} STATIC)
+  set(ZEPHYR_CURRENT_LIBRARY ${name} PARENT_SCOPE)
+endfunction()
+function(zephyr_library_sources)
+  target_sources(${ZEPHYR_CURRENT_LIBRARY} PRIVATE ${ARGN})
+endfunction()
+add_library(zephyr_interface INTERFACE)
+function(zephyr_include_directories)
+  target_include_directories(zephyr_interface INTERFACE ${ARGN})
+endfunction()
+function(zephyr_compile_definitions)
+  target_compile_definitions(zephyr_interface INTERFACE ${ARGN})
+endfunction()
+link_libraries(zephyr_interface)
+"""
+
+
+def kconfig_of(path: Path, **values: str) -> dict[str, str]:
+    """The symbols that a configuration with these values has, CONFIG_ before their names."""
+    config = kconfiglib.Kconfig(str(path), warn=True, warn_to_stderr=False)
+    for name, value in values.items():
+        assert config.syms[name].set_value(value)
+    assert config.warnings == []
+    return {f"CONFIG_{s.name}": s.str_value for s in config.unique_defined_syms if s.str_value not in ("", "n")}
+
+
+@pytest.mark.parametrize(("values", "limits"), [
+    ({}, "tensors 16 acks 8"),
+    ({"FEDMOTE_MAX_TENSORS": "4", "FEDMOTE_INT8": "n"}, "tensors 4 acks 8"),
+])  # fmt: skip
+def test_zephyr_module(values: dict[str, str], limits: str, tmp_path: Path) -> None:
+    module = yaml.safe_load((ROOT / "zephyr/module.yml").read_text())
+    assert module["name"] == "fedmote"
+    config = kconfig_of(ROOT / module["build"]["kconfig"], FEDMOTE="y", **values)
+    lines = ZEPHYR + f'add_subdirectory("{ROOT / module["build"]["cmake"]}" fedmote)\n' + EXECUTABLE.format("fedmote")
+    options = [f"-D{name}={value}" for name, value in config.items()]
+    assert project(tmp_path / "p", lines, *options) == WORKS + limits
+    commands = run("ninja", "-C", tmp_path / "p/build", "-t", "commands", "consumer")
+    assert f"FM_WITH_INT8={int('FEDMOTE_INT8' not in values)}" in commands
+
+
+def test_zephyr_module_that_is_off(tmp_path: Path) -> None:
+    assert kconfig_of(ROOT / "zephyr/Kconfig") == {}
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(p C)\n"
+        f'add_subdirectory("{ROOT / "zephyr"}" fedmote)\nif(TARGET fedmote)\n  message(FATAL_ERROR "on")\nendif()\n'
+    )
+    run("cmake", "-G", "Ninja", "-S", tmp_path, "-B", tmp_path / "build")
+
+
+IDF = """
+set(ESP_PLATFORM 1)
+function(idf_component_register)
+  cmake_parse_arguments(C "" "" "SRC_DIRS;INCLUDE_DIRS" ${ARGN})
+  if(C_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "${C_UNPARSED_ARGUMENTS}")
+  endif()
+  foreach(folder ${C_SRC_DIRS})
+    file(GLOB found ${CMAKE_CURRENT_LIST_DIR}/${folder}/*.c)
+    list(APPEND sources ${found})
+  endforeach()
+  if(CMAKE_SCRIPT_MODE_FILE)
+    list(LENGTH sources count)
+    message("registered ${count}")
+  else()
+    add_library(idf_fedmote STATIC ${sources})
+    list(TRANSFORM C_INCLUDE_DIRS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
+    target_include_directories(idf_fedmote PUBLIC ${C_INCLUDE_DIRS})
+  endif()
+endfunction()
+"""
+
+
+def test_esp_idf_component(tmp_path: Path) -> None:
+    lines = IDF + f'add_subdirectory("{ROOT}" fedmote)\n' + EXECUTABLE.format("idf_fedmote")
+    assert project(tmp_path / "p", lines) == WORKS + LIMITS
+
+
+def test_esp_idf_reads_the_component_as_a_script_first(tmp_path: Path) -> None:
+    script = tmp_path / "early.cmake"
+    script.write_text(IDF + f'include("{ROOT / "CMakeLists.txt"}")\n')
+    sources = len([*CSDK.glob("src/*.c"), *CSDK.glob("train/*.c")])
+    done = subprocess.run(["cmake", "-P", script], env={**os.environ, "PATH": TOOLS}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, f"registered {sources}")
+
+
+def test_esp_idf_manifest() -> None:
+    manifest = yaml.safe_load((ROOT / "idf_component.yml").read_text())
+    assert manifest["version"] == VERSION
+    assert manifest["license"] == "Apache-2.0"
+    for pattern in manifest["files"]["exclude"]:
+        folder = pattern.removesuffix("/**/*")
+        assert (ROOT / folder).is_dir()
+        assert folder not in ("csdk", "schema", ".")
+
+
+def test_platformio(tmp_path: Path) -> None:
+    """What PlatformIO would compile, from the fields of library.json, links and runs."""
+    manifest = json.loads((ROOT / "library.json").read_text())
+    assert re.fullmatch(r"[\w-]+", manifest["name"])
+    assert manifest["version"] == VERSION
+    assert manifest["license"] == "Apache-2.0"
+    for path in manifest["export"]["include"]:
+        assert (ROOT / path).exists(), path
+    build = manifest["build"]
+    assert (ROOT / build["includeDir"] / manifest["headers"]).is_file()
+    assert build["srcFilter"][0] == "-<*>"
+    globs = [re.fullmatch(r"\+<(.+)>", rule)[1] for rule in build["srcFilter"][1:]]  # type: ignore[index]
+    sources = [source for pattern in globs for source in sorted((ROOT / build["srcDir"]).glob(pattern))]
+    assert {s.parent.name for s in sources} == {"src", "train"}
+    exported = [ROOT / path for path in manifest["export"]["include"]]
+    assert all(any(s.is_relative_to(folder) for folder in exported) for s in sources)
+    (tmp_path / "main.c").write_text(CONSUMER)
+    run("cc", f"-I{ROOT / build['includeDir']}", *sources, tmp_path / "main.c", "-o", tmp_path / "consumer")
+    assert run(tmp_path / "consumer") == WORKS + LIMITS
+
+
+def test_arduino(single: Path, tmp_path: Path) -> None:
+    """The library as the IDE's rules have it: src/ compiled, its header on the path, sketches in C++."""
+    folder = single / "arduino"
+    lines = (folder / "library.properties").read_text().splitlines()
+    fields = dict(line.split("=", 1) for line in lines)
+    required = ["name", "version", "author", "maintainer", "sentence", "paragraph", "category", "url", "architectures"]
+    assert fields.keys() >= {*required}
+    assert fields["version"] == VERSION
+    assert fields["category"] == "Data Processing"  # one of Arduino's list
+    assert (folder / "src" / fields["includes"]).is_file()
+    assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    sources = [s for s in (folder / "src").rglob("*") if s.suffix in (".c", ".cpp")]
+    objects = []
+    for source in sources:
+        objects.append(tmp_path / f"{source.stem}.o")
+        run("cc", "-std=gnu11", "-Os", f"-I{folder / 'src'}", "-c", source, "-o", objects[-1])
+    sketch = tmp_path / "sketch.cpp"
+    sketch.write_text(SKETCH)
+    run(*STRICT_CXX, f"-I{folder / 'src'}", sketch, *objects, "-o", tmp_path / "sketch")
+    assert run(tmp_path / "sketch") == "offline"
+
+
+SKETCH = """
+#include <stdio.h>
+#include <fedmote.h>
+static fm_client_t client;
+int main() {
+  fputs(fm_client_state(&client) == FM_STATE_OFFLINE ? "offline" : "strange", stdout);
+  return 0;
+}
+"""
+
+
+# ---- one version, one header ----
+
+
+def test_everywhere_the_same_version() -> None:
+    assert amalgamate.version() == VERSION
+    assert re.search(r"project\(fedmote VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1] == VERSION  # type: ignore[index]
+
+
+def test_the_header_for_all_has_all(tmp_path: Path) -> None:
+    text = (CSDK / "include/fedmote.h").read_text()
+    assert re.findall(r'#include "(.*)"', text) == sorted(f"fedmote/{f.name}" for f in CSDK.glob("include/fedmote/*.h"))
+    source = tmp_path / "all.cpp"
+    source.write_text(SKETCH.replace("<fedmote.h>", '"fedmote.h"'))
+    run(*STRICT_CXX, f"-I{CSDK / 'include'}", "-c", source, "-o", tmp_path / "all.o")
