@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A TCP connection of lwIP 2.1's raw API as a byte stream. One thread: the stream is used where lwIP itself runs, the
+ * main loop with NO_SYS=1 or the tcpip thread. Nothing blocks. Memory is lwIP's: one tcp_pcb; what was received stays
+ * in its pbufs until read, at most TCP_WND bytes, and what was written is copied, at most TCP_SND_BUF. */
+#ifndef FM_LWIP_TCP_H
+#define FM_LWIP_TCP_H
+
+#include "fedmote/fm_link.h"
+#include "lwip/ip_addr.h"
+
+struct pbuf;
+struct tcp_pcb;
+
+/* Public so that its size is known; touch nothing. */
+typedef struct {
+  ip_addr_t address;
+  uint16_t port;
+  uint8_t state;
+  struct tcp_pcb *pcb;   /* NULL: closed, or broken */
+  struct pbuf *received; /* not yet read */
+} fm_lwip_tcp_t;
+
+/* Fill in *stream. `address` is copied. Nothing is opened yet. */
+void fm_lwip_tcp_init(fm_lwip_tcp_t *tcp, const ip_addr_t *address, uint16_t port, fm_stream_t *stream);
+
+#endif

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "app.h"
+
+#include <string.h>
+
+#include "fedmote/fm_codec.h"
+#include "fedmote/fm_crc32.h"
+#include "line.h"
+
+#define KEEP_ALIVE_S 60u
+#define UNKNOWN_BATTERY 255u
+
+static const uint32_t widths[MODEL_LAYERS + 1u] = {MODEL_INPUTS, MODEL_HIDDEN, MODEL_CLASSES};
+
+/* ---- the log ---- */
+
+static void log_line(const app_t *app, const line_t *line) {
+  const app_hardware_t *hardware = app->hardware;
+  if (hardware->log != NULL) {
+    hardware->log(hardware->log_user, line->text);
+  }
+}
+
+static void log_state(const app_t *app, uint8_t state) {
+  static const char *const names[FM_STATE_REFUSED + 1] = {
+      "offline", "greeting", "idle",      "downloading", "checking", "working",
+      "sealing", "offering", "uploading", "confirming",  "holding",  "refused",
+  };
+  line_t line;
+  line_begin(&line, "state ");
+  line_text(&line, (state <= (uint8_t)FM_STATE_REFUSED) ? names[state] : "unknown");
+  line_text(&line, " round=");
+  line_number(&line, app->client.plan.round);
+  log_line(app, &line);
+}
+
+/* ---- what the client asks for ---- */
+
+static void read_example(void *user, uint32_t index, float *features, uint32_t *label) {
+  const app_examples_t *examples = (const app_examples_t *)user;
+  const uint8_t *row = &examples->features[index * MODEL_INPUTS];
+  for (uint32_t i = 0u; i < MODEL_INPUTS; i++) {
+    features[i] = (float)row[i] * examples->scale;
+  }
+  *label = examples->labels[index];
+}
+
+static fm_status_t work_begin(void *user, const fm_plan_t *plan, fm_work_t *work) {
+  app_t *app = (app_t *)user;
+  return fm_trainer_begin(&app->trainer, plan, work);
+}
+
+static fm_status_t train_step(void *user, fm_work_t *work) {
+  app_t *app = (app_t *)user;
+  return fm_trainer_step(&app->trainer, work);
+}
+
+static fm_status_t evaluate_step(void *user, fm_work_t *work) {
+  app_t *app = (app_t *)user;
+  return fm_trainer_evaluate(&app->trainer, work);
+}
+
+static void state_changed(void *user, uint8_t state) {
+  app_t *app = (app_t *)user;
+  log_state(app, state);
+}
+
+/* ---- putting it together ---- */
+
+/* Differs from device to device. */
+static uint32_t id_number(const app_hardware_t *hardware) {
+  return fm_crc32(0u, hardware->device_id, (uint32_t)strlen(hardware->device_id));
+}
+
+static fm_status_t init_trainer(app_t *app) {
+  fm_trainer_config_t *config = &app->trainer_config;
+  fm_train_tensors(widths, MODEL_LAYERS, app->parameters, app->base, app->tensors);
+  config->widths = widths;
+  config->layers = MODEL_LAYERS;
+  config->tensors = app->tensors;
+  config->data.count = app->hardware->examples->count;
+  config->data.read = read_example;
+  config->data.user = (void *)app->hardware->examples; /* only read */
+  config->seed = id_number(app->hardware);             /* a training that starts over after a power cut is the same */
+  config->arena = app->arena;
+  config->arena_floats = MODEL_ARENA;
+  app->callbacks.user = app;
+  app->callbacks.work_begin = work_begin;
+  app->callbacks.train_step = train_step;
+  app->callbacks.evaluate_step = evaluate_step;
+  app->callbacks.state_changed = state_changed;
+  return fm_trainer_init(&app->trainer, config);
+}
+
+/* What the broker says for a device that was lost. */
+static fm_status_t write_will(app_t *app) {
+  fm_message_t away;
+  uint32_t size = 0u;
+  fm_status_t status;
+  (void)memset(&away, 0, sizeof away);
+  away.type = FM_BODY_DEVICE_STATE;
+  away.body.device_state.online = false;
+  away.body.device_state.battery = UNKNOWN_BATTERY;
+  status = fm_message_encode(&away, app->will, sizeof app->will, &size);
+  app->mqtt_config.will = app->will;
+  app->mqtt_config.will_size = (uint16_t)size;
+  return status;
+}
+
+static fm_status_t init_link(app_t *app) {
+  fm_mqtt_config_t *config = &app->mqtt_config;
+  const fm_status_t status = write_will(app);
+  config->stream = app->hardware->stream;
+  config->federation = app->hardware->federation;
+  config->device_id = app->hardware->device_id;
+  config->username = app->hardware->username;
+  config->password = app->hardware->password;
+  config->keep_alive_s = KEEP_ALIVE_S;
+  config->seed = id_number(app->hardware) ^ app->hardware->seed;
+  config->buffer = app->packets;
+  config->buffer_size = sizeof app->packets;
+  return (status == FM_OK) ? fm_mqtt_init(&app->mqtt, config, &app->client_config.link) : status;
+}
+
+static fm_status_t init_client(app_t *app) {
+  fm_client_config_t *config = &app->client_config;
+  config->device_id = app->hardware->device_id;
+  config->tensors = app->tensors;
+  config->tensor_count = 2u * MODEL_LAYERS;
+  config->app = &app->callbacks;
+  config->rx_buffer = app->rx;
+  config->rx_buffer_size = sizeof app->rx;
+  config->tx_buffer = app->tx;
+  config->tx_buffer_size = sizeof app->tx;
+  config->seed = id_number(app->hardware) ^ app->hardware->seed;
+  config->examples = app->hardware->examples->count;
+  config->encodings = (1u << FM_ENCODING_FLOAT32) | (1u << FM_ENCODING_INT8);
+  config->prefer_delta = true;
+  return fm_client_init(&app->client, config);
+}
+
+fm_status_t app_init(app_t *app, const app_hardware_t *hardware) {
+  fm_status_t status;
+  line_t line;
+  (void)memset(app, 0, sizeof *app);
+  app->hardware = hardware;
+  status = init_trainer(app);
+  if (status == FM_OK) {
+    status = init_link(app);
+  }
+  if ((status == FM_OK) && (hardware->storage != NULL)) {
+    status = fm_keep_init(&app->keep, hardware->storage, &app->client_config.keeper);
+  }
+  if (status == FM_OK) {
+    status = init_client(app);
+  }
+  if (status == FM_OK) {
+    line_begin(&line, "boot restored=");
+    line_number(&line, app->keep.restored);
+    line_text(&line, " round=");
+    line_number(&line, app->client.plan.round);
+  } else {
+    line_begin(&line, "fault settings status=");
+    line_number(&line, (uint32_t)status);
+  }
+  log_line(app, &line);
+  return status;
+}
+
+uint32_t app_poll(app_t *app, uint32_t now_ms) {
+  uint32_t wait_ms = 0u;
+  (void)fm_client_poll(&app->client, now_ms, &wait_ms); /* a refusal shows in the state */
+  return wait_ms;
+}
