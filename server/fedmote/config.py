@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import ssl
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -52,12 +53,13 @@ class Settings:
     limits: Limits
     initial: NDArray[np.float32] | None
     ports: tuple[Port, ...] = ()
+    ca_file: Path | None = None
 
     def federation(self, broker: str | None) -> Federation:
         """Return what the server runs."""
         return Federation(
             self.name, self.layout, broker, self.training, self.policy, self.limits, self.database, self.initial,
-            self.ports,
+            self.ports, self.ca_file,
         )  # fmt: skip
 
 
@@ -124,12 +126,12 @@ def load(path: Path) -> Settings:
     reader = _Reader(path)
     reader.known("", reader.tables, ["federation", "model", "mqtt", "serial", "training", "round", "limits"])
     reader.section("federation", ["name", "data"])
-    reader.section("mqtt", ["url"])
+    reader.section("mqtt", ["url", "ca_file"])
     ports = tuple(_ports(reader))
     name = reader.text("federation", "name", r"(?!\.+$)[A-Za-z0-9_.-]{1,32}", "1 to 32 letters, digits, _, . or -")
     if name is None:
         raise reader.fail("federation.name", "is missing; give the federation a name")
-    broker = reader.text("mqtt", "url", r"mqtt://[^\s/]+", "mqtt://[user:password@]host[:port]")
+    broker = reader.text("mqtt", "url", r"mqtts?://[^\s/]+", "mqtt[s]://[user:password@]host[:port]")
     if broker is not None:
         _check_anonymous(reader, broker)
     folder = path.parent / (reader.text("federation", "data", r".+", "a folder") or ".")
@@ -145,6 +147,7 @@ def load(path: Path) -> Settings:
         limits=reader.record("limits", Limits),
         initial=_initial(reader, layout),
         ports=ports,
+        ca_file=_ca_file(reader, broker),
     )
 
 
@@ -154,8 +157,23 @@ def _check_anonymous(reader: _Reader, broker: str) -> None:
     host = parts.hostname or ""
     if not parts.username and host != "localhost" and not host.startswith("127.") and host != "::1":
         raise reader.fail(
-            "mqtt.url", f"names no user; a broker on {host} must know who speaks: mqtt://user:password@{host}"
+            "mqtt.url", f"names no user; a broker on {host} must know who speaks: {parts.scheme}://user:password@{host}"
         )
+
+
+def _ca_file(reader: _Reader, broker: str | None) -> Path | None:
+    """Read who signed the broker's certificate: a path relative to the federation.toml."""
+    name = reader.text("mqtt", "ca_file", r".+", "the path of a PEM file")
+    if name is None:
+        return None
+    if broker is None or not broker.startswith("mqtts:"):
+        raise reader.fail("mqtt.ca_file", "is for TLS; the url must be mqtts://...")
+    path = reader.path.parent / name
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise reader.fail("mqtt.ca_file", f"{path}: {error}") from error
+    return path
 
 
 def _ports(reader: _Reader) -> list[Port]:

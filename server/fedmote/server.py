@@ -26,8 +26,9 @@ from fedmote.strategy import FedAvg, Strategy
 class Federation:
     """One training effort.
 
-    name: 1 to 32 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port], None for none. ports: serial lines.
-    initial: the first model; None: Glorot's from the policy's seed.
+    name: 1 to 32 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port], mqtts:// for TLS, None for none. ports:
+    serial lines. initial: the first model; None: Glorot's from the policy's seed. ca_file: who signed the broker's
+    certificate; None: whom the system trusts.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Federation:
     database: str | Path = ":memory:"
     initial: NDArray[np.float32] | None = None
     ports: tuple[Port, ...] = ()
+    ca_file: Path | None = None
 
 
 class Server:
@@ -116,7 +118,7 @@ class Server:
         federation = self.federation
         links: list[Link] = []
         if federation.broker is not None:
-            links.append(MqttLink(federation.broker, federation.name, fleet.receive))
+            links.append(MqttLink(federation.broker, federation.name, fleet.receive, federation.ca_file))
         if federation.ports:
             links.append(SerialPorts(federation.ports, fleet.receive, fleet.lost))
         if not links:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from certificates import Certificate
 from numpy.typing import NDArray
 
 from fedmote import codec
@@ -48,9 +49,19 @@ async def until(what: Callable[[], object]) -> None:
 
 
 class Broker:
-    """mosquitto on one port, as often as wanted. With `users`, who may say what is limited to their own topic."""
+    """mosquitto on one port, as often as wanted. With `users`, who may say what is limited to their own topic.
 
-    def __init__(self, folder: Path, *, persistent: bool = False, users: dict[str, str] | None = None) -> None:
+    With `tls` there is another port, which shows that certificate.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        persistent: bool = False,
+        users: dict[str, str] | None = None,
+        tls: Certificate | None = None,
+    ) -> None:
         self.port = free_port()
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
@@ -67,11 +78,18 @@ class Broker:
                 "pattern read fm/1/f/all\npattern read fm/1/f/model/#\nuser server\ntopic readwrite fm/1/f/#\n"
             )
             self.set_users(users)
+        if tls is not None:
+            self.tls_port = free_port()
+            lines += [f"listener {self.tls_port} 127.0.0.1", f"certfile {tls.certificate}", f"keyfile {tls.key}"]
         (folder / "conf").write_text("\n".join(lines) + "\n")
 
     @property
     def url(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
+
+    @property
+    def tls_url(self) -> str:
+        return f"mqtts://localhost:{self.tls_port}"
 
     def set_users(self, users: dict[str, str]) -> None:
         """Replace the password file; the broker reads it when it starts."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from certificates import Authority
 
 from fedmote.config import ConfigError, load
 
@@ -54,7 +55,7 @@ def test_good(tmp_path: Path) -> None:
         ('name = "presses"', 'name = "a b"', "federation.name: 'a b' must be 1 to 32 letters"),
         ('name = "presses"', "", "federation.name: is missing"),
         ("[mqtt]", "[mqqt]", "mqqt: unknown; did you mean mqtt?"),
-        ("mqtt://server:secret@gateway:1883", "gateway", "mqtt.url: 'gateway' must be mqtt://"),
+        ("mqtt://server:secret@gateway:1883", "gateway", "mqtt.url: 'gateway' must be mqtt[s]://"),
         ("server:secret@", "", "mqtt.url: names no user; a broker on gateway must know who speaks"),
         ("[4, 3]", "[4, -3]", "model.tensors[0]: shape [4, -3] must be a list of positive integers"),
         ('name = "b"', 'name = "w"', "model.tensors[1]: name 'w' must be"),
@@ -79,3 +80,23 @@ def test_initial_model(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", w=np.ones((3, 4)), b=np.zeros(3))
     with pytest.raises(ConfigError, match=r"w is \(3, 4\), expected \(4, 3\)"):
         load(write(tmp_path, text))
+
+
+def test_tls(tmp_path: Path) -> None:
+    """Who signed the broker's certificate comes from a file beside the settings, which must hold a certificate."""
+    tls = GOOD.replace("mqtt://", "mqtts://")
+    assert load(write(tmp_path, tls)).ca_file is None
+    named = tls.replace("[training]", 'ca_file = "ca.pem"\n[training]')
+    with pytest.raises(ConfigError, match=r"mqtt.ca_file: .*ca.pem: .*No such file"):
+        load(write(tmp_path, named))
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"mqtt.ca_file: .*ca.pem: "):
+        load(write(tmp_path, named))
+    authority = Authority(tmp_path / "authority")
+    (tmp_path / "ca.pem").write_bytes(authority.file.read_bytes())
+    settings = load(write(tmp_path, named))
+    assert settings.ca_file == tmp_path / "ca.pem"
+    federation = settings.federation(settings.broker)
+    assert (federation.broker, federation.ca_file) == ("mqtts://server:secret@gateway:1883", settings.ca_file)
+    with pytest.raises(ConfigError, match=r"mqtt.ca_file: is for TLS; the url must be mqtts://"):
+        load(write(tmp_path, named.replace("mqtts://", "mqtt://")))

@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,20 +24,35 @@ RETRY_S = 1.0
 FLUSH_CHECKS = 500  # of 10 ms
 ANSWER_S = 10.0
 KEEP_ALIVE_S = 30
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Closed when the handshake fails, which paho leaves to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
 
 
 class MqttLink:
     """One connection to a broker.
 
-    url: mqtt://[user:password@]host[:port]. Names devices by their topic, which the broker's access rules must let only
-    them publish to.
+    url: mqtt://[user:password@]host[:port], mqtts:// for TLS. ca_file: PEM of who signed the broker's certificate,
+    which must be for `host`; None: the authorities that the system trusts. Names devices by their topic, which the
+    broker's access rules must let only them publish to.
     """
 
-    def __init__(self, url: str, federation: str, receive: Receive) -> None:
+    def __init__(self, url: str, federation: str, receive: Receive, ca_file: Path | None = None) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "mqtt" or not parts.hostname:
-            raise ValueError(f"broker {url!r}: expected mqtt://[user:password@]host[:port]")
-        self.host, self.port = parts.hostname, parts.port or 1883
+        if parts.scheme not in PORTS or not parts.hostname:
+            raise ValueError(f"broker {url!r}: expected mqtt://[user:password@]host[:port], or mqtts:// for TLS")
+        if ca_file is not None and parts.scheme != "mqtts":
+            raise ValueError(f"broker {url!r}: a CA file is for mqtts://")
+        self.host, self.port = parts.hostname, parts.port or PORTS[parts.scheme]
         self.prefix = f"fm/1/{federation}/"
         self.receive = receive
         self.connected = asyncio.Event()
@@ -51,6 +68,10 @@ class MqttLink:
         )
         if parts.username:
             client.username_pw_set(parts.username, parts.password)
+        if parts.scheme == "mqtts":
+            context = ssl.create_default_context(cafile=ca_file)
+            context.sslsocket_class = _TlsSocket
+            client.tls_set_context(context)
         client.max_inflight_messages_set(65535)
         client.suppress_exceptions = True  # logged by paho; one that escapes would have it read the packet for ever
         client.enable_logger(log)
@@ -72,6 +93,11 @@ class MqttLink:
         self._answered = asyncio.Event()
         try:
             self._client.connect(self.host, self.port, keepalive=KEEP_ALIVE_S)
+        except ssl.SSLError as error:
+            raise ConnectionError(
+                f"no TLS with the MQTT broker at {self.host}:{self.port} ({error}); its certificate must be for "
+                f"{self.host}, and signed by whom the CA file names"
+            ) from error
         except OSError as error:
             raise ConnectionError(
                 f"no MQTT broker at {self.host}:{self.port} ({error}); start one or name another"
@@ -172,7 +198,13 @@ class MqttLink:
 
     def _on_socket_open(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Nagle costs 40 ms whenever an answer is awaited
-        self._loop.add_reader(sock, client.loop_read, 100)
+        self._loop.add_reader(sock, self._read, sock)
+
+    def _read(self, sock: Any) -> None:
+        self._client.loop_read()
+        # What TLS has decrypted already makes no descriptor readable.
+        while self._client.socket() is sock and isinstance(sock, ssl.SSLSocket) and sock.pending():
+            self._client.loop_read()
 
     def _on_socket_close(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
         self._loop.remove_reader(sock)

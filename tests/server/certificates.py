@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates made by openssl's own program: authorities, and what they sign."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+NEW = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Two PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+def _openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+class Authority:
+    """Signs certificates for servers. `file` is its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.file = folder, folder / "ca.pem"
+        _openssl("req", "-x509", *NEW, "-days", "3650", "-subj", "/CN=test authority", "-keyout", folder / "ca.key",
+                 "-addext", "keyUsage=critical,keyCertSign", "-out", self.file)  # fmt: skip
+
+    def issue(self, name: str, days: int = 30) -> Certificate:
+        """Sign for a DNS name; negative days: it has expired."""
+        made = Certificate(self.folder / f"{name}.pem", self.folder / f"{name}.key")
+        request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
+        extensions.write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=critical,CA:FALSE\n")
+        _openssl("req", *NEW, "-subj", f"/CN={name}", "-keyout", made.key, "-out", request)
+        _openssl("x509", "-req", "-in", request, "-CA", self.file, "-CAkey", self.folder / "ca.key", "-CAcreateserial",
+                 "-days", str(days), "-sha256", "-extfile", extensions, "-out", made.certificate)  # fmt: skip
+        return made
