@@ -21,9 +21,9 @@ from federation import process, serve
 
 from fedmote.broker import private_broker
 from fedmote.codec import decode
-from fedmote.demo.cable import Cable
 from fedmote.layout import dense
 from fedmote.round import Record
+from fedmote.testing.cable import Cable
 
 ROUNDS = 4
 UPDATE = ("UpdateBegin", "UpdateChunk", "UpdateEnd", "UpdateStatus", "Receipt")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _CONFIG = """\
-listener {port} 127.0.0.1
+listener {port} {host}
 allow_anonymous true
 persistence false
 set_tcp_nodelay true
@@ -38,37 +38,40 @@ def _executable() -> str:
     return found
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+def _listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         return True
     return False
 
 
 @contextlib.contextmanager
-def private_broker(timeout_s: float = 10.0) -> Iterator[str]:
-    """Run a mosquitto for as long as the context lasts; yield its URL, mqtt://127.0.0.1:port."""
+def private_broker(timeout_s: float = 10.0, host: str = "127.0.0.1") -> Iterator[str]:
+    """Run a mosquitto for as long as the context lasts; yield its URL, mqtt://host:port.
+
+    host: an address of this machine. Anybody who reaches it is let in, so anything but loopback is for tests.
+    """
     executable = _executable()
     with tempfile.TemporaryDirectory(prefix="fedmote-broker-") as folder:
-        port, log = _free_port(), Path(folder) / "log"
+        port, log = _free_port(host), Path(folder) / "log"
         os.chmod(folder, 0o755)  # started as root, mosquitto becomes another user
         log.touch()
         log.chmod(0o666)
         config = Path(folder) / "mosquitto.conf"
-        config.write_text(_CONFIG.format(port=port, log=log))
+        config.write_text(_CONFIG.format(host=host, port=port, log=log))
         process = subprocess.Popen([executable, "-c", str(config)], stderr=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + timeout_s
-            while not _listens(port):
+            while not _listens(host, port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise BrokerError(f"mosquitto did not start: {log.read_text().strip()[-500:] or 'no log'}")
                 time.sleep(0.01)
-            yield f"mqtt://127.0.0.1:{port}"
+            yield f"mqtt://{host}:{port}"
         finally:
             process.terminate()
             process.wait()

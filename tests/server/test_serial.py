@@ -15,11 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fedmote.config import ConfigError, load
-from fedmote.demo.cable import Cable
 from fedmote.layout import dense
 from fedmote.links.serial import Port
 from fedmote.round import Policy, Record, Training
 from fedmote.server import Federation, Server
+from fedmote.testing.cable import Cable
 from fedmote_device import CTrainer, Device, run_many
 
 DEVICES = 2

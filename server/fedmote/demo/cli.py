@@ -22,12 +22,12 @@ from rich.table import Table
 
 from fedmote.broker import BrokerError, private_broker
 from fedmote.demo import baselines, data, fleet
-from fedmote.demo.cable import Cable
 from fedmote.layout import dense
 from fedmote.links.serial import Port
 from fedmote.round import Policy, Record, Training
 from fedmote.server import Federation, Server
 from fedmote.session import Limits
+from fedmote.testing.cable import Cable
 
 ALPHA = 0.3
 BATCH = 8

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong on a line, from a seed: noise, cuts, delay, bandwidth. No I/O and no clock of its own."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+
+_PIECE_S = 0.005  # what a narrow line lets go at once
+
+
+class Noise:
+    """Loses and corrupts bytes, and cuts the line. The n-th byte of a direction always fares the same.
+
+    loss, corrupt: shares of the bytes. cut_at: cuts after so many bytes of both directions together; None: never.
+    """
+
+    def __init__(self, loss: float = 0.0, corrupt: float = 0.0, cut_at: int | None = None, seed: int = 1) -> None:
+        if not (0 <= loss <= 1 and 0 <= corrupt <= 1 and loss + corrupt <= 1):
+            raise ValueError(f"loss {loss} and corrupt {corrupt}: expected shares of 1, together at most 1")
+        self.loss, self.corrupt, self.cut_at = loss, corrupt, cut_at
+        self.passed = 0  # bytes that came, also those lost or corrupted
+        self.hits = 0  # bytes lost or corrupted
+        self.is_cut = False
+        self._random = (random.Random(f"{seed}/0"), random.Random(f"{seed}/1"))
+
+    def __call__(self, data: bytes, end: int) -> bytes:
+        """Return what comes out of `data` that went in at `end`, 0 or 1."""
+        if self.is_cut:
+            return b""
+        if self.cut_at is not None and self.passed + len(data) >= self.cut_at:
+            data = data[: self.cut_at - self.passed]
+            self.cut_at, self.is_cut = None, True
+        self.passed += len(data)
+        if self.loss + self.corrupt == 0:
+            return data
+        draw = self._random[end]
+        out = bytearray()
+        for byte in data:
+            drawn = draw.random()
+            if drawn < self.loss + self.corrupt:
+                self.hits += 1
+                if drawn >= self.loss:
+                    out.append(byte ^ 1 << draw.randrange(8))
+            else:
+                out.append(byte)
+        return bytes(out)
+
+
+class Pace:
+    """Lets bytes go when they are due. delay: seconds. bandwidth: bytes per second, infinite without."""
+
+    def __init__(self, delay: float = 0.0, bandwidth: float = math.inf) -> None:
+        if not (delay >= 0 and bandwidth > 0):
+            raise ValueError(f"delay {delay} must be at least 0, bandwidth {bandwidth} above 0")
+        self.delay, self.bandwidth = delay, bandwidth
+        self.held = 0  # bytes
+        self._queue: deque[tuple[float, bytes]] = deque()
+        self._free = 0.0  # when the line has sent all that came so far
+
+    def push(self, data: bytes, now: float) -> None:
+        """Take what came at `now`, in seconds."""
+        piece = len(data) if math.isinf(self.bandwidth) else max(1, int(self.bandwidth * _PIECE_S))
+        for at in range(0, len(data), max(1, piece)):
+            part = data[at : at + piece]
+            self._free = max(now, self._free) + len(part) / self.bandwidth
+            self._queue.append((self._free + self.delay, part))
+        self.held += len(data)
+
+    def pop(self, now: float) -> bytes:
+        """Return what is due."""
+        out = b""
+        while self._queue and self._queue[0][0] <= now:
+            out += self._queue.popleft()[1]
+        self.held -= len(out)
+        return out
+
+    @property
+    def due(self) -> float:
+        """When there is something to pop; infinity while nothing is held."""
+        return self._queue[0][0] if self._queue else math.inf
+
+    def clear(self) -> None:
+        """Forget what is held."""
+        self._queue.clear()
+        self.held = 0
+
+
+Fault = Callable[[bytes, int], bytes]
+"""Given what goes into a line and at which end (0 or 1), returns what comes out."""
+
+
+def wait_s(paces: list[Pace], now: float) -> float | None:
+    """Return for how long select may sleep; None: until something comes."""
+    due = min((pace.due for pace in paces), default=math.inf)
+    return None if math.isinf(due) else max(0.0, due - now)

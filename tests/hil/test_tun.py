@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user-space network: packets on a clock, real sockets across it, a federation over real packet loss."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from waiting import until
+
+from fedmote.testing.tun import ADDRESS, Network, PacketPath
+
+PACKETS = [bytes([i % 256]) * 100 for i in range(2000)]
+
+
+def carry(way: PacketPath) -> list[bytes]:
+    """One packet each millisecond."""
+    out: list[bytes] = []
+    for i, packet in enumerate(PACKETS):
+        way.push(packet, i / 1000)
+        out += way.pop(i / 1000)
+    return out + way.pop(1e9)
+
+
+def test_packets_fare_by_seed_and_number() -> None:
+    """The same seed loses, delays and reorders the same packets."""
+    faults: dict[str, Any] = {"loss": 0.1, "delay": 0.02, "jitter": 0.005, "reorder": 0.05}
+    first, again, other = (PacketPath(**faults, seed=seed) for seed in ("1", "1", "2"))
+    out = carry(first)
+    assert out == carry(again) != carry(other)
+    assert 0.08 < first.lost / len(PACKETS) < 0.12 and len(out) == len(PACKETS) - first.lost
+    assert first.overtook > 50 and out != sorted(out, key=PACKETS.index)
+
+
+def test_delay_and_bandwidth_on_a_clock() -> None:
+    """A packet comes a delay after the line is done with it and with those before."""
+    way = PacketPath(delay=1.0, bandwidth=100.0)
+    way.push(PACKETS[0], 0.0)
+    way.push(PACKETS[1], 0.0)
+    assert way.due == 2.0 and way.pop(1.99) == []
+    assert way.pop(2.0) == [PACKETS[0]] and way.pop(2.99) == [] and way.pop(3.0) == [PACKETS[1]]
+
+
+def test_corruption_leaves_the_header() -> None:
+    """One bit behind the IP header, so that the packet arrives and a checksum finds it."""
+    out = carry(way := PacketPath(corrupt=0.2))
+    changed = [(a, b) for a, b in zip(PACKETS, out, strict=True) if a != b]
+    assert len(changed) == way.corrupted > 300
+    assert all(
+        a[:20] == b[:20] and sum((x ^ y).bit_count() for x, y in zip(a, b, strict=True)) == 1 for a, b in changed
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"loss": 2.0}, {"delay": 0.1, "jitter": 0.2}, {"reorder": 0.1}, {"bandwidth": 0.0}])
+def test_impossible_faults_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Network(**wrong)
+
+
+def test_real_sockets_lose_what_was_drawn() -> None:
+    """400 datagrams: those arrive that the seed lets pass, and no others; and the hosts are gone afterwards."""
+    sent = [i.to_bytes(2, "big") for i in range(400)]
+    with Network(loss=0.25, seed=7) as network:
+        with network.inside("device"):
+            device = socket.socket(type=socket.SOCK_DGRAM)
+        with network.inside("server"):
+            server = socket.socket(type=socket.SOCK_DGRAM)
+        with device, server:
+            server.bind((ADDRESS["server"], 4000))
+            server.settimeout(20)
+            for packet in sent:
+                device.sendto(packet, (ADDRESS["server"], 4000))
+            passed = let_through("7/device", sent)
+            assert [server.recv(10) for _ in passed] == passed
+        way = network.ways["device"]
+        assert (way.lost, way.passed) == (len(sent) - len(passed), len(passed))
+        names = list(network.names.values())
+        listed = subprocess.run([*network.command("server"), "ip", "-br", "addr"], capture_output=True, text=True)
+        assert ADDRESS["server"] in listed.stdout
+    assert not {entry for entry in os.listdir("/run/netns") if entry in names}
+
+
+def let_through(seed: str, packets: list[bytes]) -> list[bytes]:
+    """What a path with this seed does not lose."""
+    way = PacketPath(loss=0.25, seed=seed)
+    for packet in packets:
+        way.push(packet, 0.0)
+    return way.pop(0.0)
+
+
+def test_a_federation_over_packet_loss(federation: Callable[..., Any], link_faults: Callable[..., Any]) -> None:
+    """MQTT over one packet in ten lost and others overtaking: every update counts once; also after an outage."""
+    faults = link_faults(loss=0.1, delay=0.002, jitter=0.001, reorder=0.05, seed=2)
+    network = faults.network()
+    running = federation(3, network=network)
+    running.wait_rounds(1)
+    faults.cut()
+    before = [way.lost for way in network.ways.values()]
+    until(lambda: all(way.lost > was for way, was in zip(network.ways.values(), before, strict=True)))
+    faults.restore()
+    records = running.wait_rounds(3)
+    assert [r.reported for r in records] == [3, 3, 3]
+    assert all(sorted(running.folds(r).devices) == ["desktop-0", "desktop-1", "desktop-2"] for r in (1, 2, 3))
+    assert all(way.lost > 10 for way in network.ways.values())
