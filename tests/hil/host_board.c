@@ -80,10 +80,14 @@ uint32_t board_transmit(board_t *board, uint8_t *bytes, uint32_t most) {
 }
 
 uint32_t board_counter(const board_t *board, uint32_t which) {
-  const uint32_t values[] = {board->app.client.counters.updates,         board->app.client.counters.partial_updates,
-                             board->app.serial.counters.connections,     board->uart.overruns,
-                             board->app.keep.errors,                     board->flash.misused,
-                             (uint32_t)fm_client_state(&board->app.client), board->app.client.counters.chunks_resumed_in,
+  const uint32_t values[] = {board->app.client.counters.updates,
+                             board->app.client.counters.partial_updates,
+                             board->app.serial.counters.connections,
+                             board->uart.overruns,
+                             board->app.keep.errors,
+                             board->flash.misused,
+                             (uint32_t)fm_client_state(&board->app.client),
+                             board->app.client.counters.chunks_resumed_in,
                              board->app.client.counters.chunks_resumed_out};
   return values[which];
 }
