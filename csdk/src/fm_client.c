@@ -9,6 +9,7 @@
 #define DEFAULT_RETRY_MIN_MS 1000u
 #define DEFAULT_RETRY_MAX_MS 60000u
 #define LONGEST_NAME 31u
+#define KEPT_DUE (FM_DUE_WITHDRAW | FM_DUE_STATE) /* over a lost connection; all else is said anew after Welcome */
 
 void fm_client_arm(fm_client_t *client) {
   const uint32_t least = (client->config->retry_min_ms != 0u) ? client->config->retry_min_ms : DEFAULT_RETRY_MIN_MS;
@@ -132,10 +133,11 @@ static void session_follow_link(fm_client_t *client) {
   const uint32_t connection = link->api->connection(link->self);
   if (connection != client->connection) {
     client->connection = connection;
-    client->due &= FM_DUE_WITHDRAW | FM_DUE_STATE;
+    client->due &= KEPT_DUE;
     fm_client_calm(client);
     if (link->api->sending(link->self)) {
-      link->api->abort(link->self); /* of an older connection: everything is said anew after Welcome */
+      client->due |= client->sent & KEPT_DUE; /* it may not have arrived */
+      link->api->abort(link->self);
     }
     if (connection != 0u) {
       client->counters.connections++;

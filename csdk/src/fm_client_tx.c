@@ -16,6 +16,7 @@ static fm_status_t send(fm_client_t *client, const fm_message_t *message, fm_out
     }
   }
   if (status == FM_OK) {
+    client->sent = 0u; /* a chunk, unless the caller knows better */
     client->counters.messages_out++;
     client->counters.bytes_out += body->head_size + body->body_size;
   }
@@ -188,6 +189,7 @@ void fm_client_send_due(fm_client_t *client) {
     status = send(client, &message, &no_body, (due == FM_DUE_PROGRESS) ? FM_AT_MOST_ONCE : FM_AT_LEAST_ONCE);
   }
   if (status != FM_AGAIN) {
+    client->sent = (uint8_t)due;
     client->due &= ~due;
     if ((due & (FM_DUE_HELLO | FM_DUE_BEGIN | FM_DUE_END | FM_DUE_EVALUATION | FM_DUE_FETCH)) != 0u) {
       fm_client_arm(client);

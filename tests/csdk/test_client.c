@@ -556,6 +556,31 @@ static void test_unwilling_and_withdraw(void) {
   CHECK(d.client.counters.withdrawals == 1u);
 }
 
+/* A withdrawal that was on its way when the link broke is said again; a chunk is not. */
+static void test_withdraw_on_its_way(void) {
+  setup();
+  start_working(100u);
+  fm_client_withdraw(&d.client, FM_WITHDRAW_REASON_BATTERY);
+  CHECK(poll_out(3u));
+  d.link.stuck = true;
+  connect_link();
+  CHECK(d.link.aborts == 1u);
+  welcome(1u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  CHECK(got.body.withdraw.reason == FM_WITHDRAW_REASON_BATTERY && got.body.withdraw.round == 1u);
+  d.steps_wanted = 3u;
+  until_offer(2u);
+  status(2u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_CHUNK));
+  d.link.stuck = true;
+  connect_link();
+  welcome(2u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+}
+
 static void test_bad_plans(void) {
   for (uint32_t i = 0u; i < 9u; i++) {
     setup();
@@ -1032,6 +1057,7 @@ int main(void) {
   test_evaluate();
   test_evaluate_closes_early();
   test_unwilling_and_withdraw();
+  test_withdraw_on_its_way();
   test_bad_plans();
   test_new_plan_replaces_the_job();
   test_round_over_while_away();

@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedmote.demo.cable import Cable
 from fedmote.demo.data import partition, split
 from fedmote.layout import dense
 from fedmote.links.serial import Port
 from fedmote.round import Policy, Record, Training
 from fedmote.server import Federation, Server
+from fedmote.testing.cable import Cable
 from fedmote_device import CTrainer, Device
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -152,6 +152,7 @@ typedef struct fm_client {
   uint8_t withdraw_reason;
   uint8_t battery;
   uint8_t flags;
+  uint8_t sent;    /* what `due` said of the message that the link took last */
   uint8_t refusal; /* reason of the last Refusal, meaningful when session is refused */
 
   const fm_client_config_t *config;
