@@ -18,6 +18,7 @@ from fedmote.demo.cli import command as demo
 from fedmote.round import Record
 from fedmote.server import Server
 from fedmote.store import StoreError
+from fedmote.strategy import STRATEGIES
 
 
 @click.group()
@@ -47,7 +48,8 @@ def server(federation: Path, rounds: int | None) -> None:
             log.info(
                 "federation %s on %s", settings.name, ", ".join(filter(None, [url, *(p.url for p in settings.ports)]))
             )
-            asyncio.run(Server(settings.federation(url), on_round=committed).run(rounds))
+            strategy = STRATEGIES[settings.strategy]()
+            asyncio.run(Server(settings.federation(url), strategy, on_round=committed).run(rounds))
     except (ConfigError, BrokerError, ConnectionError, StoreError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

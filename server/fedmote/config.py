@@ -21,6 +21,7 @@ from fedmote.links.serial import Port
 from fedmote.round import Policy, Training
 from fedmote.server import Federation
 from fedmote.session import Limits
+from fedmote.strategy import STRATEGIES
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ class Settings:
     initial: NDArray[np.float32] | None
     ports: tuple[Port, ...] = ()
     ca_file: Path | None = None
+    strategy: str = "fedavg"
 
     def federation(self, broker: str | None) -> Federation:
         """Return what the server runs."""
@@ -124,9 +126,12 @@ class _Reader:
 def load(path: Path) -> Settings:
     """Read a federation.toml; ConfigError says what is wrong with it."""
     reader = _Reader(path)
-    reader.known("", reader.tables, ["federation", "model", "mqtt", "serial", "training", "round", "limits"])
+    reader.known(
+        "", reader.tables, ["federation", "model", "mqtt", "serial", "strategy", "training", "round", "limits"]
+    )
     reader.section("federation", ["name", "data"])
     reader.section("mqtt", ["url", "ca_file"])
+    reader.section("strategy", ["name"])
     ports = tuple(_ports(reader))
     name = reader.text("federation", "name", r"(?!\.+$)[A-Za-z0-9_.-]{1,32}", "1 to 32 letters, digits, _, . or -")
     if name is None:
@@ -148,6 +153,7 @@ def load(path: Path) -> Settings:
         initial=_initial(reader, layout),
         ports=ports,
         ca_file=_ca_file(reader, broker),
+        strategy=reader.text("strategy", "name", "|".join(STRATEGIES), f"one of {', '.join(STRATEGIES)}") or "fedavg",
     )
 
 

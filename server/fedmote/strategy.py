@@ -36,6 +36,11 @@ class Update:
     ranges: NDArray[np.uint32] | None
 
     @property
+    def whole(self) -> bool:
+        """Whether it speaks for every element of the model."""
+        return self.ranges is None and self.received is None
+
+    @property
     def partial(self) -> bool:
         """Whether it stands for less than the plan asked for."""
         return self.steps < self.planned_steps or self.received is not None
@@ -44,7 +49,7 @@ class Update:
 class Accumulator:
     """Weighted sum and weight of each element, in float64: whoever covers an element has a say in it."""
 
-    __slots__ = ("base", "sum", "weight", "whole")
+    __slots__ = ("_scratch", "base", "sum", "weight", "whole")
 
     def __init__(self, model: Model) -> None:
         """Start empty; `model` is the base of deltas, and what an element keeps that nobody spoke for."""
@@ -52,13 +57,28 @@ class Accumulator:
         self.sum = np.zeros(model.size, np.float64)
         self.weight = np.zeros(model.size, np.float64)
         self.whole = 0.0
+        self._scratch: NDArray[np.float64] | None = None
 
     def add(self, update: Update, weight: float) -> bool:
         """Add `weight` times the update where it covers the model. False: not finite; nothing was added."""
-        whole = update.ranges is None and update.received is None
+        whole = update.whole
+        result = self._fold(self.sum, None if whole else self.weight, update, weight)
+        if result and whole:
+            self.whole += weight
+        return result
+
+    def cover(self, covered: NDArray[np.float64], update: Update, weight: float) -> None:
+        """Add `weight` to `covered` where the update, which was added before, covers the model."""
+        if self._scratch is None:
+            self._scratch = np.zeros(self.sum.size, np.float64)
+        self._fold(self._scratch, covered, update, weight)
+
+    def _fold(
+        self, sum: NDArray[np.float64], weights: NDArray[np.float64] | None, update: Update, weight: float
+    ) -> bool:
         result = kernels.fold(
-            self.sum,
-            None if whole else self.weight,
+            sum,
+            weights,
             self.base if update.delta else None,
             update.data,
             update.encoding,
@@ -70,8 +90,6 @@ class Accumulator:
         )
         if result == kernels.BAD_SIZES:
             raise ValueError(f"update of {update.device} has sizes that do not fit together")
-        if result == kernels.FOLDED and whole:
-            self.whole += weight
         return result == kernels.FOLDED
 
     def mean(self) -> Model:
@@ -109,3 +127,60 @@ class FedAvg:
     def finish(self, accumulator: Accumulator) -> Model:
         """Return the weighted mean."""
         return accumulator.mean()
+
+
+class NovaAccumulator(Accumulator):
+    """What FedNova needs besides: how many examples spoke for an element, and how many steps they took."""
+
+    __slots__ = ("covered", "example_steps", "examples", "whole_examples")
+
+    def __init__(self, model: Model) -> None:
+        """Start empty."""
+        super().__init__(model)
+        self.covered = np.zeros(model.size, np.float64)  # examples of updates that do not speak for the whole model
+        self.whole_examples = 0.0
+        self.examples = 0.0
+        self.example_steps = 0.0
+
+
+class FedNova:
+    """Mean of the directions, so that who took more steps pulls no harder (Wang et al. 2020, arXiv:2007.07481, eq. 8).
+
+    With n_i examples, t_i steps and d_i = w_i - x, an element becomes x + t * sum(n_i d_i / t_i) / sum(n_i) over those
+    who covered it, where t = sum(n_i t_i) / sum(n_i) over all. For plain SGD with equal learning rates; as there, the
+    fixed point then does not depend on who is fast. Partial updates need nothing besides: their t_i is smaller.
+    """
+
+    def begin(self, model: Model) -> NovaAccumulator:
+        """Start a round from `model`."""
+        return NovaAccumulator(model)
+
+    def fold(self, accumulator: Accumulator, update: Update) -> bool:
+        """Weigh the update by examples over steps."""
+        assert isinstance(accumulator, NovaAccumulator)
+        examples = float(update.examples)
+        if not accumulator.add(update, examples / update.steps):
+            return False
+        if update.whole:
+            accumulator.whole_examples += examples
+        else:
+            accumulator.cover(accumulator.covered, update, examples)
+        accumulator.examples += examples
+        accumulator.example_steps += examples * update.steps
+        return True
+
+    def finish(self, accumulator: Accumulator) -> Model:
+        """Return the base moved along the mean direction."""
+        assert isinstance(accumulator, NovaAccumulator)
+        base = accumulator.base.astype(np.float64)
+        weight = accumulator.weight + accumulator.whole
+        spoken = weight > 0
+        steps = accumulator.example_steps / accumulator.examples if accumulator.examples else 0.0
+        scale = steps / np.where(spoken, accumulator.covered + accumulator.whole_examples, 1.0)
+        moved = base + scale * (accumulator.sum - weight * base)
+        largest = float(np.finfo(np.float32).max)
+        return np.where(spoken, np.clip(moved, -largest, largest), base).astype(np.float32)
+
+
+STRATEGIES: dict[str, type[FedAvg] | type[FedNova]] = {"fedavg": FedAvg, "fednova": FedNova}
+"""By the name that federation.toml gives."""

@@ -43,6 +43,9 @@ def test_good(tmp_path: Path) -> None:
         15,
     )
     assert settings.database == tmp_path / "state" / "presses.sqlite"
+    assert settings.strategy == "fedavg"
+    named = GOOD + '[strategy]\nname = "fednova"\n'
+    assert load(write(tmp_path, named)).strategy == "fednova"
     assert settings.training.learning_rate == 1.0 and settings.policy.encodings == ("int8",)
 
 
@@ -60,6 +63,11 @@ def test_good(tmp_path: Path) -> None:
         ("[4, 3]", "[4, -3]", "model.tensors[0]: shape [4, -3] must be a list of positive integers"),
         ('name = "b"', 'name = "w"', "model.tensors[1]: name 'w' must be"),
         ('["int8"]', '["int4"]', "round.encodings: ['int4'] must be a list of float32, int8"),
+        (
+            "[training]",
+            '[strategy]\nname = "fedava"\n[training]',
+            "strategy.name: 'fedava' must be one of fedavg, fednova",
+        ),
         ("[federation]", "[federation", "federation.toml: "),
     ],
 )

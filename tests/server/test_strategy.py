@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FedAvg against its formula in float64."""
+"""FedAvg and FedNova against their formulas in float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmote.strategy import FedAvg, Update
+from fedmote.strategy import FedAvg, FedNova, Update
 
 
 def update(values: np.ndarray, examples: int, **changes: object) -> Update:
@@ -18,6 +18,22 @@ def update(values: np.ndarray, examples: int, **changes: object) -> Update:
         "received": None, "ranges": None,
     }  # fmt: skip
     return Update(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def coverage(rng: np.random.Generator, elements: int) -> tuple[np.ndarray, dict[str, object]]:
+    """Which elements an update speaks for, all, one tensor or what came before it was cut off, and how it says so."""
+    covered = np.ones(elements, bool)
+    kind = rng.integers(3)
+    if kind == 1:  # one tensor only
+        first = int(rng.integers(elements))
+        count = int(rng.integers(1, elements - first + 1))
+        covered[:] = False
+        covered[first : first + count] = True
+        return covered, {"ranges": np.array([[first, count]], np.uint32)}
+    if kind == 2:  # cut off
+        received = rng.integers(0, 2, -(-elements // 16)).astype(np.uint8)
+        return np.repeat(received, 16)[:elements].astype(bool), {"received": bytearray(received.tobytes())}
+    return covered, {}
 
 
 @settings(max_examples=50, deadline=None)
@@ -47,25 +63,59 @@ def test_each_element_is_the_mean_of_those_who_covered_it(elements: int, devices
     for _ in range(devices):
         model = rng.normal(size=elements).astype(np.float32)
         n = int(rng.integers(1, 100))
-        covered = np.ones(elements, bool)
-        changes: dict[str, object] = {}
-        kind = rng.integers(3)
-        if kind == 1:  # one tensor only
-            first = int(rng.integers(elements))
-            count = int(rng.integers(1, elements - first + 1))
-            covered[:] = False
-            covered[first : first + count] = True
-            changes["ranges"] = np.array([[first, count]], np.uint32)
-        elif kind == 2:  # cut off
-            received = rng.integers(0, 2, -(-elements // 16)).astype(np.uint8)
-            covered = np.repeat(received, 16)[:elements].astype(bool)
-            changes["received"] = bytearray(received.tobytes())
-        values = model[covered] if kind == 1 else model
+        covered, changes = coverage(rng, elements)
+        values = model[covered] if "ranges" in changes else model
         assert strategy.fold(accumulator, update(values, n, **changes))
         top[covered] += n * model[covered].astype(np.float64)
         bottom[covered] += n
     wanted = np.where(bottom > 0, top / np.maximum(bottom, 1), base)
     assert np.allclose(strategy.finish(accumulator), wanted, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 200), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_fednova_element_by_element(elements: int, devices: int, seed: int) -> None:
+    """x + t sum(n d / t_i) / sum(n) over those who covered it, t = sum(n t_i) / sum(n) over all; weights and deltas."""
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=elements).astype(np.float32)
+    strategy = FedNova()
+    accumulator = strategy.begin(base)
+    top, bottom = np.zeros(elements), np.zeros(elements)
+    examples = steps = 0
+    for _ in range(devices):
+        difference = rng.normal(size=elements).astype(np.float32)
+        n, t = int(rng.integers(1, 100)), int(rng.integers(1, 30))
+        covered, changes = coverage(rng, elements)
+        delta = bool(rng.integers(2))
+        sent = difference if delta else base + difference
+        sent = sent[covered] if "ranges" in changes else sent
+        assert strategy.fold(accumulator, update(sent, n, steps=t, delta=delta, **changes))
+        top[covered] += n / t * difference[covered].astype(np.float64)
+        bottom[covered] += n
+        examples, steps = examples + n, steps + n * t
+    wanted = base + steps / examples * top / np.maximum(bottom, 1)
+    assert np.allclose(strategy.finish(accumulator), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_fednova_with_equal_steps_is_fedavg() -> None:
+    """Nothing is left to normalise."""
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=40).astype(np.float32)
+    models = []
+    for strategy in (FedAvg(), FedNova()):
+        accumulator = strategy.begin(base)
+        for n in (3, 50, 7):
+            values = np.random.default_rng(n).normal(size=40).astype(np.float32)
+            assert strategy.fold(accumulator, update(values, n, steps=5))
+        models.append(strategy.finish(accumulator))
+    assert np.allclose(models[0], models[1], rtol=1e-6, atol=1e-6)
+
+
+def test_nobody_spoke() -> None:
+    """The model stays what it was."""
+    base = np.arange(5, dtype=np.float32)
+    for strategy in (FedAvg(), FedNova()):
+        assert np.array_equal(strategy.finish(strategy.begin(base)), base)
 
 
 def test_not_finite_is_refused_and_changes_nothing() -> None:
