@@ -59,11 +59,12 @@ bench: $(VENV)/.run ## every figure of the README, against Flower's; ARGS names 
 size: size-tools ## flash, RAM and stack of the device library on five processors
 	@$(PYTHON) csdk/tools/size.py $(ARGS)
 
-FIRMWARE := cortex_m3_serial
+FIRMWARE := cortex_m3_serial riscv32_serial cortex_m0_sensor
 
 .PHONY: firmware-tools
 firmware-tools: size-tools
 	@.ci/need 'command -v qemu-system-arm' qemu-system-arm
+	@.ci/need 'command -v qemu-system-riscv32' qemu-system-misc
 
 firmware: $(VENV)/.run firmware-tools ## bare-metal images for QEMU, build/firmware/NAME/NAME.elf; ARGS for cmake
 	@for name in $(FIRMWARE); do \
@@ -103,9 +104,10 @@ lint: venv test-tools
 	@$(if $(C_FORMAT),clang-format --dry-run --Werror $(C_FORMAT))
 	@cppcheck --quiet --std=c99 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=preprocessorErrorDirective:csdk/include/fedmote/fm_config.h --suppress=objectIndex:csdk/src/fm_codec.c \
-	  -I csdk/include -I csdk/src -I csdk/train csdk
+	  -I csdk/include -I csdk/src -I csdk/train -I firmware_examples/serial_app csdk \
+	  firmware_examples -ifirmware_examples/serial_app/arch
 	@$(BIN)/python csdk/tools/misra.py
-	@$(BIN)/lizard --languages c --CCN 10 --length 60 --warnings_only csdk/src csdk/train
+	@$(BIN)/lizard --languages c --CCN 10 --length 60 --warnings_only csdk/src csdk/train firmware_examples
 
 # The reports come before pytest's own last line, which stays the last.
 test: lint size ## all tests, with coverage of C and Python

@@ -94,7 +94,7 @@ static uint32_t count_start(uint32_t block) {
 /* ---- the board ---- */
 
 void board_start(app_hardware_t *hardware) {
-  const uint32_t keep_size = (uint32_t)(__storage_end - __storage_start) - NOR_BLOCK;
+  const uint32_t keep_size = (uint32_t)((uintptr_t)__storage_end - (uintptr_t)__storage_start) - NOR_BLOCK;
   nor_ram_init(&storage, __storage_start, keep_size);
   hardware->seed = (count_start(keep_size) + 1u) * 0x9E3779B9u;
   hardware->storage = &storage;
