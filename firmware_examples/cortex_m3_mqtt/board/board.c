@@ -36,7 +36,7 @@ void ethernet_handler(void) {
 }
 
 void board_start(void) {
-  nor_ram_init(&storage, __storage_start, (uint32_t)(__storage_end - __storage_start));
+  nor_ram_init(&storage, __storage_start, (uint32_t)((uintptr_t)__storage_end - (uintptr_t)__storage_start));
   SYSTICK_LOAD = (CLOCK_HZ / 1000u) - 1u;
   SYSTICK_VALUE = 0u;
   SYSTICK_CTRL = SYSTICK_RUN;
