@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from fedmote.testing.cable import Cable
 from fedmote_device import CTrainer, Device
 
 ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "firmware_examples"
 ROUNDS = 2
 CHUNK_ELEMENTS = 128
 GIVE_UP_S = 240  # on a machine that is far too busy; nothing waits for it otherwise
@@ -54,7 +56,7 @@ class Image:
         return -(-sum(a * b + b for a, b in zip(self.widths, self.widths[1:], strict=False)) // CHUNK_ELEMENTS)
 
 
-UNALIGNED_LOAD = bytes.fromhex("0120 0068".replace(" ", ""))  # movs r0, #1; ldr r0, [r0]
+UNALIGNED_LOAD = bytes.fromhex("01200068")  # movs r0, #1; ldr r0, [r0]
 UNDEFINED_THUMB = bytes.fromhex("00de")  # udf #0
 ILLEGAL = bytes(4)
 IMAGES = (
@@ -68,24 +70,27 @@ IMAGES = (
 each_image = pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
 
 
+def build(source: Path, folder: Path, *settings: str) -> str:
+    """Build a firmware anew, with warnings as errors; return what the build said."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    said = ""
+    for command in (
+        ["cmake", "-S", source, "-B", folder, "-G", "Ninja", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", *settings],
+        ["cmake", "--build", folder],
+    ):
+        done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+        said += done.stdout + done.stderr
+        assert done.returncode == 0, said
+    return said
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
-    """Each image and what its build said, built anew with warnings as errors."""
+    """Each image and what its build said."""
     out: dict[str, tuple[Path, str]] = {}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for image in IMAGES:
         folder = tmp_path_factory.mktemp(image.name)
-        source = ROOT / "firmware_examples" / image.name
-        said = ""
-        for command in (
-            ["cmake", "-S", str(source), "-B", str(folder), "-G", "Ninja", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"],
-            ["cmake", "--build", str(folder)],
-        ):
-            done = subprocess.run(
-                command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-            )
-            said += done.stdout + done.stderr
-            assert done.returncode == 0, said
+        said = build(EXAMPLES / image.name, folder)
         out[image.name] = (folder / f"{image.name}.elf", said)
     return out
 
@@ -104,6 +109,7 @@ class Emulated:
         )  # fmt: skip
         self._watchdog = threading.Timer(GIVE_UP_S, self._qemu.kill)
         self.lines: list[str] = []
+        self._rest = ""
 
     def __enter__(self) -> Emulated:
         self._watchdog.start()
@@ -112,7 +118,7 @@ class Emulated:
     def __exit__(self, *_: object) -> None:
         self._watchdog.cancel()
         self._qemu.kill()
-        self._qemu.communicate()
+        self._rest, _ = self._qemu.communicate()
 
     def until(self, start: str) -> str:
         """Read the log up to a line that starts like this."""
@@ -122,6 +128,10 @@ class Emulated:
             if text.startswith(start):
                 return self.lines[-1]
         raise AssertionError(f"no line {start!r}, but {self.lines}")
+
+    def rest(self) -> str:
+        """What was logged and not read before it was switched off."""
+        return self._rest
 
     def reset(self) -> None:
         """As the reset button: the memory stays as it is."""
@@ -134,18 +144,18 @@ class Emulated:
 
 
 @contextmanager
-def desktop(image: Image, line: str) -> Iterator[None]:
+def desktop(image: Image, line: str, name: str, share: int) -> Iterator[None]:
     """The same device on this machine: what the image's build got of the digits, its name and its seed."""
     rng = np.random.default_rng(1)
     x, y, _, _ = split(rng)
-    mine = partition(y, 10, 1.0, rng)[0]
+    mine = partition(y, 10, 1.0, rng)[share]
     features = x[mine] if image.widths[0] == 64 else x[mine].reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16)
     device = Device(
-        image.name,
+        name,
         f"serial://{line}",
         federation="digits",
         trainer=CTrainer(image.widths, features, y[mine]),
-        seed=zlib.crc32(image.name.encode()),
+        seed=zlib.crc32(name.encode()),
         encoding="int8",
         delta=True,
     )
@@ -177,6 +187,13 @@ def serve(image: Image, port: str) -> tuple[NDArray[np.float32], list[Record]]:
     )
     asyncio.run(asyncio.wait_for(server.run(ROUNDS), GIVE_UP_S))
     return server.model, records
+
+
+def desktop_model(image: Image, name: str = "", share: int = 0) -> NDArray[np.float32]:
+    """The model that the server comes to without emulation."""
+    with Cable() as cable, desktop(image, cable.ends[1], name or image.name, share):
+        model, _ = serve(image, cable.ends[0])
+    return model
 
 
 @each_image
@@ -211,10 +228,23 @@ def test_rounds_give_the_desktop_devices_model(
     # the model; the update, too, unless the server's word that it is done with arrived before the server left
     assert boot in [f"boot restored={image.chunks + more} round=2" for more in (0, 1)]
 
-    with Cable() as cable, desktop(image, cable.ends[1]):
-        expected, _ = serve(image, cable.ends[0])
-    assert model.tobytes() == expected.tobytes()
+    assert model.tobytes() == desktop_model(image).tobytes()
     assert model.tobytes() != dense(image.widths).glorot(1).tobytes()
+
+
+def test_a_copied_folder_builds_as_another_device_and_silent(tmp_path: Path) -> None:
+    """Elsewhere, told where fedmote is: it learns from its own share under its own name, and logs nothing."""
+    image = IMAGES[-1]
+    copy, folder = tmp_path / "mine", tmp_path / "build"
+    shutil.copytree(EXAMPLES / image.name, copy)
+    settings = ("DEVICE_ID=press-7", "PARTITION=3", "SEMIHOSTING=OFF", f"DIR={ROOT}")
+    build(copy, folder, *(f"-DFEDMOTE_{setting}" for setting in settings))
+    with Cable() as cable, Emulated(image, folder / "mine.elf", cable.ends[1], tmp_path / "monitor") as device:
+        model, records = serve(image, cable.ends[0])
+    assert device.rest() == ""
+    assert [r.reported for r in records] == [1, 1]
+    assert model.tobytes() == desktop_model(image, "press-7", 3).tobytes()
+    assert model.tobytes() != desktop_model(image).tobytes()
 
 
 @each_image
