@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cortex_m3_mqtt under QEMU, through its Ethernet controller, lwIP and (or without) BearSSL, with a real mosquitto."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from certificates import Authority, Certificate
+from numpy.typing import NDArray
+from real_broker import Broker, until
+
+from fedmote.demo.data import partition, split
+from fedmote.layout import dense
+from fedmote.round import Policy, Record, Training
+from fedmote.server import Federation, Server
+from fedmote_device import CTrainer, Device
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "cortex_m3_mqtt"
+WIDTHS = (64, 32, 10)
+ROUNDS = 2
+WAIT_S = 120
+NOT_TRUSTED, BAD_SERVER_NAME, EXPIRED = 62, 56, 54  # BearSSL's errors
+WAY = ("downloading", "checking", "working", "sealing", "offering", "uploading", "confirming")
+
+
+def run(*command: str | Path) -> str:
+    """What a program said; it must succeed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build folder, in which only what a setting changes is built anew."""
+
+    folder: Path
+    settings: tuple[str, ...] = ()
+
+    def image(self, port: int) -> Path:
+        """The firmware for a broker on that port of this machine."""
+        run("cmake", "-S", ROOT / "firmware_examples" / NAME, "-B", self.folder, "-G", "Ninja",
+            "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", f"-DFEDMOTE_BROKER=10.0.2.2:{port}", *self.settings)  # fmt: skip
+        said = run("cmake", "--build", self.folder)
+        assert "warning" not in said.lower()
+        return self.folder / f"{NAME}.elf"
+
+
+@pytest.fixture(scope="module")
+def sources() -> None:
+    """lwIP and BearSSL."""
+    run(ROOT / "firmware_examples" / "fetch_sources.sh")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, sources: None) -> Build:
+    return Build(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory, sources: None, authority: Authority) -> Build:
+    settings = ("-DFEDMOTE_TLS=ON", f"-DFEDMOTE_CA_FILE={authority.file}", "-DFEDMOTE_BROKER_NAME=localhost")
+    return Build(tmp_path_factory.mktemp("tls"), settings)
+
+
+class Board:
+    """An image under QEMU, its Ethernet in QEMU's own network, whose 10.0.2.2 is this machine."""
+
+    def __init__(self, elf: Path, folder: Path) -> None:
+        self._log, self._monitor = folder / "device.log", folder / "monitor"
+        self.command = ["qemu-system-arm", "-M", "mps2-an385", "-kernel", str(elf), "-display", "none", "-serial", "none",
+                        "-nic", "user,model=lan9118", "-monitor", f"unix:{self._monitor},server=on,wait=off",
+                        "-chardev", f"file,id=log,path={self._log}",
+                        "-semihosting-config", "enable=on,target=native,chardev=log"]  # fmt: skip
+
+    def __enter__(self) -> Board:
+        self._qemu = subprocess.Popen(self.command, stderr=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._qemu.terminate()
+        self._qemu.wait()
+
+    def reset(self) -> None:
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(str(self._monitor))
+            monitor.sendall(b"system_reset\n")
+            heard = b""
+            while heard.count(b"(qemu)") < 2:  # before the command, and when it is done
+                heard += monitor.recv(4096)
+
+    @property
+    def lines(self) -> list[str]:
+        """What it logged, in whole lines."""
+        text = self._log.read_text() if self._log.exists() else ""
+        return text[: text.rfind("\n") + 1].splitlines()
+
+
+@contextmanager
+def running(broker: Broker) -> Iterator[Broker]:
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+def serve(
+    url: str, ca_file: Path | None = None, on_round: Callable[[Record], None] | None = None
+) -> tuple[NDArray[np.float32], list[Record]]:
+    """Two rounds with the real server."""
+    records: list[Record] = []
+
+    def committed(record: Record) -> None:
+        records.append(record)
+        if on_round is not None:
+            on_round(record)
+
+    layout = dense(WIDTHS)
+    policy = Policy(chunk_elements=128, encodings=("float32",), soft_deadline_s=WAIT_S, hard_deadline_s=WAIT_S)
+    server = Server(
+        Federation("digits", layout, url, Training(epochs=2, batch_size=16), policy, initial=layout.glorot(1),
+                   ca_file=ca_file),
+        on_round=committed,
+    )  # fmt: skip
+    asyncio.run(asyncio.wait_for(server.run(ROUNDS), WAIT_S))
+    return server.model, records
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The model that the same device on this machine, without emulation, brings the server to."""
+    rng = np.random.default_rng(1)
+    x, y, _, _ = split(rng)
+    mine = partition(y, 10, 1.0, rng)[0]
+    with running(Broker(tmp_path_factory.mktemp("desktop"))) as broker:
+        device = Device(NAME, broker.url, federation="digits", trainer=CTrainer(WIDTHS, x[mine], y[mine]),
+                        seed=zlib.crc32(NAME.encode()), delta=True)  # fmt: skip
+        done = threading.Event()
+        thread = threading.Thread(target=device.run, kwargs={"until": lambda _: done.is_set(), "timeout_s": WAIT_S})
+        thread.start()
+        try:
+            model, _ = serve(broker.url)
+        finally:
+            done.set()
+            thread.join()
+            device.close()
+    assert model.tobytes() != dense(WIDTHS).glorot(1).tobytes()
+    return model.tobytes()
+
+
+def check(board: Board, model: NDArray[np.float32], records: list[Record], expected: bytes) -> None:
+    """Two full rounds, step by step, to the desktop device's model."""
+    assert [(r.round, r.reported, r.partial) for r in records] == [(1, 1, 0), (2, 1, 0)]
+    lines = board.lines
+    assert lines[0] == "boot restored=0 round=0"
+    assert not [line for line in lines if line.startswith("fault")]
+    for number in (1, 2):
+        first = lines.index(f"state downloading round={number}")
+        assert lines[first : first + len(WAY)] == [f"state {name} round={number}" for name in WAY]
+    assert model.tobytes() == expected
+
+
+def test_rounds(plain: Build, tmp_path: Path, expected: bytes) -> None:
+    broker = Broker(tmp_path)
+    with running(broker), Board(plain.image(broker.port), tmp_path) as board:
+        model, records = serve(broker.url)
+    check(board, model, records, expected)
+
+
+def test_rounds_over_tls(tls: Build, tmp_path: Path, authority: Authority, expected: bytes) -> None:
+    """Device and server both speak TLS; the device knows the authority only from its build."""
+    broker = Broker(tmp_path, tls=authority.issue("localhost"))
+    with running(broker), Board(tls.image(broker.tls_port), tmp_path) as board:
+        model, records = serve(broker.tls_url, authority.file)
+    check(board, model, records, expected)
+    assert f"on port {broker.tls_port}" in (tmp_path / "log").read_text()
+
+
+def test_a_reset_between_rounds(plain: Build, tmp_path: Path, expected: bytes) -> None:
+    """The board starts anew after the first round's commit, remembers the model, and does the second round."""
+    broker = Broker(tmp_path)
+    with running(broker), Board(plain.image(broker.port), tmp_path) as board:
+
+        def reset(record: Record) -> None:
+            if record.round == 1:
+                board.reset()
+
+        model, records = serve(broker.url, on_round=reset)
+    assert [(r.round, r.reported) for r in records] == [(1, 1), (2, 1)]
+    boots = [line for line in board.lines if line.startswith("boot")]
+    assert boots[0] == "boot restored=0 round=0"
+    assert len(boots) == 2 and boots[1].startswith("boot restored=") and boots[1] != boots[0]
+    assert model.tobytes() == expected
+
+
+def test_a_broker_that_comes_back(tls: Build, tmp_path: Path, authority: Authority, expected: bytes) -> None:
+    """The broker restarts after the first round; the device opens TLS again."""
+    broker = Broker(tmp_path, persistent=True, tls=authority.issue("localhost"))
+
+    def restart(record: Record) -> None:
+        if record.round == 1:
+            broker.stop()
+            broker.start()
+
+    with running(broker), Board(tls.image(broker.tls_port), tmp_path) as board:
+        model, records = serve(broker.tls_url, authority.file, restart)
+    assert [(r.round, r.reported) for r in records] == [(1, 1), (2, 1)]
+    assert not [line for line in board.lines if line.startswith("fault")]
+    assert model.tobytes() == expected
+
+
+def refused(tls: Build, folder: Path, shown: Certificate, error: int) -> None:
+    """The device gives up the handshake, and does so again; the broker never hears who it is."""
+    broker = Broker(folder, tls=shown)
+    with running(broker), Board(tls.image(broker.tls_port), folder) as board:
+        asyncio.run(until(lambda: len(faults(board)) >= 2))
+    assert set(faults(board)) == {f"fault tls error={error}"}
+    log = (folder / "log").read_text()
+    assert f"on port {broker.tls_port}" in log
+    assert "New client connected" not in log
+
+
+def faults(board: Board) -> list[str]:
+    return [line for line in board.lines if line.startswith("fault")]
+
+
+def test_a_certificate_of_another_authority_is_refused(tls: Build, tmp_path: Path) -> None:
+    """One that goes by the same name."""
+    refused(tls, tmp_path, Authority(tmp_path / "other").issue("localhost"), NOT_TRUSTED)
+
+
+def test_a_certificate_for_another_host_is_refused(tls: Build, tmp_path: Path, authority: Authority) -> None:
+    refused(tls, tmp_path, authority.issue("elsewhere.example"), BAD_SERVER_NAME)
+
+
+def test_an_expired_certificate_is_refused(tls: Build, tmp_path: Path, authority: Authority) -> None:
+    """The device asks its board for the time."""
+    refused(tls, tmp_path, authority.issue("localhost", days=-1), EXPIRED)
