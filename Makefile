@@ -59,14 +59,17 @@ bench: $(VENV)/.run ## every figure of the README, against Flower's; ARGS names 
 size: size-tools ## flash, RAM and stack of the device library on five processors
 	@$(PYTHON) csdk/tools/size.py $(ARGS)
 
-FIRMWARE := cortex_m3_serial riscv32_serial cortex_m0_sensor
+FIRMWARE := cortex_m3_serial riscv32_serial cortex_m0_sensor cortex_m3_mqtt
 
 .PHONY: firmware-tools
 firmware-tools: size-tools
 	@.ci/need 'command -v qemu-system-arm' qemu-system-arm
 	@.ci/need 'command -v qemu-system-riscv32' qemu-system-misc
+	@.ci/need 'command -v dpkg-source && test -f /usr/share/keyrings/debian-archive-keyring.gpg' dpkg-dev debian-archive-keyring
+	@.ci/need 'command -v openssl' openssl
 
 firmware: $(VENV)/.run firmware-tools ## bare-metal images for QEMU, build/firmware/NAME/NAME.elf; ARGS for cmake
+	@firmware_examples/fetch_sources.sh
 	@for name in $(FIRMWARE); do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S firmware_examples/$$name -B build/firmware/$$name -G Ninja $(ARGS) >/dev/null; \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/firmware/$$name; \

@@ -88,7 +88,8 @@ class Board:
     def __init__(self, elf: Path, folder: Path) -> None:
         self._log, self._monitor = folder / "device.log", folder / "monitor"
         self.command = ["qemu-system-arm", "-M", "mps2-an385", "-kernel", str(elf), "-display", "none",
-                        "-serial", "none", "-nic", "user,model=lan9118", "-monitor", f"unix:{self._monitor},server=on,wait=off",
+                        "-serial", "none", "-nic", "user,model=lan9118",
+                        "-monitor", f"unix:{self._monitor},server=on,wait=off",
                         "-chardev", f"file,id=log,path={self._log}",
                         "-semihosting-config", "enable=on,target=native,chardev=log"]  # fmt: skip
 
