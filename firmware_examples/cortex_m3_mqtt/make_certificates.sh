@@ -8,7 +8,6 @@ test $# -eq 2 || { sed -n '3,5s/^# //p' "$0" >&2; exit 1; }
 mkdir -p "$1"
 cd "$1"
 new="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256"
-umask 077
 test -f ca.pem || openssl req -x509 $new -days 3650 -subj "/CN=fedmote test authority" \
   -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem
 test -f broker.pem || {
