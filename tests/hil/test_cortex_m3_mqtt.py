@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import paho.mqtt.client as mqtt
 import pytest
 from certificates import Authority, Certificate
 from numpy.typing import NDArray
+from paho.mqtt.enums import CallbackAPIVersion
 from real_broker import Broker, until
 
 from fedmote.demo.data import partition, split
@@ -212,6 +214,29 @@ def test_a_reset_between_rounds(plain: Build, tmp_path: Path, expected: bytes) -
     assert boots[0] == "boot restored=0 round=0"
     assert len(boots) == 2 and boots[1].startswith("boot restored=") and boots[1] != boots[0]
     assert model.tobytes() == expected
+
+
+def publish(port: int, topic: str, count: int) -> None:
+    """Messages of three bytes, all of them taken by the broker."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
+    client.max_inflight_messages_set(count)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    for message in [client.publish(topic, b"???", qos=1) for _ in range(count)]:
+        message.wait_for_publish(WAIT_S)
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_many_small_messages(plain: Build, tmp_path: Path, expected: bytes) -> None:
+    """What nobody understands comes in segments of some fifty bytes, and the server's own messages behind them: the
+    broker sends these on only as the device acknowledges those."""
+    broker = Broker(tmp_path)
+    with running(broker), Board(plain.image(broker.port), tmp_path) as board:
+        asyncio.run(until(lambda: f" as digits.{NAME} " in (tmp_path / "log").read_text()))
+        publish(broker.port, f"fm/1/digits/dn/{NAME}", 1000)
+        model, records = serve(broker.url)
+    check(board, model, records, expected)
 
 
 def test_a_broker_that_comes_back(tls: Build, tmp_path: Path, authority: Authority, expected: bytes) -> None:

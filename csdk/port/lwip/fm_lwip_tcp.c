@@ -5,6 +5,8 @@
 
 #include "lwip/tcp.h"
 
+#define MOST_PIECES 4u
+
 enum {
   STREAM_CLOSED = 0,
   STREAM_CONNECTING,
@@ -40,6 +42,11 @@ static err_t on_received(void *arg, struct tcp_pcb *pcb, struct pbuf *data, err_
     tcp->received = data;
   } else {
     pbuf_cat(tcp->received, data);
+    /* However small the segments, what is not read must not hold the pool in which acknowledgements arrive: without
+     * those nothing could be written, and a link that waits to write might not read. */
+    if (pbuf_clen(tcp->received) > MOST_PIECES) {
+      tcp->received = pbuf_coalesce(tcp->received, PBUF_RAW);
+    }
   }
   return ERR_OK;
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A TCP connection of lwIP 2.1's raw API as a byte stream. One thread: the stream is used where lwIP itself runs, the
  * main loop with NO_SYS=1 or the tcpip thread. Nothing blocks. Memory is lwIP's: one tcp_pcb; what was received stays
- * in its pbufs until read, at most TCP_WND bytes, and what was written is copied, at most TCP_SND_BUF. */
+ * in up to five pbufs until read, at most TCP_WND bytes; what was written is copied, at most TCP_SND_BUF. For lwIP's
+ * heap (MEM_SIZE) count 2 x TCP_WND + 1.2 x TCP_SND_BUF, and for its pool (PBUF_POOL_SIZE) 7 + TCP_OOSEQ_MAX_PBUFS or
+ * more. */
 #ifndef FM_LWIP_TCP_H
 #define FM_LWIP_TCP_H
 

@@ -23,8 +23,8 @@
 #define MEM_LIBC_MALLOC 0
 #define MEMP_MEM_MALLOC 0
 #define MEM_ALIGNMENT 4
-#define MEM_SIZE 8192 /* what waits to be sent, and its acknowledgement */
-#define PBUF_POOL_SIZE 8
+#define MEM_SIZE 10240         /* see fm_lwip_tcp.h */
+#define PBUF_POOL_SIZE 9       /* frames that came and were not yet read */
 #define PBUF_POOL_BUFSIZE 1536 /* one frame whole */
 #define MEMP_NUM_TCP_PCB 3     /* one in use, two that close */
 #define MEMP_NUM_TCP_PCB_LISTEN 1
@@ -32,7 +32,8 @@
 #define MEMP_NUM_ARP_QUEUE 4
 
 #define TCP_MSS 1460
-#define TCP_WND (3 * TCP_MSS) /* less than the pool holds: what is not read cannot keep acknowledgements out */
+#define TCP_WND (2 * TCP_MSS)
+#define TCP_OOSEQ_MAX_PBUFS 2
 #define TCP_SND_BUF (2 * TCP_MSS)
 #define TCP_LISTEN_BACKLOG 0
 #define LWIP_TCP_KEEPALIVE 0 /* MQTT has its own */
