@@ -216,6 +216,15 @@ def test_a_reset_between_rounds(plain: Build, tmp_path: Path, expected: bytes) -
     assert model.tobytes() == expected
 
 
+def test_an_address_by_dhcp(tmp_path: Path, sources: None, expected: bytes) -> None:
+    """QEMU's network gives the one that the firmware would have had otherwise; here it has none of its own."""
+    broker = Broker(tmp_path)
+    build = Build(tmp_path / "build", ("-DFEDMOTE_DHCP=ON", "-DFEDMOTE_ADDRESS="))
+    with running(broker), Board(build.image(broker.port), tmp_path) as board:
+        model, records = serve(broker.url)
+    check(board, model, records, expected)
+
+
 def publish(port: int, topic: str, count: int) -> None:
     """Messages of three bytes, all of them taken by the broker."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
