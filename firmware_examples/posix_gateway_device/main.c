@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A device on Linux or another POSIX system: a gateway, a car's head unit. See README.md. */
+#define _POSIX_C_SOURCE 200809L
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "examples.h"
+#include "fedmote.h"
+#include "fm_posix_tcp.h"
+#include "fm_posix_tty.h"
+
+#define LAYERS 2u
+#define PARAMETERS 42u /* 2 * 8 + 8, 8 * 2 + 2 */
+#define ARENA 66u      /* fm_train_arena_floats(): as many, and twice the 2 + 8 + 2 units */
+#define LONGEST_SLEEP_MS 1000u
+
+static volatile sig_atomic_t stopped;
+static const uint32_t widths[LAYERS + 1u] = {2u, 8u, 2u};
+static fm_tensor_t tensors[2u * LAYERS];
+static fm_client_t client;
+
+static void stop(int number) { stopped = number; }
+
+static uint32_t now_ms(void) {
+  struct timespec now;
+  (void)clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint32_t)(((uint64_t)now.tv_sec * 1000u) + ((uint64_t)now.tv_nsec / 1000000u));
+}
+
+/* Different at each start: connection tags and the times of retries depend on it. */
+static uint32_t seed(void) { return now_ms() ^ ((uint32_t)getpid() << 16) ^ (uint32_t)time(NULL); }
+
+static void state_changed(void *user, uint8_t state) {
+  (void)user;
+  (void)printf("state %u round %lu\n", (unsigned)state, (unsigned long)client.plan.round);
+  (void)fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+  static float parameters[PARAMETERS], base[PARAMETERS], arena[ARENA];
+  static uint8_t io[1024], rx[FM_MIN_BUFFER], tx[FM_MIN_BUFFER];
+  static fm_trainer_t trainer;
+  static fm_mqtt_t mqtt;
+  static fm_serial_t serial;
+  static fm_posix_tcp_t tcp;
+  static fm_posix_tty_t tty;
+  if ((argc != 5) && (argc != 3)) {
+    (void)fprintf(stderr, "usage: %s DEVICE FEDERATION HOST PORT, or %s DEVICE TTY\n", argv[0], argv[0]);
+    return 2;
+  }
+  const bool over_mqtt = argc == 5;
+  const fm_dataset_t data = {EXAMPLES, examples_read, NULL};
+  fm_trainer_config_t training = {.widths = widths, .layers = LAYERS, .tensors = tensors, .data = data};
+  fm_mqtt_config_t mqtt_config = {.device_id = argv[1], .keep_alive_s = 60u, .seed = seed()};
+  fm_serial_config_t serial_config = {.seed = seed(), .buffer = io, .buffer_size = sizeof io};
+  fm_client_config_t config = {.device_id = argv[1], .tensors = tensors, .tensor_count = 2u * LAYERS};
+  training.arena = arena;
+  training.arena_floats = ARENA;
+  training.seed = fm_crc32(0u, argv[1], (uint32_t)strlen(argv[1])); /* an order of examples of this device's own */
+  fm_train_tensors(widths, LAYERS, parameters, base, tensors);
+  fm_status_t status = fm_trainer_init(&trainer, &training);
+  fm_app_t app = fm_trainer_app(&trainer);
+  app.state_changed = state_changed;
+  config.app = &app;
+  config.rx_buffer = rx;
+  config.rx_buffer_size = sizeof rx;
+  config.tx_buffer = tx;
+  config.tx_buffer_size = sizeof tx;
+  config.seed = seed();
+  config.examples = EXAMPLES;
+  if (over_mqtt && (status == FM_OK)) {
+    fm_posix_tcp_init(&tcp, argv[3], argv[4], &mqtt_config.stream);
+    mqtt_config.federation = argv[2];
+    mqtt_config.username = getenv("FEDMOTE_USER");
+    mqtt_config.password = getenv("FEDMOTE_PASSWORD");
+    mqtt_config.buffer = io;
+    mqtt_config.buffer_size = sizeof io;
+    status = fm_mqtt_init(&mqtt, &mqtt_config, &config.link);
+  } else if (status == FM_OK) {
+    fm_posix_tty_init(&tty, argv[2], 115200u, -1, &serial_config.stream);
+    status = fm_serial_init(&serial, &serial_config, &config.link);
+  } else {
+    /* the trainer's settings were refused */
+  }
+  status = (status == FM_OK) ? fm_client_init(&client, &config) : status;
+  if (status != FM_OK) {
+    (void)fprintf(stderr, "refused settings: status %d\n", (int)status);
+    return 1;
+  }
+  (void)signal(SIGINT, stop);
+  (void)signal(SIGTERM, stop);
+  while (stopped == 0) {
+    uint32_t wait = LONGEST_SLEEP_MS;
+    (void)fm_client_poll(&client, now_ms(), &wait);
+    const bool writable = over_mqtt ? (tcp.connecting || tcp.full) : tty.full;
+    struct pollfd line = {.fd = over_mqtt ? tcp.fd : tty.fd, .events = (short)(writable ? (POLLIN | POLLOUT) : POLLIN)};
+    (void)poll(&line, 1u, (int)((wait < LONGEST_SLEEP_MS) ? wait : LONGEST_SLEEP_MS));
+  }
+  if (over_mqtt) {
+    fm_mqtt_close(&mqtt);
+  } else {
+    fm_serial_close(&serial);
+  }
+  return 0;
+}
