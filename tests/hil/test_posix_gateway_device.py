@@ -20,7 +20,7 @@ import pytest
 from real_broker import Broker
 
 from fedmote.config import load
-from fedmote.demo.cable import Cable
+from fedmote.testing.cable import Cable
 from fedmote.links.serial import Port
 from fedmote.round import Record
 from fedmote.server import Federation, Server
