@@ -282,7 +282,7 @@ class RunningFederation:
     def _serve(self) -> None:
         federation = Federation(
             self.name, self.layout, self.broker or None, self.training, self.policy, self.limits,
-            initial=None if self._digits else np.zeros(self.layout.elements, np.float32), ports=tuple(self.ports),
+            ports=tuple(self.ports),
         )  # fmt: skip
         self._server = Server(federation, self.recorder, on_round=self._committed)
         try:

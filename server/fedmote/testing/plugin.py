@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from fedmote.testing.board import Board
     from fedmote.testing.federation import RunningFederation
     from fedmote.testing.links import LinkFaults
+    from fedmote.testing.power import Boot
+    from fedmote.testing.qemu import EmulatedDevice
 
 
 @pytest.fixture
@@ -41,3 +45,44 @@ def federation(link_faults: object) -> Iterator[Callable[..., RunningFederation]
             return stack.enter_context(RunningFederation(devices, **options))
 
         yield make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of a real board."""
+    group = parser.getgroup("fedmote", "firmware on a real board instead of QEMU")
+    group.addoption("--fedmote-port", metavar="PORT", help="its serial port, /dev/ttyACM0; no QEMU is started then")
+    group.addoption("--fedmote-power", metavar="COMMAND", help="switches it: called as COMMAND on and COMMAND off")
+    group.addoption("--fedmote-log", metavar="COMMAND", help="prints what its firmware says, line by line")
+
+
+@pytest.fixture
+def emulated_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., EmulatedDevice | Board]]:
+    """Boot firmware: `emulated_device("app.elf", machine="mps2-an385")`; see EmulatedDevice.
+
+    With --fedmote-port it is the Board there.
+    """
+    from fedmote.testing.board import Board
+    from fedmote.testing.qemu import EmulatedDevice
+
+    port = request.config.getoption("--fedmote-port")
+    with contextlib.ExitStack() as stack:
+        boards: list[Board] = []
+
+        def make(image: str | Path, machine: str = "mps2-an385", **options: Any) -> EmulatedDevice | Board:
+            if port is None:
+                return stack.enter_context(EmulatedDevice(image, machine, **options))
+            if boards:
+                pytest.fail(f"the test wants two devices, and --fedmote-port names one board, on {port}")
+            power, log = request.config.getoption("--fedmote-power"), request.config.getoption("--fedmote-log")
+            boards.append(stack.enter_context(Board(port, power=power, log=log)))
+            return boards[0]
+
+        yield make
+
+
+@pytest.fixture
+def power_cycle() -> Callable[..., Boot | None]:
+    """Cut the power at a moment and give it back: `power_cycle(device, at="uploading")`; see fedmote.testing.power."""
+    from fedmote.testing.power import power_cycle
+
+    return power_cycle

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Power cuts at chosen moments of a device's work."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass
+
+from fedmote.testing.board import Board
+from fedmote.testing.log import WAIT_S
+from fedmote.testing.qemu import EmulatedDevice
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When the power goes.
+
+    at: the name of a state that the firmware enters, the number of a model chunk that it has received, or seconds from
+    now on. after_s: so much later.
+    """
+
+    at: str | int | float
+    after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What the firmware said about a start: chunks, or an update, that its storage still had, and their round."""
+
+    restored: int
+    round: int
+
+
+def wait_for_moment(device: EmulatedDevice | Board, moment: Moment, after: int, timeout_s: float = WAIT_S) -> None:
+    """Return at the moment; after: number of the log line from which on to look for it."""
+    if isinstance(moment.at, str):
+        device.wait_for(rf"^state {moment.at}\b", after, timeout_s)
+    elif isinstance(moment.at, int):
+        device.wait_for(rf"^chunk {moment.at}$", after, timeout_s)
+    threading.Event().wait(moment.after_s + (moment.at if isinstance(moment.at, float) else 0.0))
+
+
+def power_cycle(
+    device: EmulatedDevice | Board, at: str | int | float | Moment, *, after: int | None = None,
+    timeout_s: float = WAIT_S,
+) -> Boot | None:  # fmt: skip
+    """Cut the power at a moment and give it back; return what the device said at its start.
+
+    after: number of the log line from which on the moment counts; by default what comes from now on. None is returned
+    for a board whose log nobody reads.
+    """
+    moment = at if isinstance(at, Moment) else Moment(at)
+    wait_for_moment(device, moment, len(device.lines) if after is None else after, timeout_s)
+    device.power_cut()
+    cut = len(device.lines)
+    device.power_on()
+    if device.log.closed and isinstance(device, Board):
+        return None
+    boot = device.wait_for(r"^boot restored=(\d+) round=(\d+)", cut, timeout_s)
+    return Boot(int(boot[1]), int(boot[2]))
+
+
+def moments(seed: int, count: int, chunks: int, transfer_s: float) -> list[Moment]:
+    """Draw moments from a seed, spread over a round: download, training, upload, between receipt and commit.
+
+    chunks: of the model. transfer_s: about how long an upload takes.
+    """
+    draw = random.Random(seed)
+    out = []
+    for number in range(count):
+        kind = ("download", "working", "uploading", "holding", "upload", "any")[number % 6]
+        if kind == "download":
+            out.append(Moment(draw.randrange(1, chunks)))
+        elif kind == "upload":
+            out.append(Moment("uploading", draw.uniform(0, transfer_s)))
+        elif kind == "any":
+            out.append(Moment("downloading", draw.uniform(0, 3 * transfer_s)))
+        else:
+            out.append(Moment(kind))
+    return out

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A board in QEMU whose storage outlives its power."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmote.testing.cable import Cable
+from fedmote.testing.log import WAIT_S, Log, follow
+
+START_S = 20.0
+MACHINES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mps2-an385": ("qemu-system-arm", ()),
+    "mps2-an386": ("qemu-system-arm", ()),
+    "mps2-an500": ("qemu-system-arm", ()),
+    "microbit": ("qemu-system-arm", ()),
+    "virt": ("qemu-system-riscv32", ("-bios", "none")),
+}
+"""QEMU's program and what it needs besides the machine's name."""
+
+
+class EmulatedDevice:
+    """An image on a machine, from the start of the context to its end.
+
+    image: an ELF; what lies between its symbols __storage_start and __storage_end outlives power_cut(). machine: one of
+    MACHINES. arguments: for QEMU, in addition.
+    """
+
+    def __init__(self, image: str | Path, machine: str = "mps2-an385", *, arguments: Sequence[str] = ()) -> None:
+        if machine not in MACHINES:
+            raise ValueError(f"machine {machine!r}: known are {', '.join(MACHINES)}")
+        self.image, self.machine = Path(image), machine
+        self.log = Log()
+        self._arguments = list(arguments)
+        self._program, self._options = MACHINES[machine]
+        self._storage = storage_of(self.image)
+        self._cable = Cable(loose=True)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> EmulatedDevice:
+        """Switch on."""
+        with contextlib.ExitStack() as stack:
+            # Not pytest's own folder: the path of a UNIX socket has 107 bytes at most.
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedmote-")))
+            stack.enter_context(self._cable)
+            stack.callback(self._kill)
+            self.power_on()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Switch off, for good."""
+        self._stack.close()
+
+    @property
+    def serial_path(self) -> str:
+        """What goes into the server's serial ports; it stays over power cuts."""
+        return self._cable.ends[0]
+
+    @property
+    def lines(self) -> list[str]:
+        """What the firmware said through semihosting, over all starts."""
+        return self.log.lines
+
+    @property
+    def state(self) -> str:
+        """The last state that the firmware told; "" before the first."""
+        return self.log.last(r"^state (\w+)")
+
+    @property
+    def power(self) -> str:
+        """One of "on"; "off"; "halted": the firmware reset or stopped the board, and its memory is as it was."""
+        if self._process is None:
+            return "off"
+        return "on" if self._qmp.execute("query-status")["running"] else "halted"
+
+    def wait_for(self, pattern: str, after: int = 0, timeout_s: float = WAIT_S) -> re.Match[str]:
+        """Wait for a line; see Log.wait_for()."""
+        return self.log.wait_for(pattern, after, timeout_s)
+
+    def power_cut(self) -> None:
+        """Take the power away, in the middle of whatever the firmware does."""
+        if self._process is None:
+            raise RuntimeError("the device has no power to cut; power_on() first")
+        self._qmp.execute("stop")
+        start, end = self._storage
+        if end > start:
+            self._qmp.execute("pmemsave", val=start, size=end - start, filename=str(self._flash))
+        self._kill()
+
+    def power_on(self) -> None:
+        """Start, with what the storage held when the power went."""
+        if self._process is not None:
+            raise RuntimeError("the device has power already; power_cut() first")
+        self.log.open()
+        self._process = subprocess.Popen(self._command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            log, uart, self._qmp = self._connect("log"), self._connect("uart0"), Qmp(self._connect("qmp"))
+        except BaseException:
+            self._kill()
+            raise
+        self._log_socket = log
+        self._follower = follow(self.log, lambda: log.recv(4096), lambda: "the device has no power")
+        self._cable.plug(uart.detach())
+        self._qmp.execute("cont")
+
+    @property
+    def _flash(self) -> Path:
+        return self._folder / "storage"
+
+    def _command(self) -> list[str]:
+        program = shutil.which(self._program)
+        if program is None:
+            raise FileNotFoundError(f"no {self._program} found (Debian, Ubuntu: qemu-system-arm, qemu-system-misc)")
+        command = [program, "-M", self.machine, *self._options, "-kernel", str(self.image), "-S", "-display", "none"]
+        command += ["-monitor", "none", "-action", "reboot=shutdown,shutdown=pause"]
+        for name in ("uart0", "log", "qmp"):
+            (self._folder / name).unlink(missing_ok=True)
+            command += ["-chardev", f"socket,id={name},path={self._folder / name},server=on,wait=off"]
+        command += ["-serial", "chardev:uart0", "-mon", "chardev=qmp,mode=control"]
+        command += ["-semihosting-config", "enable=on,target=native,chardev=log"]
+        if self._flash.exists():
+            command += ["-device", f"loader,file={self._flash},addr={self._storage[0]:#x},force-raw=on"]
+        return command + self._arguments
+
+    def _connect(self, name: str) -> socket.socket:
+        """Connect as soon as QEMU listens."""
+        assert self._process is not None
+        deadline = time.monotonic() + START_S
+        tick = threading.Event()
+        while True:
+            end = socket.socket(socket.AF_UNIX)
+            try:
+                end.connect(str(self._folder / name))
+                return end
+            except OSError as error:
+                end.close()
+                if self._process.poll() is not None:
+                    said = self._process.stdout.read().decode() if self._process.stdout else ""
+                    raise RuntimeError(f"QEMU ended: {said}\n{shlex.join(self._command())}") from error
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"QEMU does not listen on {name} after {START_S:g} s") from error
+                tick.wait(0.005)
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        if hasattr(self, "_follower"):
+            self._follower.join()
+            self._log_socket.close()
+            self._qmp.close()
+
+
+class Qmp:
+    """QEMU's machine protocol, one command at a time."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._file = end.makefile("rw", encoding="utf-8")
+        self._file.readline()  # its greeting
+        self._lock = threading.Lock()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Return what the command returns; RuntimeError with QEMU's reason when it refuses."""
+        with self._lock:
+            self._file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            self._file.flush()
+            while line := self._file.readline():
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise RuntimeError(f"QEMU refuses {command}: {answer['error']['desc']}")
+                if "return" in answer:  # anything else is an event
+                    return answer["return"]
+        raise RuntimeError(f"QEMU ended during {command}")
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._socket.close()
+
+
+def storage_of(image: Path) -> tuple[int, int]:
+    """Return where the image's storage begins and ends; (0, 0) when it has none."""
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import SymbolTableSection
+
+    with image.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        if not isinstance(table, SymbolTableSection):
+            return 0, 0
+        start, end = (table.get_symbol_by_name(f"__storage_{which}") for which in ("start", "end"))
+        return (int(start[0]["st_value"]), int(end[0]["st_value"])) if start and end else (0, 0)
