@@ -88,7 +88,7 @@ class RunningFederation:
     dealt out among the devices and `others`, so many further shares. layout: of the model. network: broker and server
     on its one host, the desktop devices on the other. through: given the broker's URL, returns that by which the
     devices reach it; cable: makes a serial cable, (server's end, device's end): LinkFaults has both. options: of every
-    Device. held: desktop devices that start as hold() leaves them.
+    Device. held: desktop devices that stop in the middle of each round's training, which keeps it open, until release().
     """
 
     def __init__(
@@ -131,6 +131,7 @@ class RunningFederation:
         self._ready = False
         self._stop = threading.Event()
         self._orders: list[Callable[[], None]] = []
+        self._released: set[int] = set()
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> RunningFederation:
@@ -197,21 +198,16 @@ class RunningFederation:
         """Have the devices' thread do something; theirs is the only one that may touch a Device."""
         self._orders.append(what)
 
-    def hold(self, index: int = 0) -> None:
-        """Let desktop device `index` train no further, which keeps a round open that waits for all."""
-        self._set_limit(index, 1)
-
     def release(self, index: int = 0) -> None:
-        """Let it go on."""
-        self._set_limit(index, 0)
+        """Let a held device finish the round that it is in, or else the next one."""
+        self.order(lambda: self._released.add(index))
 
-    def _set_limit(self, index: int, steps: int) -> None:
-        device = self.devices[index]
-
-        def limit() -> None:
-            device.step_limit = steps
-
-        self.order(limit)
+    def _let_go(self) -> None:
+        for index in list(self._released):
+            device = self.devices[index]
+            if device.state == "working" and device.steps[0] > 0:  # a limit set before would be forgotten
+                device.step_limit = 0
+                self._released.remove(index)
 
     # ---- threads
 
@@ -264,12 +260,13 @@ class RunningFederation:
             options: dict[str, Any] = {"federation": self.name, "seed": 1000 * self.seed + i + 1} | self._options
             self.devices.append(Device(f"desktop-{i}", url, trainer=trainer, **options))
         for index in self._held:
-            self.hold(index)
+            self.devices[index].set_step_limits([1] * (self._rounds + 1))
 
     def _run_devices(self) -> None:
         def until() -> bool:
             while self._orders:
                 self._orders.pop(0)()
+            self._let_go()
             return self._stop.is_set()
 
         run_many(self.devices, until)

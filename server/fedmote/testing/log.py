@@ -44,15 +44,21 @@ class Log:
 
     def wait_for(self, pattern: str, after: int = 0, timeout_s: float = WAIT_S) -> re.Match[str]:
         """Return the first match in a line, from line number `after` on; EOFError when none can come any more."""
+        match = re.search(pattern, self.lines[self.wait_line(pattern, after, timeout_s)])
+        assert match is not None
+        return match
+
+    def wait_line(self, pattern: str, after: int = 0, timeout_s: float = WAIT_S) -> int:
+        """Do the same, and return the number of the line."""
         wanted = re.compile(pattern)
         deadline = time.monotonic() + timeout_s
         at = after
         with self._changed:
             while True:
-                for line in self.lines[at:]:
-                    if match := wanted.search(line):
-                        return match
-                at = len(self.lines)
+                while at < len(self.lines):
+                    if wanted.search(self.lines[at]):
+                        return at
+                    at += 1
                 said = "\n  ".join(self.lines[-12:]) or "nothing"
                 if self.closed:
                     raise EOFError(f"no line matches {pattern!r}: {self.closed}; it said\n  {said}")

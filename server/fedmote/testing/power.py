@@ -32,26 +32,31 @@ class Boot:
     round: int
 
 
-def wait_for_moment(device: EmulatedDevice | Board, moment: Moment, after: int, timeout_s: float = WAIT_S) -> None:
-    """Return at the moment; after: number of the log line from which on to look for it."""
+def wait_for_moment(
+    device: EmulatedDevice | Board, moment: Moment, round: int | None = None, timeout_s: float = WAIT_S
+) -> None:
+    """Return at the moment, as soon as it comes; round: that of the moment, which may have begun already."""
+    after = len(device.lines)
+    if round is not None:
+        after = device.log.wait_line(rf"^state downloading round={round}$", 0, timeout_s)
     if isinstance(moment.at, str):
-        device.wait_for(rf"^state {moment.at}\b", after, timeout_s)
+        device.wait_for(rf"^state {moment.at} ", after, timeout_s)
     elif isinstance(moment.at, int):
         device.wait_for(rf"^chunk {moment.at}$", after, timeout_s)
     threading.Event().wait(moment.after_s + (moment.at if isinstance(moment.at, float) else 0.0))
 
 
 def power_cycle(
-    device: EmulatedDevice | Board, at: str | int | float | Moment, *, after: int | None = None,
+    device: EmulatedDevice | Board, at: str | int | float | Moment, *, round: int | None = None,
     timeout_s: float = WAIT_S,
 ) -> Boot | None:  # fmt: skip
     """Cut the power at a moment and give it back; return what the device said at its start.
 
-    after: number of the log line from which on the moment counts; by default what comes from now on. None is returned
+    round: that of the moment, which may have begun already; without it, what comes from now on counts. None is returned
     for a board whose log nobody reads.
     """
     moment = at if isinstance(at, Moment) else Moment(at)
-    wait_for_moment(device, moment, len(device.lines) if after is None else after, timeout_s)
+    wait_for_moment(device, moment, round, timeout_s)
     device.power_cut()
     cut = len(device.lines)
     device.power_on()

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,28 @@ from fedmote.testing.cable import Cable
 from fedmote.testing.log import WAIT_S, Log, follow
 
 START_S = 20.0
-MACHINES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "mps2-an385": ("qemu-system-arm", ()),
-    "mps2-an386": ("qemu-system-arm", ()),
-    "mps2-an500": ("qemu-system-arm", ()),
-    "microbit": ("qemu-system-arm", ()),
-    "virt": ("qemu-system-riscv32", ("-bios", "none")),
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What QEMU needs to know.
+
+    program: of QEMU. options: besides the machine's name. own_bus: the CPU's memory is not on the machine's bus, where
+    QEMU's commands look for it otherwise.
+    """
+
+    program: str
+    options: tuple[str, ...] = ()
+    own_bus: bool = False
+
+
+MACHINES = {
+    "mps2-an385": Machine("qemu-system-arm"),
+    "mps2-an386": Machine("qemu-system-arm"),
+    "mps2-an500": Machine("qemu-system-arm"),
+    "microbit": Machine("qemu-system-arm", own_bus=True),
+    "virt": Machine("qemu-system-riscv32", ("-bios", "none")),
 }
-"""QEMU's program and what it needs besides the machine's name."""
 
 
 class EmulatedDevice:
@@ -44,8 +59,8 @@ class EmulatedDevice:
         self.image, self.machine = Path(image), machine
         self.log = Log()
         self._arguments = list(arguments)
-        self._program, self._options = MACHINES[machine]
-        self._storage = storage_of(self.image)
+        self._machine = MACHINES[machine]
+        self._storage, self._entry = storage_of(self.image)
         self._cable = Cable(loose=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = contextlib.ExitStack()
@@ -98,7 +113,8 @@ class EmulatedDevice:
         self._qmp.execute("stop")
         start, end = self._storage
         if end > start:
-            self._qmp.execute("pmemsave", val=start, size=end - start, filename=str(self._flash))
+            save = "memsave" if self._machine.own_bus else "pmemsave"
+            self._qmp.execute(save, val=start, size=end - start, filename=str(self._flash))
         self._kill()
 
     def power_on(self) -> None:
@@ -122,10 +138,22 @@ class EmulatedDevice:
         return self._folder / "storage"
 
     def _command(self) -> list[str]:
-        program = shutil.which(self._program)
+        program = shutil.which(self._machine.program)
         if program is None:
-            raise FileNotFoundError(f"no {self._program} found (Debian, Ubuntu: qemu-system-arm, qemu-system-misc)")
-        command = [program, "-M", self.machine, *self._options, "-kernel", str(self.image), "-S", "-display", "none"]
+            raise FileNotFoundError(
+                f"no {self._machine.program} found (Debian, Ubuntu: qemu-system-arm, qemu-system-misc)"
+            )
+        command = [
+            program,
+            "-M",
+            self.machine,
+            *self._machine.options,
+            "-kernel",
+            str(self.image),
+            "-S",
+            "-display",
+            "none",
+        ]
         command += ["-monitor", "none", "-action", "reboot=shutdown,shutdown=pause"]
         for name in ("uart0", "log", "qmp"):
             (self._folder / name).unlink(missing_ok=True)
@@ -133,7 +161,10 @@ class EmulatedDevice:
         command += ["-serial", "chardev:uart0", "-mon", "chardev=qmp,mode=control"]
         command += ["-semihosting-config", "enable=on,target=native,chardev=log"]
         if self._flash.exists():
-            command += ["-device", f"loader,file={self._flash},addr={self._storage[0]:#x},force-raw=on"]
+            loader = f"loader,file={self._flash},addr={self._storage[0]:#x},force-raw=on"
+            command += ["-device", f"{loader},cpu-num=0" if self._machine.own_bus else loader]
+            if self._machine.own_bus:  # naming the CPU has set its program counter, too
+                command += ["-device", f"loader,addr={self._entry:#x},cpu-num=0"]
         return command + self._arguments
 
     def _connect(self, name: str) -> socket.socket:
@@ -199,14 +230,15 @@ class Qmp:
         self._socket.close()
 
 
-def storage_of(image: Path) -> tuple[int, int]:
-    """Return where the image's storage begins and ends; (0, 0) when it has none."""
+def storage_of(image: Path) -> tuple[tuple[int, int], int]:
+    """Return where the image's storage begins and ends, (0, 0) when it has none, and where the image starts."""
     from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import SymbolTableSection
 
     with image.open("rb") as file:
-        table = ELFFile(file).get_section_by_name(".symtab")
+        elf = ELFFile(file)
+        table, entry = elf.get_section_by_name(".symtab"), int(elf["e_entry"])
         if not isinstance(table, SymbolTableSection):
-            return 0, 0
+            return (0, 0), entry
         start, end = (table.get_symbol_by_name(f"__storage_{which}") for which in ("start", "end"))
-        return (int(start[0]["st_value"]), int(end[0]["st_value"])) if start and end else (0, 0)
+        return ((int(start[0]["st_value"]), int(end[0]["st_value"])) if start and end else (0, 0)), entry

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Firmware images for tests, each built as its device."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(name: str, device_id: str, partition: int, partitions: int) -> Path:
+    """Build firmware_examples/`name` as this device, with its share of the digits; return the ELF."""
+    folder = ROOT / "build" / "hil" / device_id
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    configure = ["cmake", "-S", str(ROOT / "firmware_examples" / name), "-B", str(folder), "-G", "Ninja"]
+    configure += [f"-DFEDMOTE_DEVICE_ID={device_id}", f"-DFEDMOTE_PARTITION={partition}"]
+    configure += [f"-DFEDMOTE_PARTITIONS={partitions}"]
+    for command in (configure, ["cmake", "--build", str(folder)]):
+        done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / f"{name}.elf"
