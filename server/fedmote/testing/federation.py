@@ -88,7 +88,7 @@ class RunningFederation:
     dealt out among the devices and `others`, so many further shares. layout: of the model. network: broker and server
     on its one host, the desktop devices on the other. through: given the broker's URL, returns that by which the
     devices reach it; cable: makes a serial cable, (server's end, device's end): LinkFaults has both. options: of every
-    Device. held: desktop devices that stop in the middle of each round's training, which keeps it open, until release().
+    Device. held: desktop devices that stop in the middle of each round's training, and so keep it open, until released.
     """
 
     def __init__(

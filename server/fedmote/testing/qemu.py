@@ -140,21 +140,10 @@ class EmulatedDevice:
     def _command(self) -> list[str]:
         program = shutil.which(self._machine.program)
         if program is None:
-            raise FileNotFoundError(
-                f"no {self._machine.program} found (Debian, Ubuntu: qemu-system-arm, qemu-system-misc)"
-            )
-        command = [
-            program,
-            "-M",
-            self.machine,
-            *self._machine.options,
-            "-kernel",
-            str(self.image),
-            "-S",
-            "-display",
-            "none",
-        ]
-        command += ["-monitor", "none", "-action", "reboot=shutdown,shutdown=pause"]
+            wanted = f"no {self._machine.program} found"
+            raise FileNotFoundError(f"{wanted}; Debian and Ubuntu have it in qemu-system-arm or qemu-system-misc")
+        command = [program, "-M", self.machine, *self._machine.options, "-kernel", str(self.image), "-S"]
+        command += ["-display", "none", "-monitor", "none", "-action", "reboot=shutdown,shutdown=pause"]
         for name in ("uart0", "log", "qmp"):
             (self._folder / name).unlink(missing_ok=True)
             command += ["-chardev", f"socket,id={name},path={self._folder / name},server=on,wait=off"]

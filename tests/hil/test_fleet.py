@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Emulated boards of several kinds and twenty desktop devices in one federation; the smallest ones in their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from images import build
+
+from fedmote.demo import baselines, data
+from fedmote.layout import dense
+from fedmote.round import Policy, Training
+
+DESKTOP, ROUNDS, GOAL = 20, 10, 0.90
+BOARDS = (
+    ("cortex_m3_serial", "mps2-an385", "cortex-m3"),
+    ("cortex_m3_serial", "mps2-an386", "cortex-m4"),
+    ("cortex_m3_serial", "mps2-an500", "cortex-m7"),
+    ("riscv32_serial", "virt", "riscv-0"),
+    ("riscv32_serial", "virt", "riscv-1"),
+)
+SMALL = (16, 12, 10)
+
+
+def boot(emulated_device: Callable[..., Any], boards: tuple[tuple[str, str, str], ...], shares: range) -> list[str]:
+    """Switch the boards on, each with its share of the digits; return their serial ports."""
+    ports = []
+    for (name, machine, device_id), share in zip(boards, shares, strict=True):
+        ports.append(emulated_device(build(name, device_id, share, shares.stop), machine).serial_path)
+    return ports
+
+
+def test_boards_and_desktop_devices_learn_digits(
+    emulated_device: Callable[..., Any], federation: Callable[..., Any]
+) -> None:
+    """All updates are folded in all rounds, the model is good, and it would be another without the boards."""
+    everybody = DESKTOP + len(BOARDS)
+    ports = boot(emulated_device, BOARDS, range(DESKTOP, everybody))
+    running = federation(DESKTOP, serial=2, ports=ports, others=len(BOARDS), rounds=ROUNDS, name="digits")
+    running.wait_rounds(ROUNDS, timeout_s=240)
+    boards = [device_id for _, _, device_id in BOARDS]
+    wanted = sorted(boards + [f"desktop-{i}" for i in range(DESKTOP)])
+    assert [sorted(running.folds(r + 1).devices) for r in range(ROUNDS)] == ROUNDS * [wanted]
+    assert running.accuracy() >= GOAL
+    for number in range(1, ROUNDS + 1):
+        model = running.models[number - 1]
+        assert np.array_equal(running.model_without(number, []), model)
+        for left_out in ([device_id] for device_id in boards):
+            assert not np.array_equal(running.model_without(number, left_out), model)
+        assert np.abs(running.model_without(number, boards) - model).max() > 1e-3
+
+
+def test_boards_with_16_kib_learn_a_small_model(
+    emulated_device: Callable[..., Any], federation: Callable[..., Any]
+) -> None:
+    """A Cortex-M0 cannot hold the model above: two of them learn one of 334 parameters, from 16 features."""
+    boards = (("cortex_m0_sensor", "microbit", "cortex-m0-0"), ("cortex_m0_sensor", "microbit", "cortex-m0-1"))
+    ports = boot(emulated_device, boards, range(len(boards)))
+    running = federation(
+        0, ports=ports, layout=dense(SMALL), rounds=ROUNDS, name="small-digits",
+        training=Training(epochs=5, batch_size=16, learning_rate=0.2), policy=Policy(devices=2, goal=1.0),
+    )  # fmt: skip
+    running.wait_rounds(ROUNDS, timeout_s=120)
+    names = [device_id for _, _, device_id in boards]
+    assert [sorted(running.folds(r + 1).devices) for r in range(ROUNDS)] == ROUNDS * [names]
+    _, _, x, y = data.split(np.random.default_rng(1))
+    features = x.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, SMALL[0])
+    first, last = (baselines.accuracy(running.models[r], SMALL, features, y) for r in (0, -1))
+    assert last > max(first, 0.6)
