@@ -20,10 +20,10 @@ import pytest
 from real_broker import Broker
 
 from fedmote.config import load
-from fedmote.testing.cable import Cable
 from fedmote.links.serial import Port
 from fedmote.round import Record
 from fedmote.server import Federation, Server
+from fedmote.testing.cable import Cable
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "firmware_examples/posix_gateway_device"
