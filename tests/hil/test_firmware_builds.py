@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fedmote.demo.cable import Cable
 from numpy.typing import NDArray
 
 from fedmote.demo.data import partition, split
