@@ -299,6 +299,10 @@ class RunningFederation:
         self._notify()
 
     def _end_server(self) -> None:
+        def cancel() -> None:
+            if len(self.records) < self._rounds:  # otherwise it is about to end by itself, and closes its links
+                self._task.cancel()
+
         if self._ready:
-            with contextlib.suppress(RuntimeError):  # it ended by itself, and its loop with it
-                self._loop.call_soon_threadsafe(self._task.cancel)
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                self._loop.call_soon_threadsafe(cancel)

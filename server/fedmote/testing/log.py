@@ -63,9 +63,7 @@ class Log:
                 if self.closed:
                     raise EOFError(f"no line matches {pattern!r}: {self.closed}; it said\n  {said}")
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError(
-                        f"no line matches {pattern!r} after {timeout_s:g} s; the last ones are\n  {said}"
-                    )
+                    raise TimeoutError(f"no line matches {pattern!r} after {timeout_s:g} s; it said\n  {said}")
 
     def last(self, pattern: str) -> str:
         """Return the first group of the last match, "" without any."""

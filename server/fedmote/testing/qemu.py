@@ -63,6 +63,7 @@ class EmulatedDevice:
         self._storage, self._entry = storage_of(self.image)
         self._cable = Cable(loose=True)
         self._process: subprocess.Popen[bytes] | None = None
+        self._running = contextlib.ExitStack()  # what lives as long as the power is on
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> EmulatedDevice:
@@ -121,17 +122,23 @@ class EmulatedDevice:
         """Start, with what the storage held when the power went."""
         if self._process is not None:
             raise RuntimeError("the device has power already; power_cut() first")
-        self.log.open()
-        self._process = subprocess.Popen(self._command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        try:
-            log, uart, self._qmp = self._connect("log"), self._connect("uart0"), Qmp(self._connect("qmp"))
-        except BaseException:
-            self._kill()
-            raise
-        self._log_socket = log
-        self._follower = follow(self.log, lambda: log.recv(4096), lambda: "the device has no power")
-        self._cable.plug(uart.detach())
-        self._qmp.execute("cont")
+        with contextlib.ExitStack() as stack:
+            process = subprocess.Popen(self._command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            try:
+                log, uart, qmp = (stack.enter_context(self._connect(process, name)) for name in ("log", "uart0", "qmp"))
+                self._qmp = stack.enter_context(Qmp(qmp))
+            except ConnectionError as error:
+                said = process.communicate(timeout=START_S)[0].decode()
+                raise RuntimeError(f"QEMU ended: {said}\n{shlex.join(self._command())}") from error
+            self.log.open()
+            stack.callback(follow(self.log, lambda: log.recv(4096), lambda: "the device has no power").join)
+            stack.callback(process.kill)
+            self._cable.plug(uart.detach())
+            self._qmp.execute("cont")
+            self._running = stack.pop_all()
+        self._process = process
 
     @property
     def _flash(self) -> Path:
@@ -156,9 +163,8 @@ class EmulatedDevice:
                 command += ["-device", f"loader,addr={self._entry:#x},cpu-num=0"]
         return command + self._arguments
 
-    def _connect(self, name: str) -> socket.socket:
+    def _connect(self, process: subprocess.Popen[bytes], name: str) -> socket.socket:
         """Connect as soon as QEMU listens."""
-        assert self._process is not None
         deadline = time.monotonic() + START_S
         tick = threading.Event()
         while True:
@@ -168,32 +174,21 @@ class EmulatedDevice:
                 return end
             except OSError as error:
                 end.close()
-                if self._process.poll() is not None:
-                    said = self._process.stdout.read().decode() if self._process.stdout else ""
-                    raise RuntimeError(f"QEMU ended: {said}\n{shlex.join(self._command())}") from error
+                if process.poll() is not None:
+                    raise ConnectionError from error
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"QEMU does not listen on {name} after {START_S:g} s") from error
                 tick.wait(0.005)
 
     def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-        if hasattr(self, "_follower"):
-            self._follower.join()
-            self._log_socket.close()
-            self._qmp.close()
+        self._process = None
+        self._running.close()
 
 
 class Qmp:
     """QEMU's machine protocol, one command at a time."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._socket = end
         self._file = end.makefile("rw", encoding="utf-8")
         self._file.readline()  # its greeting
         self._lock = threading.Lock()
@@ -210,13 +205,16 @@ class Qmp:
                     raise RuntimeError(f"QEMU refuses {command}: {answer['error']['desc']}")
                 if "return" in answer:  # anything else is an event
                     return answer["return"]
-        raise RuntimeError(f"QEMU ended during {command}")
+        raise ConnectionError(f"QEMU ended during {command}")
 
-    def close(self) -> None:
+    def __enter__(self) -> Qmp:
+        """Nothing is left to do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Let go of the connection."""
         with contextlib.suppress(OSError):
             self._file.close()
-        self._socket.close()
 
 
 def storage_of(image: Path) -> tuple[tuple[int, int], int]:
