@@ -7,7 +7,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-NEW = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256"]
+NEW = ["-nodes", "-sha256", "-newkey"]
+KEYS = {
+    "P-256": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+    "P-384": ["ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
+    "RSA": ["rsa:2048"],
+}
 
 
 @dataclass(frozen=True)
@@ -23,20 +28,20 @@ def _openssl(*arguments: str | Path) -> None:
 
 
 class Authority:
-    """Signs certificates for servers. `file` is its own."""
+    """Signs certificates for servers, whose keys are of the same kind as its own. `file` is its own certificate."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = "P-256") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.file = folder, folder / "ca.pem"
-        _openssl("req", "-x509", *NEW, "-days", "3650", "-subj", "/CN=test authority", "-keyout", folder / "ca.key",
-                 "-addext", "keyUsage=critical,keyCertSign", "-out", self.file)  # fmt: skip
+        self.folder, self.file, self._new = folder, folder / "ca.pem", [*NEW, *KEYS[kind]]
+        _openssl("req", "-x509", *self._new, "-days", "3650", "-subj", "/CN=test authority", "-out", self.file,
+                 "-keyout", folder / "ca.key", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
 
     def issue(self, name: str, days: int = 30) -> Certificate:
         """Sign for a DNS name; negative days: it has expired."""
         made = Certificate(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=critical,CA:FALSE\n")
-        _openssl("req", *NEW, "-subj", f"/CN={name}", "-keyout", made.key, "-out", request)
+        _openssl("req", *self._new, "-subj", f"/CN={name}", "-keyout", made.key, "-out", request)
         _openssl("x509", "-req", "-in", request, "-CA", self.file, "-CAkey", self.folder / "ca.key", "-CAcreateserial",
                  "-days", str(days), "-sha256", "-extfile", extensions, "-out", made.certificate)  # fmt: skip
         return made

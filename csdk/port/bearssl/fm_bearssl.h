@@ -31,7 +31,7 @@ typedef struct {
   uint32_t anchor_count;
   /* Bytes that nobody can guess, 32 for each handshake. False: none now, and there is no handshake. */
   bool (*random)(void *user, uint8_t *out, uint32_t size);
-  /* Seconds since 1970. False: unknown, and no certificate is valid. */
+  /* Seconds since 1970. False: unknown, and there is no handshake. */
   bool (*unix_time)(void *user, uint32_t *seconds);
   /* The connection was given up for a BearSSL error (BR_ERR_*, such as BR_ERR_X509_NOT_TRUSTED). NULL: not told. */
   void (*failed)(void *user, int error);
