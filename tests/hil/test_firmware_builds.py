@@ -11,18 +11,19 @@ import asyncio
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 
 from fedmote.demo.data import partition, split
@@ -31,6 +32,7 @@ from fedmote.links.serial import Port
 from fedmote.round import Policy, Record, Training
 from fedmote.server import Federation, Server
 from fedmote.testing.cable import Cable
+from fedmote.testing.qemu import EmulatedDevice
 from fedmote_device import CTrainer, Device
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,35 +40,33 @@ EXAMPLES = ROOT / "firmware_examples"
 ROUNDS = 2
 CHUNK_ELEMENTS = 128
 GIVE_UP_S = 240  # on a machine that is far too busy; nothing waits for it otherwise
+WAY = ("downloading", "checking", "working", "sealing", "offering", "uploading", "confirming")
 
 
 @dataclass(frozen=True)
 class Image:
-    """One firmware: how QEMU runs it, its network, and an instruction that it must not survive."""
+    """One firmware: QEMU's machine, its network, and an instruction that it must not survive."""
 
     name: str
-    machine: tuple[str, ...]
-    tools: str
+    machine: str
     widths: tuple[int, ...]
     poison: bytes
     fault: str
 
     @property
     def chunks(self) -> int:
-        return -(-sum(a * b + b for a, b in zip(self.widths, self.widths[1:], strict=False)) // CHUNK_ELEMENTS)
+        return -(-dense(self.widths).elements // CHUNK_ELEMENTS)
 
 
-UNALIGNED_LOAD = bytes.fromhex("01200068")  # movs r0, #1; ldr r0, [r0]
 UNDEFINED_THUMB = bytes.fromhex("00de")  # udf #0
 ILLEGAL = bytes(4)
+UNALIGNED_LOAD = bytes.fromhex("01200068")  # movs r0, #1; ldr r0, [r0]
 IMAGES = (
-    Image("cortex_m3_serial", ("qemu-system-arm", "-M", "mps2-an385"), "arm-none-eabi-", (64, 32, 10),
-          UNDEFINED_THUMB, "fault hard pc={0:08x}"),
-    Image("riscv32_serial", ("qemu-system-riscv32", "-M", "virt", "-bios", "none"), "riscv64-unknown-elf-",
-          (64, 32, 10), ILLEGAL, "fault trap cause=2 pc={0:08x}"),
-    Image("cortex_m0_sensor", ("qemu-system-arm", "-M", "microbit"), "arm-none-eabi-", (16, 12, 10),
-          UNALIGNED_LOAD, "fault hard pc={1:08x}"),
-)  # fmt: skip
+    Image("cortex_m3_serial", "mps2-an385", (64, 32, 10), UNDEFINED_THUMB, "fault hard pc={0:08x}"),
+    Image("riscv32_serial", "virt", (64, 32, 10), ILLEGAL, "fault trap cause=2 pc={0:08x}"),
+    Image("cortex_m0_sensor", "microbit", (16, 12, 10), UNALIGNED_LOAD, "fault hard pc={1:08x}"),
+)
+Built = dict[str, tuple[Path, str]]
 each_image = pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
 
 
@@ -85,9 +85,9 @@ def build(source: Path, folder: Path, *settings: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Each image and what its build said."""
-    out: dict[str, tuple[Path, str]] = {}
+    out: Built = {}
     for image in IMAGES:
         folder = tmp_path_factory.mktemp(image.name)
         said = build(EXAMPLES / image.name, folder)
@@ -95,52 +95,24 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str
     return out
 
 
-class Emulated:
-    """An image under QEMU: UART0 on a terminal, its log read line by line."""
-
-    def __init__(self, image: Image, kernel: Path, line: str | None, monitor: Path) -> None:
-        uart = ["-chardev", f"serial,id=uart0,path={line}" if line else "null,id=uart0", "-serial", "chardev:uart0"]
-        log = ["-chardev", "stdio,id=log,signal=off", "-semihosting-config", "enable=on,target=native,chardev=log"]
-        watch = ["-display", "none", "-monitor", f"unix:{monitor},server=on,wait=off"]
-        self._monitor = str(monitor)
-        self._qemu = subprocess.Popen(
-            [*image.machine, "-kernel", str(kernel), *watch, *uart, *log],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        self._watchdog = threading.Timer(GIVE_UP_S, self._qemu.kill)
-        self.lines: list[str] = []
-        self._rest = ""
-
-    def __enter__(self) -> Emulated:
-        self._watchdog.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._watchdog.cancel()
-        self._qemu.kill()
-        self._rest, _ = self._qemu.communicate()
-
-    def until(self, start: str) -> str:
-        """Read the log up to a line that starts like this."""
-        assert self._qemu.stdout is not None
-        for text in self._qemu.stdout:
-            self.lines.append(text.rstrip("\n"))
-            if text.startswith(start):
-                return self.lines[-1]
-        raise AssertionError(f"no line {start!r}, but {self.lines}")
-
-    def rest(self) -> str:
-        """What was logged and not read before it was switched off."""
-        return self._rest
-
-    def reset(self) -> None:
-        """As the reset button: the memory stays as it is."""
-        with socket.socket(socket.AF_UNIX) as monitor:
-            monitor.connect(self._monitor)
-            monitor.sendall(b"system_reset\n")
-            answer = b""
-            while answer.count(b"(qemu)") < 2:  # before the command, and when it is done
-                answer += monitor.recv(4096)
+def serve(image: Image, port: str) -> tuple[NDArray[np.float32], list[Record]]:
+    """Two rounds with the real server at this port."""
+    records: list[Record] = []
+    layout = dense(image.widths)
+    server = Server(
+        Federation(
+            "digits",
+            layout,
+            None,
+            Training(epochs=2, batch_size=16),
+            Policy(chunk_elements=CHUNK_ELEMENTS, soft_deadline_s=GIVE_UP_S, hard_deadline_s=GIVE_UP_S),
+            initial=layout.glorot(1),
+            ports=(Port(port),),
+        ),
+        on_round=records.append,
+    )
+    asyncio.run(asyncio.wait_for(server.run(ROUNDS), GIVE_UP_S))
+    return server.model, records
 
 
 @contextmanager
@@ -169,26 +141,6 @@ def desktop(image: Image, line: str, name: str, share: int) -> Iterator[None]:
         thread.join()
 
 
-def serve(image: Image, port: str) -> tuple[NDArray[np.float32], list[Record]]:
-    """Two rounds with the real server at this end of the cable."""
-    records: list[Record] = []
-    layout = dense(image.widths)
-    server = Server(
-        Federation(
-            "digits",
-            layout,
-            None,
-            Training(epochs=2, batch_size=16),
-            Policy(chunk_elements=CHUNK_ELEMENTS, soft_deadline_s=GIVE_UP_S, hard_deadline_s=GIVE_UP_S),
-            initial=layout.glorot(1),
-            ports=(Port(port),),
-        ),
-        on_round=records.append,
-    )
-    asyncio.run(asyncio.wait_for(server.run(ROUNDS), GIVE_UP_S))
-    return server.model, records
-
-
 def desktop_model(image: Image, name: str = "", share: int = 0) -> NDArray[np.float32]:
     """The model that the server comes to without emulation."""
     with Cable() as cable, desktop(image, cable.ends[1], name or image.name, share):
@@ -197,7 +149,7 @@ def desktop_model(image: Image, name: str = "", share: int = 0) -> NDArray[np.fl
 
 
 @each_image
-def test_an_image_builds_without_warnings(image: Image, built: dict[str, tuple[Path, str]]) -> None:
+def test_an_image_builds_without_warnings(image: Image, built: Built) -> None:
     """Compiler and linker have nothing to say, and the size is told."""
     elf, said = built[image.name]
     assert elf.read_bytes()[:4] == b"\x7fELF"
@@ -206,30 +158,47 @@ def test_an_image_builds_without_warnings(image: Image, built: dict[str, tuple[P
 
 
 @each_image
-def test_rounds_give_the_desktop_devices_model(
-    image: Image, built: dict[str, tuple[Path, str]], tmp_path: Path
-) -> None:
-    """Boot, download, train, upload, twice; the model is the same as without emulation, and a reset keeps it."""
-    with Cable() as cable, Emulated(image, built[image.name][0], cable.ends[1], tmp_path / "monitor") as device:
-        model, records = serve(image, cable.ends[0])
-        device.reset()
-        device.until("boot")
-        boot = device.until("boot")
+def test_rounds_give_the_desktop_devices_model(image: Image, built: Built) -> None:
+    """Boot, download, train, upload, twice, as the log tells; the model is the one without emulation."""
+    with EmulatedDevice(built[image.name][0], image.machine) as device:
+        model, records = serve(image, device.serial_path)
+        device.wait_for(f"state confirming round={ROUNDS}")
+        lines = list(device.lines)
     assert [(r.round, r.reported, r.partial) for r in records] == [(1, 1, 0), (2, 1, 0)]
-    assert device.lines[0] == "boot restored=0 round=0"
-    states = [line for line in device.lines if line.startswith("state ")]
-    way = ("downloading", "checking", "working", "sealing", "offering", "uploading", "confirming")
+    assert lines[0] == "boot restored=0 round=0"
+    states = [line for line in lines if line.startswith("state ")]
     for number in (1, 2):
         first = states.index(f"state downloading round={number}")
-        assert states[first : first + len(way)] == [f"state {name} round={number}" for name in way]
-    chunks = [line for line in device.lines if line.startswith("chunk ")]
-    assert chunks == 2 * [f"chunk {n}" for n in range(1, image.chunks)]
-    assert not [line for line in device.lines if line.startswith("fault")]
-    # the model; the update, too, unless the server's word that it is done with arrived before the server left
-    assert boot in [f"boot restored={image.chunks + more} round=2" for more in (0, 1)]
-
+        assert states[first : first + len(WAY)] == [f"state {name} round={number}" for name in WAY]
+    chunks = [line for line in lines if line.startswith("chunk ")]
+    assert chunks == ROUNDS * [f"chunk {n}" for n in range(1, image.chunks)]
+    assert not [line for line in lines if line.startswith("fault")]
     assert model.tobytes() == desktop_model(image).tobytes()
     assert model.tobytes() != dense(image.widths).glorot(1).tobytes()
+
+
+@each_image
+def test_power_cuts_change_nothing(image: Image, built: Built) -> None:
+    """The power goes while it downloads, trains and uploads, in each round: the model is the same, to the bit."""
+    moments = [
+        f"^{what}$" for n in (1, 2)
+        for what in (f"chunk {image.chunks // 2}", f"state sealing round={n}", f"state uploading round={n}")
+    ]  # fmt: skip
+    with EmulatedDevice(built[image.name][0], image.machine) as device, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve, image, device.serial_path)
+        seen = 0
+        for moment in moments:
+            seen = device.log.wait_line(moment, seen) + 1
+            device.power_cut()
+            device.power_on()
+            seen = device.log.wait_line("^boot ", seen) + 1
+            restored = re.match(r"boot restored=(\d+)", device.lines[seen - 1])
+            assert restored is not None
+            assert "chunk" in moment or int(restored[1]) >= image.chunks
+        model, records = served.result()
+        assert not [line for line in device.lines if line.startswith("fault")]
+    assert [(r.reported, r.partial) for r in records] == ROUNDS * [(1, 0)]
+    assert model.tobytes() == desktop_model(image).tobytes()
 
 
 def test_a_copied_folder_builds_as_another_device_and_silent(tmp_path: Path) -> None:
@@ -239,27 +208,27 @@ def test_a_copied_folder_builds_as_another_device_and_silent(tmp_path: Path) -> 
     shutil.copytree(EXAMPLES / image.name, copy)
     settings = ("DEVICE_ID=press-7", "PARTITION=3", "SEMIHOSTING=OFF", f"DIR={ROOT}")
     build(copy, folder, *(f"-DFEDMOTE_{setting}" for setting in settings))
-    with Cable() as cable, Emulated(image, folder / "mine.elf", cable.ends[1], tmp_path / "monitor") as device:
-        model, records = serve(image, cable.ends[0])
-    assert device.rest() == ""
+    with EmulatedDevice(folder / "mine.elf", image.machine) as device:
+        model, records = serve(image, device.serial_path)
+        device.power_cut()  # all that it said is there then
+        assert device.lines == []
     assert [r.reported for r in records] == [1, 1]
     assert model.tobytes() == desktop_model(image, "press-7", 3).tobytes()
     assert model.tobytes() != desktop_model(image).tobytes()
 
 
 @each_image
-def test_a_fault_is_told(image: Image, built: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+def test_a_fault_is_told(image: Image, built: Built, tmp_path: Path) -> None:
     """A wrong instruction ends in one line that names it; on a Cortex-M0 an unaligned access is one."""
-    elf, kernel = built[image.name][0], tmp_path / "kernel.bin"
-    subprocess.run([f"{image.tools}objcopy", "-O", "binary", elf, kernel], check=True)
-    symbols = subprocess.run([f"{image.tools}nm", elf], capture_output=True, text=True, check=True).stdout
-    address = {name: int(value, 16) for value, name in re.findall(r"^(\w+) \w (\w+)$", symbols, re.MULTILINE)}
-    base = min(value for name, value in address.items() if name in ("vectors", "_start"))
-    code = bytearray(kernel.read_bytes())
-    place = address["app_poll"] - base
-    code[place : place + len(image.poison)] = image.poison
-    kernel.write_bytes(code)
-    with Emulated(image, kernel, None, tmp_path / "monitor") as device:
-        assert device.until("boot") == "boot restored=0 round=0"
-        fault = device.until("fault")
-    assert fault == image.fault.format(address["app_poll"], address["app_poll"] + 2)
+    poisoned = tmp_path / "poisoned.elf"
+    shutil.copy(built[image.name][0], poisoned)
+    with poisoned.open("r+b") as file:
+        elf = ELFFile(file)
+        address = elf.get_section_by_name(".symtab").get_symbol_by_name("app_poll")[0]["st_value"] & ~1  # Thumb's bit
+        text = elf.get_section_by_name(".text")
+        file.seek(text["sh_offset"] + address - text["sh_addr"])
+        file.write(image.poison)
+    with EmulatedDevice(poisoned, image.machine) as device:
+        fault = device.wait_for("^fault .*")
+        assert device.lines[0] == "boot restored=0 round=0"
+    assert fault[0] == image.fault.format(address, address + 2)
