@@ -69,8 +69,8 @@ firmware-tools: size-tools
 	@.ci/need 'command -v openssl' openssl
 
 firmware: $(VENV)/.run firmware-tools ## bare-metal images for QEMU, build/firmware/NAME/NAME.elf; ARGS for cmake
-	@firmware_examples/fetch_sources.sh
 	@for name in $(FIRMWARE); do \
+	  case $$name in *_mqtt) firmware_examples/fetch_sources.sh ;; esac; \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S firmware_examples/$$name -B build/firmware/$$name -G Ninja $(ARGS) >/dev/null; \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/firmware/$$name; \
 	done
