@@ -68,15 +68,15 @@ def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | Non
     return done.stdout
 
 
-def project(folder: Path, lines: str, *options: str, posix: bool = False) -> str:
-    """Write a project whose CMakeLists.txt has these lines, build it, run it."""
+def project(folder: Path, lines: str, *options: str, posix: bool = False, program: str = "consumer") -> str:
+    """Write a project whose CMakeLists.txt has these lines, build it, run its program."""
     folder.mkdir()
     (folder / "main.c").write_text(CONSUMER + (POSIX if posix else ""))
     text = f"cmake_minimum_required(VERSION 3.16)\nproject(consumer C)\n{lines}\n"
     (folder / "CMakeLists.txt").write_text(text)
     run("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "build", *options)
     run("cmake", "--build", folder / "build")
-    return run(folder / "build" / "consumer")
+    return run(folder / "build" / program)
 
 
 EXECUTABLE = "add_executable(consumer main.c)\ntarget_link_libraries(consumer PRIVATE {})"
@@ -210,31 +210,16 @@ def test_names_for_one_file_end_with_it(tmp_path: Path, monkeypatch: pytest.Monk
 
 # ---- frameworks ----
 
-ZEPHYR = """
-function(zephyr_library_named name)
-  add_library(${name} STATIC)
-  set(ZEPHYR_CURRENT_LIBRARY ${name} PARENT_SCOPE)
-endfunction()
-function(zephyr_library_sources)
-  target_sources(${ZEPHYR_CURRENT_LIBRARY} PRIVATE ${ARGN})
-endfunction()
-add_library(zephyr_interface INTERFACE)
-function(zephyr_include_directories)
-  target_include_directories(zephyr_interface INTERFACE ${ARGN})
-endfunction()
-function(zephyr_compile_definitions)
-  target_compile_definitions(zephyr_interface INTERFACE ${ARGN})
-endfunction()
-link_libraries(zephyr_interface)
-"""
+STAND_INS = HERE / "stand_ins"
 
 
-def kconfig_of(path: Path, **values: str) -> dict[str, str]:
-    """The symbols that a configuration with these values has, CONFIG_ before their names."""
+def kconfig_of(path: Path, header: Path, **values: str) -> dict[str, str]:
+    """The symbols that a configuration with these values has, CONFIG_ before their names; also written to a header."""
     config = kconfiglib.Kconfig(str(path), warn=True, warn_to_stderr=False)
     for name, value in values.items():
         assert config.syms[name].set_value(value)
     assert config.warnings == []
+    config.write_autoconf(str(header))
     return {f"CONFIG_{s.name}": s.str_value for s in config.unique_defined_syms if s.str_value not in ("", "n")}
 
 
@@ -245,16 +230,19 @@ def kconfig_of(path: Path, **values: str) -> dict[str, str]:
 def test_zephyr_module(values: dict[str, str], limits: str, tmp_path: Path) -> None:
     module = yaml.safe_load((ROOT / "zephyr/module.yml").read_text())
     assert module["name"] == "fedmote"
-    config = kconfig_of(ROOT / module["build"]["kconfig"], FEDMOTE="y", **values)
-    lines = ZEPHYR + f'add_subdirectory("{ROOT / module["build"]["cmake"]}" fedmote)\n' + EXECUTABLE.format("fedmote")
+    assert module["build"]["cmake"] == "zephyr"  # where the stand-in looks
+    header = tmp_path / "autoconf.h"
+    config = kconfig_of(ROOT / module["build"]["kconfig"], header, FEDMOTE="y", **values)
+    lines = f"set(ZEPHYR_EXTRA_MODULES {ROOT})\nfind_package(Zephyr REQUIRED)\ntarget_sources(app PRIVATE main.c)\n"
     options = [f"-D{name}={value}" for name, value in config.items()]
-    assert project(tmp_path / "p", lines, *options) == WORKS + limits
-    commands = run("ninja", "-C", tmp_path / "p/build", "-t", "commands", "consumer")
+    options += [f"-DAUTOCONF={header}", f"-DZephyr_DIR={STAND_INS / 'zephyr/cmake'}"]
+    assert project(tmp_path / "p", lines, *options, program="app") == WORKS + limits
+    commands = run("ninja", "-C", tmp_path / "p/build", "-t", "commands", "app")
     assert f"FM_WITH_INT8={int('FEDMOTE_INT8' not in values)}" in commands
 
 
 def test_zephyr_module_that_is_off(tmp_path: Path) -> None:
-    assert kconfig_of(ROOT / "zephyr/Kconfig") == {}
+    assert kconfig_of(ROOT / "zephyr/Kconfig", tmp_path / "autoconf.h") == {}
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.16)\nproject(p C)\n"
         f'add_subdirectory("{ROOT / "zephyr"}" fedmote)\nif(TARGET fedmote)\n  message(FATAL_ERROR "on")\nendif()\n'
@@ -262,38 +250,12 @@ def test_zephyr_module_that_is_off(tmp_path: Path) -> None:
     run("cmake", "-G", "Ninja", "-S", tmp_path, "-B", tmp_path / "build")
 
 
-IDF = """
-set(ESP_PLATFORM 1)
-function(idf_component_register)
-  cmake_parse_arguments(C "" "" "SRC_DIRS;INCLUDE_DIRS" ${ARGN})
-  if(C_UNPARSED_ARGUMENTS)
-    message(FATAL_ERROR "${C_UNPARSED_ARGUMENTS}")
-  endif()
-  foreach(folder ${C_SRC_DIRS})
-    file(GLOB found ${CMAKE_CURRENT_LIST_DIR}/${folder}/*.c)
-    list(APPEND sources ${found})
-  endforeach()
-  if(CMAKE_SCRIPT_MODE_FILE)
-    list(LENGTH sources count)
-    message("registered ${count}")
-  else()
-    add_library(idf_fedmote STATIC ${sources})
-    list(TRANSFORM C_INCLUDE_DIRS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
-    target_include_directories(idf_fedmote PUBLIC ${C_INCLUDE_DIRS})
-  endif()
-endfunction()
-"""
-
-
-def test_esp_idf_component(tmp_path: Path) -> None:
-    lines = IDF + f'add_subdirectory("{ROOT}" fedmote)\n' + EXECUTABLE.format("idf_fedmote")
-    assert project(tmp_path / "p", lines) == WORKS + LIMITS
-
-
 def test_esp_idf_reads_the_component_as_a_script_first(tmp_path: Path) -> None:
+    """How it is built then, tests/hil/test_points_devices.py sees."""
     script = tmp_path / "early.cmake"
-    script.write_text(IDF + f'include("{ROOT / "CMakeLists.txt"}")\n')
-    sources = len([*CSDK.glob("src/*.c"), *CSDK.glob("train/*.c")])
+    stand_in = STAND_INS / "esp_idf/tools/cmake/project.cmake"
+    script.write_text(f'set(ESP_PLATFORM 1)\ninclude("{stand_in}")\ninclude("{ROOT / "CMakeLists.txt"}")\n')
+    sources = len([*CSDK.glob("src/*.c"), *CSDK.glob("train/*.c"), *CSDK.glob("port/esp_idf/*.c")])
     done = subprocess.run(["cmake", "-P", script], env={**os.environ, "PATH": TOOLS}, capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (0, f"registered {sources}")
 

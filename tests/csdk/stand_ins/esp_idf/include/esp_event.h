@@ -1,0 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stands in for ESP-IDF's header of this name. */
+#include "esp_err.h"
+esp_err_t esp_event_loop_create_default(void);

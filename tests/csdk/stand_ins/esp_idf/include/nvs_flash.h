@@ -1,0 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stands in for ESP-IDF's header of this name. */
+#include "esp_err.h"
+esp_err_t nvs_flash_init(void);
