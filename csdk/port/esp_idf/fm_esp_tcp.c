@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/select.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 #include "freertos/FreeRTOS.h"
 #include "freertos/task.h"
@@ -127,7 +130,7 @@ void fm_esp_tcp_init(fm_esp_tcp_t *tcp, const char *host, const char *port, fm_s
 
 void fm_esp_tcp_wait(const fm_esp_tcp_t *tcp, uint32_t wait_ms) {
   if (tcp->fd < 0) {
-    vTaskDelay(pdMS_TO_TICKS(wait_ms));
+    vTaskDelay(pdMS_TO_TICKS(wait_ms) + 1u); /* less than a tick would be no sleep at all */
   } else {
     (void)wait_for(tcp->fd, true, tcp->connecting || tcp->full, wait_ms);
   }
