@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import size
+import stack
 from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 
@@ -45,13 +47,22 @@ WAY = ("downloading", "checking", "working", "sealing", "offering", "uploading",
 
 @dataclass(frozen=True)
 class Image:
-    """One firmware: QEMU's machine, its network, and an instruction that it must not survive."""
+    """One firmware.
+
+    machine: QEMU's. widths: of its network. poison: an instruction that it must not survive. flash: what its storage's
+    functions begin with. interrupts: its handlers. report: tells a fault. interrupted: bytes that the core itself
+    stacks for an interrupt or a fault.
+    """
 
     name: str
     machine: str
     widths: tuple[int, ...]
     poison: bytes
     fault: str
+    flash: str
+    interrupts: tuple[str, ...]
+    report: str
+    interrupted: int
 
     @property
     def chunks(self) -> int:
@@ -62,23 +73,36 @@ UNDEFINED_THUMB = bytes.fromhex("00de")  # udf #0
 ILLEGAL = bytes(4)
 UNALIGNED_LOAD = bytes.fromhex("01200068")  # movs r0, #1; ldr r0, [r0]
 IMAGES = (
-    Image("cortex_m3_serial", "mps2-an385", (64, 32, 10), UNDEFINED_THUMB, "fault hard pc={0:08x}"),
-    Image("riscv32_serial", "virt", (64, 32, 10), ILLEGAL, "fault trap cause=2 pc={0:08x}"),
-    Image("cortex_m0_sensor", "microbit", (16, 12, 10), UNALIGNED_LOAD, "fault hard pc={1:08x}"),
+    Image("cortex_m3_serial", "mps2-an385", (64, 32, 10), UNDEFINED_THUMB, "fault hard pc={0:08x}",
+          "nor", ("uart0_rx_handler", "uart0_tx_handler", "systick_handler"), "fault_report", 36),
+    Image("riscv32_serial", "virt", (64, 32, 10), ILLEGAL, "fault trap cause=2 pc={0:08x}",
+          "nor", ("trap_handler",), "trap_handler", 0),
+    Image("cortex_m0_sensor", "microbit", (16, 12, 10), UNALIGNED_LOAD, "fault hard pc={1:08x}",
+          "flash", ("uart0_handler", "timer0_handler"), "fault_report", 36),
+)  # fmt: skip
+CALLS = (  # where the application's calls through pointers go, and those of the boards; the library's are in size.py
+    (r"stream(\.|->)api->(\w+)$", r"uart.c:uart_\2"),
+    (r"\bapp->may_work$", size.APPLICATION),  # there is none
+    (r"\bapp->(\w+)$", r"app.c:\1"),
+    (r"\bstep$", "app.c:*_step"),
+    (r"\bdata->read$", "app.c:read_example"),
+    (r"hardware->log$", "*_log"),
+    (r"uart->start$", "board.c:uart0_start"),
 )
 Built = dict[str, tuple[Path, str]]
 each_image = pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
 
 
 def build(source: Path, folder: Path, *settings: str) -> str:
-    """Build a firmware anew, with warnings as errors; return what the build said."""
+    """Build a firmware anew, with warnings as errors and call graphs; return what the build said."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CFLAGS": "-fcallgraph-info=su"}
     said = ""
     for command in (
         ["cmake", "-S", source, "-B", folder, "-G", "Ninja", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", *settings],
         ["cmake", "--build", folder],
     ):
-        done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         said += done.stdout + done.stderr
         assert done.returncode == 0, said
     return said
@@ -155,6 +179,24 @@ def test_an_image_builds_without_warnings(image: Image, built: Built) -> None:
     assert elf.read_bytes()[:4] == b"\x7fELF"
     assert "warning" not in said.lower()
     assert "text" in said and elf.name in said.splitlines()[-1]
+
+
+@each_image
+def test_the_stack_suffices(image: Image, built: Built) -> None:
+    """The deepest path of the call graph, with the deepest interrupt on top and a fault's report on that, fits."""
+    elf, _ = built[image.name]
+    indirect = [*CALLS, (r"storage(\.|->)(read|program|erase)$", rf"*.c:{image.flash}_\2")]
+    indirect += [
+        (pattern, target.format(link="serial") if "{" in target else target) for pattern, target in size.INDIRECT
+    ]
+    graph = stack.Graph.read(sorted(elf.parent.rglob("*.ci")), indirect, size.APPLICATION)
+    main, path = graph.deepest("main")
+    assert "fm_client_poll" in graph.calls["app_poll"] and len(path) > 5
+    above = max(graph.deepest(name)[0] for name in image.interrupts) + graph.deepest(image.report)[0]
+    with elf.open("rb") as file:
+        reserved = ELFFile(file).get_section_by_name(".stack")["sh_size"]
+    print(f"{image.name}: {main} + {above + 2 * image.interrupted} of {reserved}: {' > '.join(path)}")
+    assert main + above + 2 * image.interrupted <= reserved
 
 
 @each_image
