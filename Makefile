@@ -91,6 +91,7 @@ test-tools: size-tools firmware-tools
 	@.ci/need 'command -v mosquitto' mosquitto
 	@.ci/need 'command -v c++' g++
 	@.ci/need 'command -v pkg-config' pkgconf
+	@.ci/need 'command -v qemu-system-avr' qemu-system-misc
 	@.ci/need 'command -v qemu-ppc && command -v qemu-arm' qemu-user
 	@.ci/need 'echo "#include <stdio.h>" | powerpc-linux-gnu-gcc -xc -c -o /dev/null -' gcc-powerpc-linux-gnu libc6-dev-powerpc-cross
 	@.ci/need 'echo "#include <stdio.h>" | arm-linux-gnueabihf-gcc -xc -c -o /dev/null -' gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
