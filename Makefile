@@ -15,7 +15,7 @@ C_SOURCES := $(wildcard csdk/include/*.h csdk/include/fedmote/*.h csdk/src/*.[ch
 BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/cdef.h bindings/build_ffi.py
 C_FORMAT  := $(filter-out bindings/cdef.h,$(shell git ls-files '*.c' '*.h' 2>/dev/null))
 
-.PHONY: help venv demo test bench size amalgamation firmware format clean
+.PHONY: help venv demo test hil bench size amalgamation firmware format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -89,6 +89,7 @@ size-tools:
 
 test-tools: size-tools firmware-tools
 	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'command -v ip' iproute2
 	@.ci/need 'command -v c++' g++
 	@.ci/need 'command -v pkg-config' pkgconf
 	@.ci/need 'command -v qemu-system-avr' qemu-system-misc
@@ -127,6 +128,12 @@ test: lint size ## all tests, with coverage of C and Python
 	fi; \
 	tail -n 1 build/pytest.log; \
 	exit $$status
+
+hil: venv firmware-tools ## emulated boards in federations, and 50 power cuts of each; ARGS for pytest. Root for lost packets
+	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'command -v ip' iproute2
+	@PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest --moments 50 --durations 10 $(ARGS) tests/hil/test_fleet.py \
+	  tests/hil/test_power_cuts.py tests/hil/test_emulated_device.py tests/hil/test_tun.py
 
 format: venv ## put Python and C into the project's format
 	$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet

@@ -11,13 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def build(name: str, device_id: str, partition: int, partitions: int) -> Path:
-    """Build firmware_examples/`name` as this device, with its share of the digits; return the ELF."""
+def build(name: str, device_id: str, partition: int, partitions: int, **settings: str) -> Path:
+    """Build firmware_examples/`name` as this device, with its share of the digits; return the ELF.
+
+    settings: CMake's, in addition.
+    """
     folder = ROOT / "build" / "hil" / device_id
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     configure = ["cmake", "-S", str(ROOT / "firmware_examples" / name), "-B", str(folder), "-G", "Ninja"]
     configure += [f"-DFEDMOTE_DEVICE_ID={device_id}", f"-DFEDMOTE_PARTITION={partition}"]
-    configure += [f"-DFEDMOTE_PARTITIONS={partitions}"]
+    configure += [f"-DFEDMOTE_PARTITIONS={partitions}", *(f"-D{key}={value}" for key, value in settings.items())]
     for command in (configure, ["cmake", "--build", str(folder)]):
         done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
-from images import build
+from images import ROOT, build
 
 from fedmote.demo import baselines, data
 from fedmote.layout import dense
@@ -21,13 +23,14 @@ BOARDS = (
     ("riscv32_serial", "virt", "riscv-0"),
     ("riscv32_serial", "virt", "riscv-1"),
 )
+ETHERNET = "cortex-m3-mqtt"  # the one board on the broker
 SMALL = (16, 12, 10)
 
 
 def boot(emulated_device: Callable[..., Any], boards: tuple[tuple[str, str, str], ...], shares: range) -> list[str]:
-    """Switch the boards on, each with its share of the digits; return their serial ports."""
+    """Switch the boards on, each with its own of the shares of the digits; return their serial ports."""
     ports = []
-    for (name, machine, device_id), share in zip(boards, shares, strict=True):
+    for (name, machine, device_id), share in zip(boards, shares, strict=False):
         ports.append(emulated_device(build(name, device_id, share, shares.stop), machine).serial_path)
     return ports
 
@@ -36,11 +39,18 @@ def test_boards_and_desktop_devices_learn_digits(
     emulated_device: Callable[..., Any], federation: Callable[..., Any]
 ) -> None:
     """All updates are folded in all rounds, the model is good, and it would be another without the boards."""
-    everybody = DESKTOP + len(BOARDS)
+    everybody = DESKTOP + len(BOARDS) + 1
     ports = boot(emulated_device, BOARDS, range(DESKTOP, everybody))
-    running = federation(DESKTOP, serial=2, ports=ports, others=len(BOARDS), rounds=ROUNDS, name="digits")
+    policy = Policy(devices=everybody, goal=1.0, chunk_elements=128, soft_deadline_s=240.0, hard_deadline_s=240.0)
+    running = federation(
+        DESKTOP, serial=2, ports=ports, others=everybody - DESKTOP, rounds=ROUNDS, name="digits", policy=policy
+    )
+    subprocess.run([ROOT / "firmware_examples" / "fetch_sources.sh"], check=True)
+    broker = f"10.0.2.2:{urlsplit(running.broker).port}"  # QEMU's host, from inside
+    image = build("cortex_m3_mqtt", ETHERNET, everybody - 1, everybody, FEDMOTE_BROKER=broker)
+    emulated_device(image, "mps2-an385", arguments=["-nic", "user,model=lan9118"])
     running.wait_rounds(ROUNDS, timeout_s=240)
-    boards = [device_id for _, _, device_id in BOARDS]
+    boards = [ETHERNET, *(device_id for _, _, device_id in BOARDS)]
     wanted = sorted(boards + [f"desktop-{i}" for i in range(DESKTOP)])
     assert [sorted(running.folds(r + 1).devices) for r in range(ROUNDS)] == ROUNDS * [wanted]
     assert running.accuracy() >= GOAL
