@@ -11,6 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def fetch_sources() -> None:
+    """Get lwIP, which cortex_m3_mqtt is built with, unless it is there."""
+    subprocess.run([ROOT / "firmware_examples" / "fetch_sources.sh"], check=True)
+
+
 def build(name: str, device_id: str, partition: int, partitions: int, **settings: str) -> Path:
     """Build firmware_examples/`name` as this device, with its share of the digits; return the ELF.
 

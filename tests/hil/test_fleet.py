@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from images import ROOT, build
+from images import build, fetch_sources
 
 from fedmote.demo import baselines, data
 from fedmote.layout import dense
@@ -45,7 +44,7 @@ def test_boards_and_desktop_devices_learn_digits(
     running = federation(
         DESKTOP, serial=2, ports=ports, others=everybody - DESKTOP, rounds=ROUNDS, name="digits", policy=policy
     )
-    subprocess.run([ROOT / "firmware_examples" / "fetch_sources.sh"], check=True)
+    fetch_sources()
     broker = f"10.0.2.2:{urlsplit(running.broker).port}"  # QEMU's host, from inside
     image = build("cortex_m3_mqtt", ETHERNET, everybody - 1, everybody, FEDMOTE_BROKER=broker)
     emulated_device(image, "mps2-an385", arguments=["-nic", "user,model=lan9118"])

@@ -66,17 +66,19 @@ def power_cycle(
     return Boot(int(boot[1]), int(boot[2]))
 
 
-def moments(seed: int, count: int, chunks: int, transfer_s: float) -> list[Moment]:
+def moments(seed: int, count: int, transfer_s: float, chunks: int = 0) -> list[Moment]:
     """Draw moments from a seed, spread over a round: download, training, upload, between receipt and commit.
 
-    chunks: of the model. transfer_s: about how long an upload takes.
+    transfer_s: about how long a transfer takes. chunks: of the model; 0 for a firmware that does not log them.
     """
     draw = random.Random(seed)
     out = []
     for number in range(count):
         kind = ("download", "working", "uploading", "holding", "upload", "any")[number % 6]
-        if kind == "download":
+        if kind == "download" and chunks > 1:
             out.append(Moment(draw.randrange(1, chunks)))
+        elif kind == "download":
+            out.append(Moment("downloading", draw.uniform(0, transfer_s)))
         elif kind == "upload":
             out.append(Moment("uploading", draw.uniform(0, transfer_s)))
         elif kind == "any":
