@@ -221,8 +221,7 @@ fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_
     const fm_sink_t sink = fm_client_sink(client);
     client->now_ms = now_ms;
     if (client->restored) {
-      client->restored = false;
-      client->plan_at_ms = now_ms;
+      fm_job_restored(client);
     }
     *wait_ms = LONGEST_WAIT_MS;
     status = link->api->poll(link->self, now_ms, &sink, wait_ms);
@@ -261,6 +260,8 @@ fm_state_t fm_client_state(const fm_client_t *client) {
   }
   return state;
 }
+
+uint32_t fm_client_model_version(const fm_client_t *client) { return client->model_version; }
 
 bool fm_client_online(const fm_client_t *client) { return client->session == FM_SESSION_READY; }
 

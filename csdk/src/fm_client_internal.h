@@ -61,6 +61,10 @@ uint32_t fm_chunk_size(uint32_t elements, uint32_t chunk_elements, uint32_t inde
 /* Have the keeper, if there is one, make this durable too. */
 void fm_client_keep(fm_client_t *client, uint8_t what);
 
+/* Can this device do what the plan asks? */
+bool fm_job_plan_valid(const fm_client_t *client, const fm_plan_t *plan);
+/* In the first poll after a reset: the job was put back. */
+void fm_job_restored(fm_client_t *client);
 /* Choose how to send among what both sides can. False: nothing in common. */
 bool fm_job_choose_encoding(fm_client_t *client, const fm_plan_t *plan);
 /* Has every shared tensor a base copy? */

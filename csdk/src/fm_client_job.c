@@ -127,7 +127,7 @@ void fm_job_retry(fm_client_t *client) {
 
 /* ---- what the server says ---- */
 
-static bool plan_valid(const fm_client_t *client, const fm_plan_t *plan) {
+bool fm_job_plan_valid(const fm_client_t *client, const fm_plan_t *plan) {
   return (plan->round != 0u) && (plan->model_version != 0u) && (plan->model_elements == client->shared) &&
          (plan->model_chunk_elements >= 1u) && (plan->model_chunk_elements <= MOST_CHUNK_ELEMENTS) &&
          (plan->update_chunk_elements >= 1u) && (plan->update_chunk_elements <= MOST_CHUNK_ELEMENTS) &&
@@ -186,13 +186,29 @@ void fm_job_on_plan(fm_client_t *client, const fm_plan_t *plan) {
   } else {
     const fm_app_t *app = client->config->app;
     client->plan = *plan;
-    if (!plan_valid(client, plan) || !fm_job_choose_encoding(client, plan)) {
+    if (!fm_job_plan_valid(client, plan) || !fm_job_choose_encoding(client, plan)) {
       fm_job_withdraw(client, FM_WITHDRAW_REASON_APPLICATION);
     } else if ((app->may_work != NULL) && !app->may_work(app->user, plan)) {
       fm_job_withdraw(client, FM_WITHDRAW_REASON_BUSY);
     } else {
       plan_begin(client);
     }
+  }
+}
+
+/* A job from before a reset goes on, if the application still wants it. Its time runs from now. */
+void fm_job_restored(fm_client_t *client) {
+  const fm_app_t *app = client->config->app;
+  client->restored = false;
+  client->plan_at_ms = client->now_ms;
+  client->progress_at_ms = client->now_ms + PROGRESS_EVERY_MS;
+  if ((client->job < (uint8_t)FM_STATE_OFFERING) && (app->may_work != NULL) &&
+      !app->may_work(app->user, &client->plan)) {
+    fm_job_withdraw(client, FM_WITHDRAW_REASON_BUSY);
+  } else if (app->state_changed != NULL) {
+    app->state_changed(app->user, client->job);
+  } else {
+    /* nobody is told */
   }
 }
 

@@ -18,9 +18,12 @@
 #define MAGIC 0x314B4D46u
 #define HEADER_SIZE 16u
 #define HALF_LEAST 1024u
+#define MOST_READS 3u
 #define MOST_ERASE_SIZE 0x100000u
 #define MOST_STORAGE 0x40000000u
-#define RECORD_EXTRA 8u /* bytes around a payload: 4 before, 4 after */
+#define MOST_ELEMENTS (MOST_STORAGE / 64u) /* with the padding of one-element chunks, that is the most storage */
+#define MOST_MODEL_RECORDS 32u             /* of one download: the journal must not wear faster than what it is about */
+#define RECORD_EXTRA 8u                    /* bytes around a payload: 4 before, 4 after */
 #define ALL_TENSORS UINT32_MAX
 
 /* Payloads: an fm_plan_t, the two structs below, and the round that was done last. */
@@ -38,6 +41,7 @@ typedef struct {
   uint32_t round;
   uint32_t crc32; /* the update's identity */
   uint32_t image_crc32;
+  uint32_t sealed_how; /* see sealed_how() */
   fm_work_t work;
 } update_record_t;
 
@@ -54,8 +58,12 @@ static fm_status_t counted(fm_keep_t *keep, fm_status_t status) {
   return (status == FM_OK) ? FM_OK : FM_ERR_STORAGE;
 }
 
+/* Tried again: a brown-out may leave a chip busy, and what cannot be read at the start is taken for not there. */
 static fm_status_t storage_read(fm_keep_t *keep, uint32_t offset, void *out, uint32_t size) {
-  const fm_status_t status = keep->storage->read(keep->storage->user, offset, (uint8_t *)out, size);
+  fm_status_t status = FM_AGAIN;
+  for (uint32_t i = 0u; (i < MOST_READS) && (status != FM_OK); i++) {
+    status = keep->storage->read(keep->storage->user, offset, (uint8_t *)out, size);
+  }
   return counted(keep, status);
 }
 
@@ -233,10 +241,24 @@ static fm_status_t half_fill(fm_keep_t *keep, const half_t *before, uint32_t typ
   return (status == FM_OK) ? record_write(keep, type, payload, payload_size(type)) : status;
 }
 
+static bool record_valid(fm_keep_t *keep, uint32_t at, uint32_t *type);
+
+/* What decayed since it was found must not be copied under a good CRC. Without its end a job must not come back. */
+static void records_check(fm_keep_t *keep) {
+  for (uint32_t t = 0u; t < (uint32_t)RECORD_TYPES; t++) {
+    uint32_t type = t;
+    if ((keep->records[t] != 0u) && (!record_valid(keep, keep->records[t], &type) || (type != t))) {
+      keep->records[t] = 0u;
+      keep->records[RECORD_JOB] = (t == (uint32_t)RECORD_IDLE) ? 0u : keep->records[RECORD_JOB];
+    }
+  }
+}
+
 /* The newest records, and the new one, into the other half. */
 static fm_status_t journal_turn(fm_keep_t *keep, uint32_t type, const void *payload) {
   half_t before = {keep->half, keep->generation, {0u, 0u, 0u, 0u}};
   fm_status_t status;
+  records_check(keep);
   (void)memcpy(before.records, keep->records, sizeof before.records);
   keep->half = ((before.generation != 0u) && (before.half == 0u)) ? keep->half_size : 0u;
   keep->generation = (before.generation == UINT32_MAX) ? 1u : (before.generation + 1u);
@@ -256,6 +278,9 @@ static fm_status_t journal_turn(fm_keep_t *keep, uint32_t type, const void *payl
 static fm_status_t journal_append(fm_keep_t *keep, uint32_t type, const void *payload) {
   fm_status_t status;
   record_supersede(keep, type);
+  if (type == (uint32_t)RECORD_JOB) {
+    keep->records[RECORD_JOB] = 0u; /* if the new one fails, the old one without its end must not come back */
+  }
   if ((keep->generation == 0u) || ((keep->end + record_size(keep, payload_size(type))) > keep->half_size)) {
     status = journal_turn(keep, type, payload);
   } else {
@@ -276,7 +301,27 @@ static bool record_read(fm_keep_t *keep, uint32_t type, void *payload) {
          (storage_read(keep, keep->half + keep->records[type] + 4u, payload, payload_size(type)) == FM_OK);
 }
 
-/* Is there a whole record at `at`? *type is set. */
+/* Does the CRC of the record at `at` of the storage, with a payload of `size` bytes, say that it is what was written?
+ */
+static bool record_intact(fm_keep_t *keep, uint32_t at, uint32_t size) {
+  uint32_t crc = record_seed(keep);
+  uint32_t stored = ~crc;
+  uint32_t done = 0u;
+  fm_status_t status = FM_OK;
+  while ((status == FM_OK) && (done < (4u + size))) {
+    uint8_t piece[COPY];
+    const uint32_t part = fm_smaller(COPY, 4u + size - done);
+    status = storage_read(keep, at + done, piece, part);
+    crc = fm_crc32(crc, piece, part);
+    done += part;
+  }
+  if (status == FM_OK) {
+    status = storage_read(keep, at + done, &stored, (uint32_t)sizeof stored);
+  }
+  return (status == FM_OK) && (stored == crc);
+}
+
+/* Is there a whole record at `at` of the half in use? *type is set. */
 static bool record_valid(fm_keep_t *keep, uint32_t at, uint32_t *type) {
   uint8_t head[4];
   bool valid = ((at + RECORD_EXTRA) <= keep->half_size) && (storage_read(keep, keep->half + at, head, 4u) == FM_OK);
@@ -289,12 +334,7 @@ static bool record_valid(fm_keep_t *keep, uint32_t at, uint32_t *type) {
     valid = ((((uint32_t)head[2] << 8) | head[1]) == size) && ((at + record_size(keep, size)) <= keep->half_size);
   }
   if (valid) {
-    uint8_t payload[sizeof(fm_plan_t) + 4u]; /* the longest */
-    uint32_t crc;
-    const uint32_t size = payload_size(*type);
-    valid = storage_read(keep, keep->half + at + 4u, payload, size + 4u) == FM_OK;
-    (void)memcpy(&crc, &payload[size], 4u);
-    valid = valid && (fm_crc32(fm_crc32(record_seed(keep), head, 4u), payload, size) == crc);
+    valid = record_intact(keep, keep->half + at, payload_size(*type));
   }
   return valid;
 }
@@ -441,10 +481,14 @@ static fm_status_t save_job(fm_keep_t *keep, const fm_client_t *client) {
   keep->chunks = model_chunks(client);
   if ((client->job == (uint8_t)FM_STATE_DOWNLOADING) || !model_is_plans(keep, client, &model) ||
       (model.chunks != keep->chunks)) {
-    const model_record_t none = {plan->model_version, plan->model_crc32, plan->model_chunk_elements, 0u, 0u};
+    model.version = plan->model_version;
+    model.model_crc32 = plan->model_crc32;
+    model.chunk_elements = plan->model_chunk_elements;
+    model.chunks = 0u;
+    model.crc32 = 0u;
     keep->chunks = 0u;
     keep->crc32 = 0u;
-    status = journal_append(keep, RECORD_MODEL, &none);
+    status = journal_append(keep, RECORD_MODEL, &model);
   }
   keep->cursor = keep->chunks * keep->stride;
   return (status == FM_OK) ? journal_append(keep, RECORD_JOB, plan) : status;
@@ -460,7 +504,9 @@ static fm_status_t save_chunk(fm_keep_t *keep, const fm_client_t *client, uint32
                        ALL_TENSORS,
                        fm_job_has_base(client)};
   fm_status_t status = slot_program(keep, client, &slot, budget);
-  if (status == FM_OK) {
+  const uint32_t total = model_chunks(client);
+  const uint32_t step = 1u + (total / MOST_MODEL_RECORDS);
+  if ((status == FM_OK) && ((((keep->chunks + 1u) % step) == 0u) || ((keep->chunks + 1u) == total))) {
     const model_record_t model = {plan->model_version, plan->model_crc32, plan->model_chunk_elements, keep->chunks + 1u,
                                   keep->crc32};
     status = journal_append(keep, RECORD_MODEL, &model);
@@ -482,6 +528,13 @@ static fm_status_t save_model(fm_keep_t *keep, const fm_client_t *client) {
   return status;
 }
 
+/* Of what, besides plan and tensors, an update's bytes come from: this firmware's settings. */
+static uint32_t sealed_how(const fm_client_t *client) {
+  const uint8_t how[2] = {client->encoding, client->kind};
+  const char *id = client->config->device_id;
+  return fm_crc32(fm_crc32(0u, how, (uint32_t)sizeof how), id, (uint32_t)strlen(id));
+}
+
 static fm_status_t save_update(fm_keep_t *keep, const fm_client_t *client) {
   const slot_t slot = {update_area(keep), 0u, 0u, 4u * client->elements, client->work.covered, false};
   uint32_t budget = FM_POLL_BUDGET;
@@ -500,10 +553,18 @@ static fm_status_t save_update(fm_keep_t *keep, const fm_client_t *client) {
     update.round = client->plan.round;
     update.crc32 = client->crc32;
     update.image_crc32 = keep->crc32;
+    update.sealed_how = sealed_how(client);
     update.work = client->work;
     status = journal_append(keep, RECORD_UPDATE, &update);
   }
   return status;
+}
+
+/* A device that declines every plan must not wear its flash out. */
+static fm_status_t save_idle(fm_keep_t *keep, const fm_client_t *client) {
+  uint32_t done;
+  const bool known = record_read(keep, RECORD_IDLE, &done) && (done == client->done_round);
+  return known ? FM_OK : journal_append(keep, RECORD_IDLE, &client->done_round);
 }
 
 static fm_status_t keep_save(void *self, const fm_client_t *client, uint8_t what) {
@@ -512,7 +573,7 @@ static fm_status_t keep_save(void *self, const fm_client_t *client, uint8_t what
   if (what == (uint8_t)FM_KEEP_JOB) {
     status = save_job(keep, client);
   } else if (what == (uint8_t)FM_KEEP_IDLE) {
-    status = journal_append(keep, RECORD_IDLE, &client->done_round);
+    status = save_idle(keep, client);
   } else if (keep->stride == 0u) {
     status = FM_ERR_STORAGE; /* it does not fit, or failed before */
   } else {
@@ -526,8 +587,8 @@ static fm_status_t keep_save(void *self, const fm_client_t *client, uint8_t what
 
 /* ---- loading ---- */
 
-/* Put `size` bytes of data back that lie at `at` of the storage. */
-static fm_status_t put_back(fm_keep_t *keep, const fm_client_t *client, const slot_t *slot, uint32_t *crc) {
+/* Read `slot` of the storage, and with `write` put it back into the tensors. */
+static fm_status_t put_back(fm_keep_t *keep, const fm_client_t *client, const slot_t *slot, bool write, uint32_t *crc) {
   const fm_client_config_t *config = client->config;
   uint32_t done = 0u;
   fm_status_t status = FM_OK;
@@ -535,8 +596,10 @@ static fm_status_t put_back(fm_keep_t *keep, const fm_client_t *client, const sl
     uint8_t piece[PIECE];
     const uint32_t size = fm_smaller(PIECE, slot->bytes - done);
     status = storage_read(keep, slot->area + slot->at + done, piece, size);
-    *crc = fm_crc32(*crc, piece, size);
     if (status == FM_OK) {
+      *crc = fm_crc32(*crc, piece, size);
+    }
+    if ((status == FM_OK) && write) {
       status = fm_tensors_write(config->tensors, config->tensor_count, slot->mask, slot->base, slot->from + done, piece,
                                 size);
     }
@@ -570,29 +633,34 @@ static void mend_block(fm_keep_t *keep, const fm_client_t *client) {
   }
 }
 
-/* The model, as far as it is durable, into the tensors. */
-static void load_model(fm_keep_t *keep, fm_client_t *client) {
+/* The first `count` chunks: is their CRC `wanted`? With `write` they come into the tensors. */
+static bool chunks_back(fm_keep_t *keep, fm_client_t *client, const model_record_t *model, bool write) {
   const uint32_t bytes = 4u * client->plan.model_chunk_elements;
-  model_record_t model;
   uint32_t crc = 0u;
   fm_status_t status = FM_OK;
+  for (uint32_t c = 0u; (status == FM_OK) && (c < model->chunks); c++) {
+    const slot_t slot = {
+        model_area(keep), c * keep->stride, c * bytes, 4u * fm_job_model_chunk_size(client, c), ALL_TENSORS, true};
+    status = put_back(keep, client, &slot, write, &crc);
+  }
+  return (status == FM_OK) && (crc == model->crc32);
+}
+
+/* The model, as far as it is durable, into the tensors: only when it is what was written. */
+static void load_model(fm_keep_t *keep, fm_client_t *client) {
+  model_record_t model;
   keep->chunks = 0u;
+  keep->crc32 = 0u;
   (void)memset(&model, 0, sizeof model);
   if (model_is_plans(keep, client, &model)) {
-    while ((status == FM_OK) && (keep->chunks < model.chunks)) {
-      const slot_t slot = {model_area(keep),     keep->chunks * keep->stride,
-                           keep->chunks * bytes, 4u * fm_job_model_chunk_size(client, keep->chunks),
-                           ALL_TENSORS,          true};
-      status = put_back(keep, client, &slot, &crc);
-      keep->chunks++;
+    if (chunks_back(keep, client, &model, false) && chunks_back(keep, client, &model, true)) {
+      keep->chunks = model.chunks;
+      keep->crc32 = model.crc32;
+    } else {
+      keep->errors++;
     }
   }
-  if ((status != FM_OK) || (crc != model.crc32)) {
-    keep->chunks = 0u;
-    crc = 0u;
-  }
   keep->cursor = keep->chunks * keep->stride;
-  keep->crc32 = crc;
   keep->restored = keep->chunks;
   if (keep->chunks == model_chunks(client)) {
     client->model_version = model.version;
@@ -606,17 +674,19 @@ static void load_model(fm_keep_t *keep, fm_client_t *client) {
 static bool load_update(fm_keep_t *keep, fm_client_t *client) {
   update_record_t update;
   bool loaded = record_read(keep, RECORD_UPDATE, &update) && (update.round == client->plan.round) &&
-                (keep->chunks == model_chunks(client));
+                (update.sealed_how == sealed_how(client)) && (keep->chunks == model_chunks(client));
   if (loaded) {
     const fm_client_config_t *config = client->config;
     const uint32_t elements = fm_tensors_elements(config->tensors, config->tensor_count, update.work.covered);
     const slot_t slot = {update_area(keep), 0u, 0u, 4u * elements, update.work.covered, false};
     uint32_t crc = 0u;
-    loaded = (put_back(keep, client, &slot, &crc) == FM_OK) && (crc == update.image_crc32);
-    if (!fm_job_has_base(client)) {
-      client->model_version = 0u; /* the tensors are the update's now, or spoilt */
-    }
+    loaded = (put_back(keep, client, &slot, false, &crc) == FM_OK) && (crc == update.image_crc32);
+    keep->errors += loaded ? 0u : 1u;
     if (loaded) {
+      (void)put_back(keep, client, &slot, true, &crc);
+      if (!fm_job_has_base(client)) {
+        client->model_version = 0u; /* the tensors are the update's now */
+      }
       client->work = update.work;
       client->crc32 = update.crc32;
       client->elements = elements;
@@ -645,8 +715,13 @@ static void load_state(fm_keep_t *keep, fm_client_t *client) {
 /* Of what the records' meaning depends on. */
 static uint32_t identity(const fm_keep_t *keep, const fm_client_t *client) {
   const fm_client_config_t *config = client->config;
-  const uint32_t what[5] = {FM_VERSION, (uint32_t)(sizeof(fm_plan_t) + sizeof(update_record_t)), client->shared,
-                            keep->storage->size, fm_tensors_layout_crc32(config->tensors, config->tensor_count)};
+  uint32_t local = 0u; /* bits as in fm_work_t.covered */
+  for (uint32_t t = 0u; t < config->tensor_count; t++) {
+    local |= config->tensors[t].local ? ((uint32_t)1u << t) : 0u;
+  }
+  const uint32_t what[6] = {
+      FM_VERSION,          (uint32_t)(sizeof(fm_plan_t) + sizeof(update_record_t)),        client->shared,
+      keep->storage->size, fm_tensors_layout_crc32(config->tensors, config->tensor_count), local};
   return fm_crc32(0u, what, (uint32_t)sizeof what);
 }
 
@@ -654,12 +729,16 @@ static void keep_load(void *self, fm_client_t *client) {
   fm_keep_t *keep = (fm_keep_t *)self;
   keep->identity = identity(keep, client);
   journal_mount(keep);
-  if (record_read(keep, RECORD_JOB, &client->plan) && fm_job_choose_encoding(client, &client->plan)) {
+  if (record_read(keep, RECORD_JOB, &client->plan) && fm_job_plan_valid(client, &client->plan) &&
+      fm_job_choose_encoding(client, &client->plan)) {
+    const bool idle = record_read(keep, RECORD_IDLE, &client->done_round);
+    model_record_t model;
     model_place(keep, client);
-    if (keep->stride != 0u) {
-      load_model(keep, client);
+    if ((keep->stride != 0u) &&
+        (!idle || (model_is_plans(keep, client, &model) && (model.chunks == model_chunks(client))))) {
+      load_model(keep, client); /* a part of one is of use to its job alone */
     }
-    if (!record_read(keep, RECORD_IDLE, &client->done_round)) {
+    if (!idle) {
       load_state(keep, client);
     }
   }
@@ -679,7 +758,7 @@ static uint32_t whole_blocks(const fm_storage_t *storage, uint32_t size) {
 
 uint32_t fm_keep_size(const fm_storage_t *storage, uint32_t elements, uint32_t least_chunk_elements) {
   uint32_t size = 0u;
-  if ((storage != NULL) && sizes_valid(storage) && (least_chunk_elements != 0u)) {
+  if ((storage != NULL) && sizes_valid(storage) && (least_chunk_elements != 0u) && (elements <= MOST_ELEMENTS)) {
     const uint32_t padding = (storage->program_size > 4u) ? (storage->program_size - 4u) : 0u;
     const uint32_t area = (4u * elements) + (fm_chunk_count(elements, least_chunk_elements) * padding);
     size = 2u * (whole_blocks(storage, HALF_LEAST) + whole_blocks(storage, area));

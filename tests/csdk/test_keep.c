@@ -257,6 +257,270 @@ static void test_damage(void) {
   }
 }
 
+/* From Hello until the server has the update of round 1 and its commit is out. */
+static void one_round(void) {
+  static float update[SHARED];
+  CHECK(serve(1u, update));
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+}
+
+/* Start with tensors of the application's own. */
+static void boot_over(float value) {
+  setup();
+  flash.operations = 0u;
+  CHECK(fm_keep_init(&keep, &storage, &d.config.keeper) == FM_OK);
+  for (uint32_t i = 0u; i < SHARED; i++) {
+    d.data[i] = value;
+    d.base[i] = value;
+  }
+  CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
+}
+
+/* A model that is not what was written never comes into the tensors, and half a model comes only with its job. */
+static void test_tensors_are_not_spoilt(void) {
+  format(512u, 8u);
+  boot();
+  one_round();
+  boot_over(-1.0f);
+  CHECK(fm_client_model_version(&d.client) == 1u);
+  CHECK(d.data[1] == d.model[1]);
+  cells[(2u * keep.half_size) + 7u] ^= 0x40u;
+  boot_over(-1.0f);
+  CHECK(fm_client_model_version(&d.client) == 0u);
+  CHECK((d.data[0] == -1.0f) && (d.data[1] == -1.0f) && (d.base[SHARED - 1u] == -1.0f));
+  CHECK(keep.errors == 1u);
+  format(512u, 8u);
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  (void)poll_out(20u);
+  chunk(1u, 0u);
+  for (uint32_t i = 0u; i < 20u; i++) {
+    poll_once();
+  }
+  fm_client_withdraw(&d.client, FM_WITHDRAW_REASON_BATTERY);
+  poll_once();
+  boot_over(-1.0f);
+  CHECK(d.data[0] == -1.0f);
+  CHECK(keep.restored == 0u);
+}
+
+/* Up to an update that is durable. */
+static void until_durable(void) {
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  CHECK(fetches());
+  CHECK(hears(FM_BODY_UPDATE_BEGIN));
+}
+
+/* The update's bytes also come of settings: with others it is trained again, not offered under a CRC of other bytes. */
+static void test_other_settings(void) {
+  for (uint32_t i = 0u; i < 3u; i++) {
+    static float update[SHARED];
+    format(512u, 8u);
+    until_durable();
+    setup();
+    CHECK(fm_keep_init(&keep, &storage, &d.config.keeper) == FM_OK);
+    if (i == 0u) {
+      d.config.device_id = "pump-8";
+    } else if (i == 1u) {
+      d.config.device_id = "pump-7";
+    } else {
+      d.tensors[2].local = false; /* other tensors: nothing is this firmware's */
+      d.tensors[0].local = true;
+    }
+    CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
+    CHECK(keep.restored == ((i == 0u) ? CHUNKS : ((i == 1u) ? (CHUNKS + 1u) : 0u)));
+    if (i == 0u) {
+      CHECK(serve(1u, update));
+      check_update(update);
+    }
+  }
+}
+
+/* A local tensor elsewhere in the table: `covered` would mean other tensors. */
+static void test_moved_local_tensor(void) {
+  format(512u, 8u);
+  until_durable();
+  setup();
+  CHECK(fm_keep_init(&keep, &storage, &d.config.keeper) == FM_OK);
+  {
+    const fm_tensor_t head = d.tensors[2];
+    d.tensors[2] = d.tensors[1];
+    d.tensors[1] = d.tensors[0];
+    d.tensors[0] = head;
+  }
+  CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
+  CHECK(keep.restored == 0u);
+}
+
+/* Records that decay while the device runs are not copied under a good CRC when the halves change. */
+static void test_records_decay(void) {
+  for (uint32_t type = 0u; type < 4u; type++) {
+    format(512u, 8u);
+    boot();
+    one_round();
+    if (keep.records[type] != 0u) {
+      for (uint32_t byte = 0u; byte < 60u; byte++) {
+        cells[keep.half + keep.records[type] + 4u + byte] = 0u;
+      }
+    }
+    keep.end = keep.half_size;
+    connect_link();
+    welcome(2u);
+    d.willing = false; /* nothing but the end of a job is written */
+    d.client.done_round = 77u;
+    plan(2u);
+    for (uint32_t i = 0u; i < 5u; i++) {
+      poll_once();
+    }
+    boot();
+    CHECK(fm_client_state(&d.client) == FM_STATE_OFFLINE); /* no job comes back, none divides by zero */
+  }
+}
+
+static uint32_t failing_erases;
+
+static fm_status_t flaky_erase(void *user, uint32_t offset) {
+  fm_status_t status = FM_ERR_STORAGE;
+  if (failing_erases == 0u) {
+    status = flash_erase(user, offset);
+  } else {
+    failing_erases--;
+  }
+  return status;
+}
+
+/* A new job that could not be written does not bring the one before it back. */
+static void test_failed_job_record(void) {
+  fm_message_t message;
+  format(512u, 8u);
+  storage.erase = flaky_erase;
+  boot();
+  one_round();
+  keep.end = keep.half_size;
+  failing_erases = 1u;
+  connect_link();
+  welcome(2u);
+  message = plan_message(2u);
+  message.body.plan.model_version = 1u; /* held: the model's record stands */
+  give(&message);
+  for (uint32_t i = 0u; i < 60u; i++) {
+    poll_once();
+  }
+  CHECK(keep.errors > 0u);
+  boot();
+  CHECK(d.client.plan.round != 1u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFLINE);
+}
+
+static uint32_t erases[2];
+
+static fm_status_t counting_erase(void *user, uint32_t offset) {
+  if (offset < (2u * keep.half_size)) {
+    erases[0]++;
+  } else {
+    erases[1]++;
+  }
+  return flash_erase(user, offset);
+}
+
+/* Neither many small chunks nor many declined plans wear the journal out. */
+static void test_wear(void) {
+  fm_message_t message;
+  format(512u, 4u);
+  storage.erase = counting_erase;
+  erases[0] = 0u;
+  boot();
+  for (uint32_t round = 1u; round <= 300u; round++) {
+    connect_link();
+    welcome(round);
+    d.willing = false;
+    message = plan_message(round);
+    give(&message);
+    poll_once();
+  }
+  CHECK(erases[0] <= 4u);
+  d.willing = true;
+  erases[0] = 0u;
+  erases[1] = 0u;
+  for (uint32_t round = 301u; round <= 320u; round++) {
+    connect_link();
+    welcome(round);
+    message = plan_message(round);
+    message.body.plan.model_chunk_elements = 2u; /* 155 chunks */
+    give(&message);
+    for (uint32_t i = 0u; i < 2000u; i++) {
+      if (d.client.job == (uint8_t)FM_STATE_DOWNLOADING) {
+        const uint32_t index = d.client.next_chunk;
+        fm_message_t m = {0};
+        m.type = FM_BODY_MODEL_CHUNK;
+        m.body.model_chunk.version = round;
+        m.body.model_chunk.index = index;
+        m.body.model_chunk.data.data = image(&d.model[2u * index], 2u);
+        m.body.model_chunk.data.size = 8u;
+        give(&m);
+      } else {
+        poll_once();
+      }
+    }
+    CHECK(d.client.job == (uint8_t)FM_STATE_OFFERING);
+    commit(round);
+    d.link.out_count = 0u;
+  }
+  CHECK(erases[0] < (2u * erases[1]));
+}
+
+static uint32_t failing_reads;
+
+static fm_status_t flaky_read(void *user, uint32_t offset, uint8_t *out, uint32_t size) {
+  fm_status_t status = FM_ERR_STORAGE;
+  if (failing_reads == 0u) {
+    status = flash_read(user, offset, out, size);
+  } else {
+    failing_reads--;
+  }
+  return status;
+}
+
+/* A chip that is busy at the start is asked again before anything is taken for lost. */
+static void test_reads_are_tried_again(void) {
+  format(512u, 8u);
+  boot();
+  one_round();
+  storage.read = flaky_read;
+  failing_reads = 2u;
+  boot();
+  CHECK(keep.restored == CHUNKS);
+  CHECK(d.client.done_round == 1u);
+}
+
+/* The application is asked again, and told, when a job comes back. */
+static void test_restored_job_is_asked_for(void) {
+  format(512u, 8u);
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  CHECK(fetches());
+  boot();
+  CHECK(d.state_changes == 0u);
+  poll_once();
+  CHECK(d.state_changes > 0u);
+  boot();
+  d.willing = false;
+  poll_once();
+  CHECK(d.client.counters.withdrawals == 1u);
+  connect_link();
+  welcome(1u);
+  CHECK(poll_out(5u));
+  CHECK(took(FM_BODY_WITHDRAW));
+  CHECK(got.body.withdraw.reason == FM_WITHDRAW_REASON_BUSY);
+}
+
 static void test_withdrawn_is_not_taken_up_again(void) {
   format(512u, 8u);
   boot();
@@ -342,6 +606,7 @@ static void test_init_errors(void) {
   CHECK(fm_keep_init(&keep, &bad, &keeper) == FM_ERR_BUFFER);
   CHECK(fm_keep_size(NULL, 10u, 1u) == 0u);
   CHECK(fm_keep_size(&storage, 10u, 0u) == 0u);
+  CHECK(fm_keep_size(&storage, 0x40000000u, 1000u) == 0u);
   bad.program_size = 5u;
   CHECK(fm_keep_size(&bad, 10u, 1u) == 0u);
   setup();
@@ -382,6 +647,14 @@ int main(void) {
   test_storage_fails();
   test_storage_cannot_be_read();
   test_damage();
+  test_tensors_are_not_spoilt();
+  test_other_settings();
+  test_moved_local_tensor();
+  test_records_decay();
+  test_failed_job_record();
+  test_wear();
+  test_reads_are_tried_again();
+  test_restored_job_is_asked_for();
   test_withdrawn_is_not_taken_up_again();
   test_other_layout();
   test_time_runs_from_the_start();

@@ -137,13 +137,13 @@ class World:
                     place.fetched[-1] = []
         return restored
 
-    def assert_exactly_once(self, rounds: int) -> None:
+    def assert_exactly_once(self, rounds: int, most_errors: int = 0) -> None:
         assert [(r.round, r.reported, r.partial) for r in self.records] == [(n, 2, 0) for n in range(1, rounds + 1)]
         wanted = mean([p.trainer for p in self.places.values()], rounds)
         assert np.array_equal(self.rounds.model, wanted)
         place = self.places["d0"]
         assert place.flash is None or place.flash.misused == 0
-        assert place.device.storage_errors == 0
+        assert place.device.storage_errors <= most_errors
 
 
 def new_flash(erase_size: int, program_size: int) -> Flash:
@@ -249,7 +249,7 @@ def test_damaged_flash_costs_time_and_nothing_else(state: str) -> None:
         flash.image[at] ^= 0x41
         place.power_on()
         world.run(1)
-        world.assert_exactly_once(1)
+        world.assert_exactly_once(1, most_errors=1)
 
 
 def test_a_model_outlives_its_round() -> None:

@@ -206,6 +206,10 @@ fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_
 /* What the client is doing. Work goes on without a connection: see fm_client_online() for that. */
 fm_state_t fm_client_state(const fm_client_t *client);
 
+/* Version of the model that is complete and checked in the tensors (in their base copies, where they have any); 0:
+ * none, they are being overwritten, or training in place has changed them. */
+uint32_t fm_client_model_version(const fm_client_t *client);
+
 /* True when the server has welcomed this connection. */
 bool fm_client_online(const fm_client_t *client);
 

@@ -24,10 +24,11 @@ typedef struct {
   uint32_t size;         /* bytes, a multiple of erase_size; see fm_keep_size() */
   uint32_t erase_size;   /* bytes of a block, 16 to 2^20, a multiple of program_size */
   uint32_t program_size; /* bytes programmed at once: 1, 2, 4, 8, 16 or 32 */
+  /* A word that error correction cannot mend is a failure, not a trap: a power cut may leave some. */
   fm_status_t (*read)(void *user, uint32_t offset, uint8_t *out, uint32_t size);
   /* Program blank bytes, each at most once between two erases; offset and size are multiples of program_size. */
   fm_status_t (*program)(void *user, uint32_t offset, const uint8_t *bytes, uint32_t size);
-  /* Make the block that starts at `offset` read 0xFF. */
+  /* Make the block that starts at `offset` read 0xFF. (Flash that is 0x00 then: invert all bytes on the way.) */
   fm_status_t (*erase)(void *user, uint32_t offset);
   void *user;
 } fm_storage_t;
@@ -43,11 +44,11 @@ typedef struct {
   uint32_t records[4]; /* offset within the half of the newest record of each type; 0: none */
   uint32_t area_size;  /* of the model, and of the update */
   uint32_t stride;     /* bytes of storage that one model chunk takes */
-  uint32_t chunks;     /* durable, of the model named in the newest job */
+  uint32_t chunks;     /* programmed, of the model named in the newest job */
   uint32_t crc32;      /* of their data, up to `cursor` */
   uint32_t cursor;     /* bytes programmed in the area being written */
   bool saving_update;  /* which area that is */
-  uint32_t errors;     /* of the storage; what could not be kept is lost at a reset, and nothing else */
+  uint32_t errors;     /* failures of the storage, and data that came back wrong: lost at a reset, and nothing else */
   uint32_t restored;   /* chunks, or an update, found at the start */
 } fm_keep_t;
 

@@ -39,15 +39,29 @@ void cortex_m_stop(void) {
 /* `stacked`: r0-r3, r12, lr, pc and psr of what was interrupted. */
 __attribute__((used)) void fault_report(const uint32_t *stacked) {
   line_t line;
-  line_begin(&line, "fault hard pc=");
-  line_hex(&line, stacked[STACKED_PC]);
+  if (stacked != 0) {
+    line_begin(&line, "fault hard pc=");
+    line_hex(&line, stacked[STACKED_PC]);
+  } else {
+    line_begin(&line, "fault stack");
+  }
   cortex_m_log(0, line.text);
   cortex_m_stop();
 }
 
 __attribute__((naked)) void fault_handler(void) {
+  /* When the stack ran out there is no room for a report, and maybe no frame: take it from the top again. */
   __asm volatile("mrs r0, msp\n\t"
-                 "ldr r1, =fault_report\n\t"
+                 "ldr r1, =__stack_start\n\t"
+                 "cmp r0, r1\n\t"
+                 "bhs 1f\n\t"
+                 "movs r0, #0\n\t"
+                 "1: ldr r2, =__stack_start + 256\n\t"
+                 "cmp r0, r2\n\t"
+                 "bhs 2f\n\t"
+                 "ldr r2, =__stack_end\n\t"
+                 "msr msp, r2\n\t"
+                 "2: ldr r1, =fault_report\n\t"
                  "bx r1\n\t"
                  ".ltorg");
 }
