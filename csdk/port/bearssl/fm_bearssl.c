@@ -200,6 +200,7 @@ static void choose_ciphers(br_ssl_engine_context *engine) {
       BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
       BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256};
   br_ssl_engine_set_versions(engine, BR_TLS12, BR_TLS12);
+  br_ssl_engine_set_all_flags(engine, BR_OPT_NO_RENEGOTIATION);
   br_ssl_engine_set_suites(engine, suites, sizeof suites / sizeof suites[0]);
   br_ssl_engine_set_prf_sha256(engine, &br_tls12_sha256_prf);
   br_ssl_engine_set_chacha20(engine, &br_chacha20_ct_run);

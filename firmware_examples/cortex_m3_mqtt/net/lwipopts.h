@@ -36,6 +36,9 @@
 #define TCP_OOSEQ_MAX_PBUFS 2
 #define TCP_SND_BUF (2 * TCP_MSS)
 #define TCP_LISTEN_BACKLOG 0
+/* Other ones after each start, so that what is left of the connection before is not taken for the new one. */
+#define LWIP_RANDOMIZE_INITIAL_LOCAL_PORTS 1
+#define LWIP_HOOK_TCP_ISN(local, local_port, remote, remote_port) net_random()
 #define LWIP_TCP_KEEPALIVE 0 /* MQTT has its own */
 
 #define LWIP_STATS 0

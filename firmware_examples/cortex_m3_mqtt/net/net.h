@@ -14,7 +14,7 @@ typedef struct {
   const char *address;
   const char *mask;
   const char *gateway;
-  uint32_t seed; /* of port and sequence numbers: new at each start, and not to be guessed from outside */
+  uint32_t seed; /* of ports and sequence numbers: new at each start, and not to be guessed from outside */
 } net_config_t;
 
 /* False: no Ethernet controller, or an address that is none. */
