@@ -126,12 +126,24 @@ static uint16_t take(fm_lwip_tcp_t *tcp, uint8_t *out, uint32_t size) {
   return count;
 }
 
+/* All was read, and nothing was written since that could have carried the acknowledgement along. lwIP would wait for up
+ * to 250 ms more, and with it a peer that holds small packets back until the ones before are acknowledged (Nagle), as
+ * brokers do. */
+static void acknowledge(struct tcp_pcb *pcb) {
+  if ((pcb->flags & TF_ACK_DELAY) != 0u) {
+    tcp_set_flags(pcb, TF_ACK_NOW);
+    (void)tcp_output(pcb);
+  }
+}
+
 static int32_t tcp_stream_read(void *self, uint8_t *out, uint32_t size) {
   fm_lwip_tcp_t *tcp = (fm_lwip_tcp_t *)self;
   const uint16_t count = take(tcp, out, size);
   int32_t result = count;
-  if (count == 0u) {
-    result = (tcp->state == (uint8_t)STREAM_OPEN) ? 0 : -1;
+  if ((count == 0u) && (tcp->state == (uint8_t)STREAM_OPEN)) {
+    acknowledge(tcp->pcb);
+  } else if (count == 0u) {
+    result = -1;
   } else if (tcp->pcb != NULL) {
     tcp_recved(tcp->pcb, count);
   } else {
