@@ -95,6 +95,7 @@ static void fill_begin(const fm_client_t *client, uint8_t *ranges, fm_update_beg
   begin->ranges.data = (begin->ranges.size != 0u) ? ranges : NULL;
   begin->round = client->plan.round;
   begin->base_version = client->plan.model_version;
+  begin->base_crc32 = client->plan.model_crc32;
   begin->crc32 = client->crc32;
   begin->elements = client->elements;
   begin->chunk_elements = client->plan.update_chunk_elements;

@@ -42,8 +42,8 @@ static const uint32_t fm_defaults[] = {0x0u, 0x0u, 0x0u,  0x0u,  0x0u,        0x
 static const uint8_t fm_limits[] = {0u, 2u, 3u, 4u, 6u, 9u, 18u, 0u, 2u, 0u, 0u, 0u, 0u};
 
 /* The fields of body b are [fm_fields_start[b], fm_fields_start[b + 1]); those of Message itself come first. */
-static const uint8_t fm_fields_start[] = {0u,  2u,  18u, 22u, 26u, 45u, 47u, 50u, 52u, 64u,
-                                          68u, 71u, 77u, 82u, 84u, 86u, 88u, 91u, 96u};
+static const uint8_t fm_fields_start[] = {0u,  2u,  18u, 22u, 26u, 45u, 47u, 50u, 52u, 65u,
+                                          69u, 72u, 78u, 83u, 85u, 87u, 89u, 92u, 97u};
 
 static const fm_field_t fm_fields[] = {
     FM_FIELD(FM_FORM_U8 | FM_RULE(6u), type),
@@ -110,6 +110,7 @@ static const fm_field_t fm_fields[] = {
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.planned_steps),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.loss),
     FM_FIELD(FM_FORM_VECTOR | FM_FORM_ELEMENT(3u), body.update_begin.ranges),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_begin.base_crc32),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_chunk.round),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.update_chunk.index),
     FM_FIELD(FM_FORM_U32 | FM_RULE(12u), body.update_chunk.scale),

@@ -132,7 +132,7 @@ class Rounds:
 
     def _publish(self) -> None:
         data = self.model.astype("<f4").tobytes()
-        self.crc32 = kernels.crc32(data)
+        self._crc32 = kernels.crc32(data)
         size = 4 * self.policy.chunk_elements
         self.chunks = [
             encode("ModelChunk", version=self.version, index=i, data=data[at : at + size])
@@ -146,6 +146,11 @@ class Rounds:
     def encodings(self) -> int:
         """Mask of what the plan lets a device send."""
         return sum(1 << getattr(Encoding, e.capitalize()) for e in self.policy.encodings)
+
+    @property
+    def crc32(self) -> int:
+        """CRC-32 of the model that the round starts from."""
+        return self._crc32
 
     @property
     def chunk_elements(self) -> int:

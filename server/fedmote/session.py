@@ -46,6 +46,11 @@ class Work(Protocol):
         ...
 
     @property
+    def crc32(self) -> int:
+        """CRC-32 of that model."""
+        ...
+
+    @property
     def chunk_elements(self) -> int:
         """Elements of an update's chunk."""
         ...
@@ -351,6 +356,8 @@ class Fleet:
         """Say what is wrong with an UpdateBegin; None: nothing."""
         if begin.BaseVersion() != self.work.version:
             return f"it starts from model {begin.BaseVersion()}, the round from {self.work.version}"
+        if begin.BaseCrc32() not in (0, self.work.crc32):
+            return f"it starts from another model {begin.BaseVersion()}: was the server's database made anew?"
         if begin.RangesLength() > MOST_RANGES:
             return f"{begin.RangesLength()} ranges; at most {MOST_RANGES} are taken"
         if (

@@ -65,13 +65,13 @@ class Place:
 class World:
     """The server's real session and round, and devices on links in memory, on one virtual clock."""
 
-    def __init__(self, flash: Flash | None, **options: Any) -> None:
+    def __init__(self, flash: Flash | None, initial: float = 0.0, **options: Any) -> None:
         self.now = 0.0
         self.places = {p.name: p for p in (Place("d0", flash, **options), Place("d1", None))}
         self.records: list[Record] = []
         self.fleet = Fleet(LAYOUT)
         self.rounds = Rounds(
-            self.fleet, Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32)), FedAvg(), Training(),
+            self.fleet, Store(":memory:", LAYOUT, np.full(ELEMENTS, initial, np.float32)), FedAvg(), Training(),
             Policy(devices=2, goal=1.0, chunk_elements=CHUNK, encodings=("float32",), soft_deadline_s=LONG_S),
             broadcast=lambda message: [self.send(name, message) for name in self.places],
             publish=lambda version, chunks: None, on_commit=self.records.append,
@@ -231,6 +231,27 @@ def test_a_finished_update_is_not_trained_again() -> None:
     world.run(1)
     world.assert_exactly_once(1)
     assert place.trainer.fits == [1]
+
+
+def test_an_update_of_another_life_of_the_server_is_refused() -> None:
+    """Its database was made anew: round and version are the same, the model is not, and the new plan got lost."""
+    flash = new_flash(256, 4)
+    world = World(flash)
+    while world.places["d0"].device.state != "uploading":
+        world.turn()
+    other = World(flash, initial=5.0)
+    place = other.places["d0"]
+    assert place.device.state == "offering" and place.device.round == 1
+    while not other.rounds.planned:
+        other.turn()
+    place.inbox.clear()
+    other.fleet.lost("d0", other.send)
+    place.power_on()
+    assert place.device.state == "offering"
+    other.run(1)
+    assert place.device.counters["withdrawals"] == 0 and place.trainer.fits == []
+    assert [(r.round, r.reported) for r in other.records] == [(1, 1)]
+    assert np.array_equal(other.rounds.model, mean([other.places["d1"].trainer], 1))
 
 
 @pytest.mark.parametrize("state", ["downloading", "offering"])

@@ -170,6 +170,7 @@ typedef struct {
   uint32_t planned_steps;
   float loss;
   fm_bytes_t ranges;
+  uint32_t base_crc32;
 } fm_update_begin_t;
 
 typedef struct {

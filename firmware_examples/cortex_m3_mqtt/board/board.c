@@ -56,7 +56,6 @@ const fm_storage_t *board_storage(void) { return &storage; }
 
 void board_wait(uint32_t wait_ms) {
   const uint32_t from = now_ms;
-  frame_came = false;
   if (wait_ms > 0u) {
     lan9118_listen();
   }
@@ -66,6 +65,7 @@ void board_wait(uint32_t wait_ms) {
     cortex_m_interrupts_on();
     cortex_m_interrupts_off();
   }
+  frame_came = false; /* still off: what comes from here on is told by the next wait */
   cortex_m_interrupts_on();
 }
 

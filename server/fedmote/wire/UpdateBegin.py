@@ -131,8 +131,15 @@ class UpdateBegin(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
         return o == 0
 
+    # UpdateBegin
+    def BaseCrc32(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(28))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
 def UpdateBeginStart(builder: flatbuffers.Builder):
-    builder.StartObject(12)
+    builder.StartObject(13)
 
 def Start(builder: flatbuffers.Builder):
     UpdateBeginStart(builder)
@@ -214,6 +221,12 @@ def UpdateBeginStartRangesVector(builder, numElems: int) -> int:
 
 def StartRangesVector(builder, numElems: int) -> int:
     return UpdateBeginStartRangesVector(builder, numElems)
+
+def UpdateBeginAddBaseCrc32(builder: flatbuffers.Builder, baseCrc32: int):
+    builder.PrependUint32Slot(12, baseCrc32, 0)
+
+def AddBaseCrc32(builder: flatbuffers.Builder, baseCrc32: int):
+    UpdateBeginAddBaseCrc32(builder, baseCrc32)
 
 def UpdateBeginEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()
