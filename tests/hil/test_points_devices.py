@@ -181,6 +181,15 @@ def test_posix_over_mqtt(posix: Path, broker: Broker, tmp_path: Path) -> None:
     assert "Client points.unit-1 disconnected." in (broker.folder / "log").read_text()  # and did not just vanish
 
 
+def test_the_smallest(posix: Path, broker: Broker, tmp_path: Path) -> None:
+    """Forty lines are a whole device."""
+    smallest = posix.with_name("smallest")
+    with running(smallest, "unit-1", "127.0.0.1", str(broker.port), end=signal.SIGKILL):
+        server, records = federate(settings(tmp_path, broker=broker.url), ROUNDS)
+    assert_learned(server, records, tmp_path)
+    assert subprocess.run([smallest], timeout=WAIT_S).returncode == 2
+
+
 def test_posix_over_a_serial_line(posix: Path, tmp_path: Path) -> None:
     with Cable() as cable:
         federation = settings(tmp_path, broker=None, ports=(Port(cable.ends[0]),))
