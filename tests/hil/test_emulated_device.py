@@ -88,8 +88,8 @@ def test_moments(emulated_device: Callable[..., Any], federation: Callable[..., 
     """A state, a chunk, a time: what comes from now on, or in a round."""
     device = emulated_device(build(NAME, NAME, 0, 10))
     running = federation(1, serial=1, ports=[device.serial_path], held=[0], rounds=1)
-    boot = power_cycle(device, "working")
-    assert boot == Boot(restored=19, round=1)
+    boot = power_cycle(device, "working", round=1)
+    assert boot.round == 1 and boot.restored >= 19
     boot = power_cycle(device, at=Moment("holding", 0.01), round=1)
     assert boot == Boot(restored=20, round=1)
     assert power_cycle(device, at=0.01) == boot

@@ -165,7 +165,7 @@ def test_a_broker_that_stalls(federation: Callable[..., Any], link_faults: Calla
 
 
 def test_bandwidth_on_tcp(link_faults: Callable[..., Any]) -> None:
-    """A narrow proxy makes the sender wait instead of losing anything, and shows what has passed so far."""
+    """A narrow proxy makes the sender wait for what it does not hold, and loses nothing."""
     faults = link_faults(bandwidth=2e6)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = faults.mqtt(f"mqtt://127.0.0.1:{server.getsockname()[1]}")
