@@ -30,6 +30,7 @@ int main(int argc, char **argv) {
   fm_client_t client;
   training.data = (fm_dataset_t){EXAMPLES, examples_read, NULL};
   fm_train_tensors(widths, 2u, parameters, base, tensors);
+  const bool trains = fm_trainer_init(&trainer, &training) == FM_OK;
   fm_app_t app = fm_trainer_app(&trainer);
   config.app = &app;
   config.tx_buffer = tx, config.tx_buffer_size = sizeof tx;
@@ -37,7 +38,7 @@ int main(int argc, char **argv) {
   config.seed = to_broker.seed = now_ms();
   config.device_id = to_broker.device_id = (argc == 4) ? argv[1] : "";
   fm_posix_tcp_init(&tcp, (argc == 4) ? argv[2] : "", (argc == 4) ? argv[3] : "", &to_broker.stream);
-  if ((fm_trainer_init(&trainer, &training) != FM_OK) || (fm_mqtt_init(&mqtt, &to_broker, &config.link) != FM_OK) ||
+  if (!trains || (fm_mqtt_init(&mqtt, &to_broker, &config.link) != FM_OK) ||
       (fm_client_init(&client, &config) != FM_OK)) {
     return 2;
   }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from fedmote.round import Policy, Record, Rounds, Training
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store
 from fedmote.strategy import FedAvg, Strategy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,10 @@ class Server:
                 wait.cancel()
                 wake.clear()
         finally:
-            for link in links:
-                await link.stop()
+            # All at once, so that trouble with one, or a cancellation, keeps none from closing.
+            for trouble in await asyncio.gather(*(link.stop() for link in links), return_exceptions=True):
+                if trouble is not None:
+                    log.error("a link did not stop in order: %s", trouble)
 
     def _links(self, fleet: Fleet) -> list[Link]:
         """Make the links that the federation names; what they receive goes straight to the fleet."""

@@ -96,14 +96,18 @@ def federate(
         finally:
             done.set()
             fleet.join()
-        return server.model, records, [{**d.counters, **{f"link_{k}": v for k, v in d.link_counters.items()}}
-                                       for d in devices]  # fmt: skip
+        counters = [
+            {**d.counters, "held": int(d.state == "holding")} | {f"link_{k}": v for k, v in d.link_counters.items()}
+            for d in devices
+        ]
+        return server.model, records, counters
 
 
 def test_a_noisy_line_gives_the_clean_lines_model() -> None:
     """One byte in a hundred is flipped, dropped or doubled, both ways: the round completes, to the bit."""
-    clean, records, _ = federate(1, [None, None])
+    clean, records, counters = federate(1, [None, None])
     assert [(r.reported, r.partial, r.dropped) for r in records] == [(2, 0, 0)]
+    assert [c["held"] for c in counters] == [0, 0]  # the server did not close the ports on its last Commit
     noises = [Noise(seed, 0.01) for seed in range(DEVICES)]
     noisy, records, counters = federate(1, list(noises))
     assert [r.reported for r in records] == [2]

@@ -120,18 +120,20 @@ class MqttLink:
         """Take back the retained model, then disconnect."""
         self._closing = True
         self.publish_model(0, [])
-        # What the broker has not acknowledged could be lost with the socket: a receipt, a commit.
-        for _ in range(FLUSH_CHECKS):
-            if not self.connected.is_set() or self._last is None or self._last.is_published():
-                break
-            await asyncio.sleep(0.01)
-        self._client.disconnect()
-        for _ in range(100):
-            if self._client.socket() is None or not self._client.want_write():
-                break
-            await asyncio.sleep(0.01)
-        for task in self._tasks:
-            task.cancel()
+        try:
+            # What the broker has not acknowledged could be lost with the socket: a receipt, a commit.
+            for _ in range(FLUSH_CHECKS):
+                if not self.connected.is_set() or self._last is None or self._last.is_published():
+                    break
+                await asyncio.sleep(0.01)
+            self._client.disconnect()
+            for _ in range(100):
+                if self._client.socket() is None or not self._client.want_write():
+                    break
+                await asyncio.sleep(0.01)
+        finally:
+            for task in self._tasks:
+                task.cancel()
 
     def send(self, device: str, message: bytes) -> None:
         """Send to one device, at least once."""

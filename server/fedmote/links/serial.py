@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 REOPEN_S = 1.0
 POLL_S = 0.005  # of a port without a descriptor to wait on (rfc2217://)
+FLUSH_CHECKS = 200  # of 10 ms
 READ_BYTES = 4096
 MOST_UNSENT = 1024  # messages
 MOST_UNWRITTEN = 65536  # bytes
@@ -106,6 +107,11 @@ class _Line:
             except (OSError, serial.SerialException):
                 log.debug("%s: could not take leave", self.port.url)
         self.close()
+
+    @property
+    def unsent(self) -> int:
+        """Messages that the device has not acknowledged; 0 while there is none."""
+        return self._link.unsent if self._connection else 0
 
     def send(self, message: bytes) -> None:
         """Queue a message for the device."""
@@ -206,11 +212,17 @@ class SerialPorts:
         self._tasks = [asyncio.create_task(line.run()) for line in self.lines]
 
     async def stop(self) -> None:
-        """Close the ports."""
-        for task in self._tasks:
-            task.cancel()
-        for line in self.lines:
-            line.stop()
+        """Close the ports, once the devices have what was sent to them: a receipt, a commit."""
+        try:
+            for _ in range(FLUSH_CHECKS):
+                if not any(line.unsent for line in self.lines):
+                    break
+                await asyncio.sleep(0.01)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            for line in self.lines:
+                line.stop()
 
     def left(self, line: _Line) -> None:
         """Tell that the line's device is gone, if it was let in, and free its id."""
