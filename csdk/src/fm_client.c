@@ -109,7 +109,6 @@ fm_status_t fm_client_init(fm_client_t *client, const fm_client_config_t *config
     (void)memset(client, 0, sizeof *client);
     client->config = config;
     client->random = (config->seed != 0u) ? config->seed : 0x6665646Du;
-    client->boot = fm_xorshift(&client->random);
     client->battery = 255u;
     client->job = (uint8_t)FM_STATE_IDLE;
     client->shared = fm_tensors_shared(config->tensors, config->tensor_count);
@@ -142,6 +141,7 @@ static void session_follow_link(fm_client_t *client) {
     if (connection != 0u) {
       client->counters.connections++;
       client->session = FM_SESSION_GREETING;
+      client->boot = fm_xorshift(&client->random); /* a Welcome of an earlier connection is not this one's */
       client->due |= FM_DUE_HELLO;
     } else {
       client->session = FM_SESSION_NONE;

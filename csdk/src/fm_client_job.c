@@ -117,6 +117,10 @@ void fm_job_retry(fm_client_t *client) {
     client->offered = true;
     client->due |= FM_DUE_BEGIN;
     break;
+  case FM_STATE_HOLDING: /* the commit was lost, or the server is another by now */
+    client->offered = true;
+    fm_update_offer(client);
+    break;
   case FM_STATE_CONFIRMING:
     client->due |= (client->plan.task == FM_TASK_FIT) ? FM_DUE_END : FM_DUE_EVALUATION;
     break;

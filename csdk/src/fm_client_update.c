@@ -193,6 +193,8 @@ void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt) {
       client->counters.partial_updates += (client->work.steps < client->work.planned_steps) ? 1u : 0u;
     }
     fm_job_enter(client, FM_STATE_HOLDING);
+    client->attempts = UINT8_MAX; /* if no commit comes: ask, but rarely */
+    fm_client_arm(client);
   } else {
     fm_client_unexpected(client);
   }

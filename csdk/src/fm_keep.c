@@ -572,6 +572,8 @@ static fm_status_t keep_save(void *self, const fm_client_t *client, uint8_t what
   fm_status_t status;
   if (what == (uint8_t)FM_KEEP_JOB) {
     status = save_job(keep, client);
+    status =
+        (status == FM_OK) ? FM_OK : save_job(keep, client); /* nothing of it is found without: into the other half */
   } else if (what == (uint8_t)FM_KEEP_IDLE) {
     status = save_idle(keep, client);
   } else if (keep->stride == 0u) {

@@ -28,7 +28,7 @@ T = TypeVar("T")
 _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 65535), "batch_size": (1, 65535), "learning_rate": (0, math.inf), "prox_mu": (0, math.inf),
     "max_steps": (0, 2**32 - 1), "select": (0, math.inf), "devices": (1, math.inf), "goal": (0, 1),
-    "soft_deadline_s": (0, 4e6), "hard_deadline_s": (0, 4e6), "min_reports": (1, math.inf),
+    "resume_s": (0, 4e6), "soft_deadline_s": (0, 4e6), "hard_deadline_s": (0, 4e6), "min_reports": (1, math.inf),
     "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, math.inf),
     "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1),
 }  # fmt: skip

@@ -43,7 +43,8 @@ class Policy:
 
     select: devices asked, as a share of those there (at most 1) or a number (above 1). devices: how many must be there
     before a round starts. goal: share of the selected whose reports bring the closing notice. soft_deadline_s,
-    hard_deadline_s: since the plan. min_reports: fewer, and the round is opened again.
+    hard_deadline_s: since the plan. min_reports: fewer, and the round is opened again. resume_s: after a restart, time for
+    devices that hold work to come back before the round is planned anew.
     """
 
     select: float = 1.0
@@ -52,6 +53,7 @@ class Policy:
     soft_deadline_s: float = 60.0
     hard_deadline_s: float = 120.0
     min_reports: int = 1
+    resume_s: float = 3.0
     partial: bool = True
     chunk_elements: int = 1024
     one_at_a_time: bool = False  # updates are folded in a fixed order: the same seed gives the same bits
@@ -110,6 +112,8 @@ class Rounds:
         self.evaluate, self.on_commit, self.last_round = evaluate, on_commit, last_round
         self.state = State.SELECTING
         self.version, done, self.model = store.latest()
+        self._may_hold_work = store.begun
+        self._selects_from: float | None = None
         self.number = done + 1
         self.done = last_round is not None and done >= last_round  # a server that died after its last commit
         self._reset()
@@ -248,6 +252,10 @@ class Rounds:
         }[self.state]
 
     def _select(self, now: float) -> None:
+        if self._selects_from is None:
+            self._selects_from = now + (self.policy.resume_s if self._may_hold_work else 0.0)
+        if now < self._selects_from:
+            return
         there = self.fleet.ready()
         ready = [device for device in there if device not in self.receipts]
         if self.done or len(there) < self.policy.devices or not ready:
@@ -261,6 +269,7 @@ class Rounds:
         self._deselect()
         self.selected = sorted(drawn[:count])
         self.record.selected = len(self.receipts) + len(self.selected)
+        self.store.begin()
         self.started = now
         self.state = State.TRAINING
         self.plan = self._encode_plan()

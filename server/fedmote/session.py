@@ -127,6 +127,13 @@ class Slot:
     missing: int
     touched: float
 
+    def is_of(self, begin: Any) -> bool:
+        """Tell whether it is this offer's: the same bytes, coded in the same way."""
+        return bool(
+            self.round == begin.Round() and self.crc32 == begin.Crc32() and self.elements == begin.Elements()
+            and self.update.encoding == begin.Encoding() and self.update.delta == (begin.Kind() == UpdateKind.Delta)
+        )  # fmt: skip
+
     def window(self) -> tuple[int, bytes]:
         """Return `first` and `received` as UpdateStatus tells them (docs/wire.md)."""
         first = self.received.find(0)
@@ -330,7 +337,7 @@ class Fleet:
             self._refuse(session, RefusalReason.NotPlanned, detail, round=round)
             return
         slot = session.slot
-        if slot is None or slot.round != round or slot.crc32 != crc32:
+        if slot is None or not slot.is_of(begin):
             wrong = self._begin_error(begin)
             if wrong is not None:
                 self._refuse(session, RefusalReason.Malformed, wrong, round=round)

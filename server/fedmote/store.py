@@ -21,6 +21,7 @@ CREATE TABLE model (version INTEGER PRIMARY KEY, round INTEGER NOT NULL UNIQUE, 
 CREATE TABLE round (number INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE federation (layout_crc32 INTEGER NOT NULL);
 """
+_BEGUN = "CREATE TABLE begun (once INTEGER PRIMARY KEY CHECK (once = 1))"  # there since devices were first asked
 
 
 class StoreError(Exception):
@@ -35,6 +36,7 @@ class Store:
 
     def __init__(self, path: str | Path, layout: Layout, initial: NDArray[np.float32], keep: int = 10) -> None:
         self.keep = keep
+        self.begun = False  # a round was begun in this database
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -59,6 +61,8 @@ class Store:
             self._db.execute("COMMIT")
         elif row[0] != layout.crc32:
             raise StoreError("the database holds a model of another layout; name another data directory or tensors")
+        found = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'begun'").fetchone()
+        self.begun = found is not None or self._db.execute("SELECT 1 FROM round").fetchone() is not None
 
     def _insert(self, version: int, number: int, model: NDArray[np.float32]) -> None:
         data = np.ascontiguousarray(model, "<f4").tobytes()
@@ -89,6 +93,12 @@ class Store:
         """Return the model version that round `number` committed, None when it committed none."""
         row = self._db.execute("SELECT number FROM round WHERE number = ?", (number,)).fetchone()
         return None if row is None else int(row[0]) + 1
+
+    def begin(self) -> None:
+        """Note, once and durably, that a round begins: from now on devices may hold work for this database."""
+        if not self.begun:
+            self._db.execute(_BEGUN)
+            self.begun = True
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the log of rounds, oldest first."""

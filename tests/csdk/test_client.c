@@ -581,6 +581,53 @@ static void test_withdraw_on_its_way(void) {
   CHECK(took(FM_BODY_UPDATE_BEGIN));
 }
 
+/* What the broker kept of an earlier connection says nothing of this one. */
+static void test_welcome_of_an_earlier_connection(void) {
+  fm_message_t m = {0};
+  setup();
+  until_offer(1u);
+  m.type = FM_BODY_WELCOME;
+  m.body.welcome.protocol = 1u;
+  m.body.welcome.boot = d.client.boot;
+  m.body.welcome.open_round = 9u;
+  connect_link();
+  CHECK(got.body.hello.boot == d.client.boot);
+  give(&m);
+  CHECK(!fm_client_online(&d.client));
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING);
+  CHECK(d.client.counters.unexpected == 1u);
+  welcome(1u);
+  CHECK(fm_client_online(&d.client));
+}
+
+/* The commit may be lost, or the server another by now: a device that holds an update asks, but rarely. */
+static void test_holding_asks_again(void) {
+  static float update[SHARED];
+  setup();
+  until_offer(1u);
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(take_chunks(update) == 4u);
+  receipt(1u, d.client.crc32);
+  CHECK(fm_client_state(&d.client) == FM_STATE_HOLDING);
+  d.now += 29000u;
+  CHECK(!poll_out(3u));
+  d.now += 32000u;
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  receipt(1u, d.client.crc32);
+  CHECK(fm_client_state(&d.client) == FM_STATE_HOLDING);
+  CHECK(d.client.counters.updates == 1u);
+  d.now += 61000u;
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_UPDATE_BEGIN));
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u); /* a server that lost what it had folded */
+  CHECK(take_chunks(update) == 4u);
+  receipt(1u, d.client.crc32);
+  commit(1u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  CHECK(d.client.counters.updates == 1u);
+}
+
 static void test_bad_plans(void) {
   for (uint32_t i = 0u; i < 9u; i++) {
     setup();
@@ -1058,6 +1105,8 @@ int main(void) {
   test_evaluate_closes_early();
   test_unwilling_and_withdraw();
   test_withdraw_on_its_way();
+  test_welcome_of_an_earlier_connection();
+  test_holding_asks_again();
   test_bad_plans();
   test_new_plan_replaces_the_job();
   test_round_over_while_away();

@@ -414,7 +414,7 @@ static void test_failed_job_record(void) {
   CHECK(keep.errors > 0u);
   boot();
   CHECK(d.client.plan.round != 1u);
-  CHECK(fm_client_state(&d.client) == FM_STATE_OFFLINE);
+  CHECK((d.client.plan.round == 2u) && (fm_client_state(&d.client) == FM_STATE_OFFERING));
 }
 
 static uint32_t erases[2];
@@ -637,6 +637,284 @@ static void test_too_small(void) {
   CHECK(d.client.done_round == 1u);
 }
 
+/* Downloaded, trained, sealed and durable: UpdateBegin is in `got`. */
+static void until_durable_offer(fm_message_t *message) {
+  connect_link();
+  welcome(message->body.plan.round);
+  give(message);
+  CHECK(fetches());
+  CHECK(hears(FM_BODY_UPDATE_BEGIN));
+}
+
+/* Not only the first round's update. */
+static void test_update_of_a_later_round(void) {
+  static float update[SHARED];
+  fm_message_t message = plan_message(2u);
+  format(512u, 8u);
+  boot();
+  CHECK(serve(1u, update));
+  d.link.connection = 0u;
+  poll_once();
+  until_durable_offer(&message);
+  boot();
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING);
+  CHECK(keep.restored == (CHUNKS + 1u));
+}
+
+/* Of what goes out as chunks from now on. */
+static uint32_t crc_of_chunks(uint32_t round) {
+  uint32_t crc = 0u;
+  status(round, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  while (poll_out(3u) && took(FM_BODY_UPDATE_CHUNK)) {
+    crc = fm_crc32(crc, got.body.update_chunk.data.data, got.body.update_chunk.data.size);
+  }
+  return crc;
+}
+
+/* What is offered after the cut is what was offered before it, and is what is sent. */
+static void test_offer_is_the_same(uint8_t encodings, bool prefer_delta) {
+  fm_message_t message = plan_message(1u);
+  fm_update_begin_t before;
+  format(512u, 8u);
+  boot();
+  d.config.encodings = encodings;
+  d.config.prefer_delta = prefer_delta;
+  message.body.plan.encodings = 5u;
+  message.body.plan.kinds = 3u;
+  d.covered = 1u;
+  d.finish_in_step = true; /* one step of three */
+  until_durable_offer(&message);
+  before = got.body.update_begin;
+  CHECK(before.steps == 1u);
+  setup();
+  CHECK(fm_keep_init(&keep, &storage, &d.config.keeper) == FM_OK);
+  d.config.encodings = encodings;
+  d.config.prefer_delta = prefer_delta;
+  CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING);
+  connect_link();
+  welcome(1u);
+  CHECK(hears(FM_BODY_UPDATE_BEGIN));
+  CHECK(got.body.update_begin.crc32 == before.crc32);
+  CHECK(got.body.update_begin.encoding == before.encoding);
+  CHECK(got.body.update_begin.kind == before.kind);
+  CHECK(got.body.update_begin.elements == before.elements);
+  CHECK(got.body.update_begin.ranges.size == before.ranges.size);
+  CHECK(got.body.update_begin.steps == before.steps);
+  CHECK(got.body.update_begin.planned_steps == before.planned_steps);
+  CHECK(got.body.update_begin.examples == before.examples);
+  CHECK(got.body.update_begin.loss == before.loss);
+  CHECK(crc_of_chunks(1u) == before.crc32);
+}
+
+/* A chunk whose block must be mended; `mending`: the mending's operation at which the power goes once more, 0: none. */
+static void test_mended(uint32_t erase_size, uint32_t mending) {
+  uint32_t durable;
+  format(erase_size, 8u);
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  while (keep.chunks < 2u) {
+    (void)poll_out(50u);
+    chunk(1u, d.client.next_chunk);
+    for (uint32_t i = 0u; i < 10u; i++) {
+      poll_once();
+    }
+  }
+  flash.cut_at = flash.operations + 3u;
+  flash.cut_how = (uint32_t)FMB_CUT_GARBAGE;
+  (void)fetches();
+  CHECK(flash.off);
+  durable = keep.chunks;
+  CHECK(durable == 2u);
+  if (mending != 0u) {
+    setup();
+    flash.off = false;
+    flash.operations = 0u;
+    flash.cut_at = mending;
+    CHECK(fm_keep_init(&keep, &storage, &d.config.keeper) == FM_OK);
+    CHECK(fm_client_init(&d.client, &d.config) == FM_OK);
+    durable = ((2u * 400u) / erase_size) * erase_size / 400u; /* those of whole blocks */
+  }
+  boot();
+  CHECK(keep.restored >= durable);
+  connect_link();
+  welcome(1u);
+  (void)poll_out(5u);
+  chunk(1u, d.client.next_chunk);
+  for (uint32_t i = 0u; i < 10u; i++) {
+    poll_once();
+  }
+  durable = keep.chunks;
+  CHECK(durable > 0u);
+  boot();
+  CHECK(keep.restored >= durable);
+  CHECK(flash.misused == 0u);
+}
+
+static fm_status_t (*good_program)(void *user, uint32_t offset, const uint8_t *bytes, uint32_t size);
+static uint32_t fails_in;
+static bool fails_late; /* the bytes are there all the same */
+
+static fm_status_t fails_once(void *user, uint32_t offset, const uint8_t *bytes, uint32_t size) {
+  fm_status_t status;
+  fails_in -= (fails_in != 0u) ? 1u : 0u;
+  status = ((fails_in != 1u) || fails_late) ? good_program(user, offset, bytes, size) : FM_ERR_STORAGE;
+  return (fails_in == 1u) ? FM_ERR_STORAGE : status;
+}
+
+/* One operation fails, and the storage goes on: what it was about is not programmed a second time, and a later round
+ * is kept as if nothing had been. */
+static void test_storage_fails_once(bool late) {
+  static float update[SHARED];
+  bool hit = true;
+  for (uint32_t at = 2u; hit; at++) {
+    uint32_t durable;
+    format(512u, 8u);
+    good_program = storage.program;
+    storage.program = fails_once;
+    fails_late = late;
+    boot();
+    fails_in = at;
+    for (uint32_t round = 1u; round <= 2u; round++) {
+      CHECK(serve(round, update));
+      check_update(update);
+      d.link.connection = 0u;
+      poll_once();
+      if (round == 1u) {
+        durable = keep.chunks;
+        boot();
+        CHECK(keep.restored >= durable);
+      }
+    }
+    hit = fails_in == 1u;
+    fails_in = 0u;
+    CHECK(keep.errors <= 1u);
+    CHECK(serve(3u, update));
+    check_update(update);
+    CHECK(flash.misused == 0u);
+    boot();
+    CHECK((d.client.done_round == 3u) && (keep.restored == CHUNKS));
+  }
+}
+
+/* A plan of the next round before the former one's update was durable: it is nobody's then. */
+static void test_plan_while_the_update_is_saved(void) {
+  fm_message_t message = plan_message(2u);
+  message.body.plan.model_version = 1u;
+  format(128u, 8u);
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  CHECK(fetches());
+  for (uint32_t i = 0u; (i < 200u) && ((d.client.keep_due & (uint8_t)FM_KEEP_UPDATE) == 0u); i++) {
+    poll_once();
+  }
+  CHECK((d.client.keep_due & (uint8_t)FM_KEEP_UPDATE) != 0u);
+  d.steps_wanted = 1000u;
+  give(&message);
+  for (uint32_t i = 0u; i < 60u; i++) {
+    poll_once();
+  }
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  boot();
+  CHECK(fm_client_state(&d.client) == FM_STATE_CHECKING);
+  CHECK(keep.restored == CHUNKS);
+}
+
+/* A model that came damaged is not what the storage has in the end. */
+static void test_model_fetched_twice(void) {
+  format(512u, 8u);
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  d.model[3] += 1.0f;
+  CHECK(fetches());
+  for (uint32_t i = 0u; (i < 50u) && (d.client.counters.model_crc_errors == 0u); i++) {
+    poll_once();
+  }
+  CHECK(d.client.counters.model_crc_errors == 1u);
+  d.model[3] -= 1.0f;
+  CHECK(fetches());
+  CHECK(hears(FM_BODY_UPDATE_BEGIN));
+  boot();
+  CHECK(keep.restored == (CHUNKS + 1u));
+  CHECK(memcmp(d.base, d.model, sizeof d.model) == 0);
+}
+
+/* Training in place spoils the copy in RAM, not the one that is kept. */
+static void test_cut_within_training_in_place(void) {
+  bare = true;
+  format(128u, 8u);
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  CHECK(fetches());
+  for (uint32_t i = 0u; (i < 50u) && (d.client.work.steps == 0u); i++) {
+    poll_once();
+  }
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  for (uint32_t i = 0u; (i < 20u) && (d.client.keep_due != 0u); i++) {
+    (void)d.config.keeper.api->save(d.config.keeper.self, &d.client, d.client.keep_due);
+  }
+  boot();
+  connect_link();
+  welcome(1u);
+  CHECK(hears(FM_BODY_UPDATE_BEGIN)); /* nothing is fetched before it */
+  CHECK(d.link.fetches == 0u);
+  CHECK(d.client.counters.model_crc_errors == 0u);
+  boot();
+  CHECK(fm_client_state(&d.client) == FM_STATE_OFFERING);
+  CHECK(d.client.model_version == 0u); /* the tensors are the update's */
+  bare = false;
+}
+
+/* An update on a damaged model is not offered: as a delta it would be to another base. */
+static void test_update_without_its_model(void) {
+  fm_message_t message = plan_message(1u);
+  format(512u, 8u);
+  boot();
+  until_durable_offer(&message);
+  cells[(2u * keep.half_size) + 700u] ^= 0x10u;
+  boot();
+  CHECK(keep.restored == 0u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_DOWNLOADING);
+}
+
+/* The same model, planned in chunks of another size that lie elsewhere. */
+static void test_other_chunk_size(void) {
+  static float update[SHARED];
+  fm_message_t message = plan_message(2u);
+  format(512u, 32u);
+  boot();
+  CHECK(serve(1u, update));
+  d.link.connection = 0u;
+  poll_once();
+  message.body.plan.model_version = 1u;
+  message.body.plan.model_chunk_elements = 90u;
+  until_durable_offer(&message);
+  boot();
+  CHECK(keep.restored == (CHUNKS + 1u));
+  CHECK(memcmp(d.base, d.model, sizeof d.model) == 0);
+}
+
+/* A model that the application had kept is kept here too from its plan on. */
+static void test_model_of_the_application(void) {
+  fm_message_t message = plan_message(1u);
+  format(512u, 8u);
+  boot();
+  memcpy(d.base, d.model, sizeof d.model);
+  fm_client_restore_model(&d.client, 1u, message.body.plan.model_crc32);
+  until_durable_offer(&message);
+  CHECK(d.link.fetches == 0u);
+  boot();
+  CHECK(keep.restored == (CHUNKS + 1u));
+}
+
 int main(void) {
   test_cut_everywhere(256u, 1u, false);
   test_cut_everywhere(128u, 4u, true);
@@ -660,5 +938,23 @@ int main(void) {
   test_time_runs_from_the_start();
   test_init_errors();
   test_too_small();
+  test_update_of_a_later_round();
+  test_offer_is_the_same(0u, false);
+  test_offer_is_the_same(0u, true);
+  test_offer_is_the_same(4u, false);
+  test_offer_is_the_same(4u, true);
+  test_mended(4096u, 0u);
+  test_mended(512u, 0u);
+  for (uint32_t operation = 1u; operation < 20u; operation++) {
+    test_mended(512u, operation);
+  }
+  test_storage_fails_once(false);
+  test_storage_fails_once(true);
+  test_plan_while_the_update_is_saved();
+  test_model_fetched_twice();
+  test_cut_within_training_in_place();
+  test_update_without_its_model();
+  test_other_chunk_size();
+  test_model_of_the_application();
   return check_report();
 }

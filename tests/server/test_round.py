@@ -21,13 +21,13 @@ LAYOUT = Layout((Tensor("w", (ELEMENTS,)),))
 class Bench:
     """One federation, and what it said."""
 
-    def __init__(self, slots: int = 64, **policy: float | bool) -> None:
+    def __init__(self, slots: int = 64, store: Store | None = None, **policy: float | bool) -> None:
         self.now = 0.0
         self.said: list[tuple[str, str]] = []  # (device, message)
         self.records: list[Record] = []
         self.fleet = Fleet(LAYOUT, Limits(slots=slots))
         self.rounds = Rounds(
-            self.fleet, Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32)), FedAvg(), Training(),
+            self.fleet, store or Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32)), FedAvg(), Training(),
             Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy)),  # type: ignore[arg-type]
             broadcast=lambda message: self.send("all", message), publish=lambda version, chunks: None,
             on_commit=self.records.append,
@@ -83,6 +83,35 @@ def test_a_round_opened_again_keeps_what_it_folded() -> None:
     bench.tick(22.0)
     assert [(r.round, r.selected, r.reported, r.examples) for r in bench.records] == [(1, 2, 2, 4)]
     assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 2, np.float32))
+
+
+def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
+    """The first one to come back is not the whole round; a new federation waits for nobody."""
+    store = Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32))
+    before = Bench(store=store)
+    before.come("a", "b")
+    assert before.rounds.state is State.TRAINING
+    after = Bench(store=store, resume_s=3.0)
+    after.come("a")
+    after.now = 2.9
+    after.come("b")
+    assert after.rounds.state is State.SELECTING
+    after.tick(3.0)
+    assert after.rounds.selected == ["a", "b"]
+
+
+def test_an_offer_coded_otherwise_gets_no_slot_of_another() -> None:
+    """Firmware that restarted with another encoding: the chunks that came of the former offer are not its own."""
+    bench = Bench(devices=2)
+    bench.come("a", "b")
+    crc32 = bench.begin("a", 1.0)
+    bench.chunks("a", 1.0, 0, 1)
+    bench.hear(
+        "a", "UpdateBegin", round=1, base_version=1, crc32=crc32, elements=ELEMENTS, chunk_elements=CHUNK,
+        examples=1, steps=1, planned_steps=1, encoding=2,
+    )  # fmt: skip
+    slot = bench.fleet.sessions["a"].slot
+    assert slot is not None and slot.missing == 3 and slot.update.encoding == 2
 
 
 def test_begin_and_end_again_count_once() -> None:
