@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Device:
     """One device on an MQTT broker, on a serial line, or on a link in memory.
 
     device_id: 1 to 63 of [A-Za-z0-9_.-].
-    broker: mqtt://[user:password@]host[:port]; or serial:///dev/ttyUSB0?baud=115200; or "memory:", where
+    broker: mqtt://[user:password@]host[:port], with %xx for what a URL cannot hold; or serial:///dev/ttyUSB0?baud=115200; or "memory:", where
     the caller is the other end and the clock: see poll(), deliver(), take(), wanted ("memory:request" has chunks asked
     for with a ChunkRequest, as on serial).
     trainer: a CTrainer or a NumPyClient.
@@ -105,8 +105,8 @@ class Device:
         settings.host = _text("broker", url.path if line else url.hostname or "", 255)
         settings.baud = _baud(url.query) if line else 0
         settings.port = str(url.port or 1883).encode()
-        settings.username = _text("user", url.username or "", 255)
-        settings.password = _text("password", url.password or "", 255)
+        settings.username = _text("user", unquote(url.username or ""), 255)
+        settings.password = _text("password", unquote(url.password or ""), 255)
         settings.seed = seed & 0xFFFFFFFF
         settings.keep_alive_s = keep_alive_s
         settings.backoff_min_ms, settings.backoff_max_ms = backoff_ms

@@ -15,6 +15,7 @@ from fedmote import __version__
 from fedmote.broker import BrokerError, private_broker
 from fedmote.config import ConfigError, load
 from fedmote.demo.cli import command as demo
+from fedmote.links.url import BrokerUrl
 from fedmote.round import Record
 from fedmote.server import Server
 from fedmote.store import StoreError
@@ -45,9 +46,10 @@ def server(federation: Path, rounds: int | None) -> None:
             url = settings.broker
             if url is None and not settings.ports:
                 url = stack.enter_context(private_broker())
-            log.info(
-                "federation %s on %s", settings.name, ", ".join(filter(None, [url, *(p.url for p in settings.ports)]))
-            )
+            where = [port.url for port in settings.ports]
+            if url is not None:
+                where.insert(0, str(BrokerUrl.parse(url)))  # without the password
+            log.info("federation %s on %s", settings.name, ", ".join(where))
             strategy = STRATEGIES[settings.strategy]()
             asyncio.run(Server(settings.federation(url), strategy, on_round=committed).run(rounds))
     except (ConfigError, BrokerError, ConnectionError, StoreError) as error:

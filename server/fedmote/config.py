@@ -11,13 +11,13 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmote.layout import Layout, Tensor
 from fedmote.links.serial import Port
+from fedmote.links.url import BrokerUrl
 from fedmote.round import Policy, Training
 from fedmote.server import Federation
 from fedmote.session import Limits
@@ -136,11 +136,14 @@ def load(path: Path) -> Settings:
     name = reader.text("federation", "name", r"(?!\.+$)[A-Za-z0-9_.-]{1,32}", "1 to 32 letters, digits, _, . or -")
     if name is None:
         raise reader.fail("federation.name", "is missing; give the federation a name")
-    broker = reader.text("mqtt", "url", r"mqtts?://[^\s/]+", "mqtt[s]://[user:password@]host[:port]")
-    if broker is not None:
-        _check_anonymous(reader, broker)
+    broker = _broker(reader)
     folder = path.parent / (reader.text("federation", "data", r".+", "a folder") or ".")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise reader.fail(
+            "federation.data", f"{folder} cannot be made: {error.strerror}; name another folder"
+        ) from error
     layout = Layout(tuple(_tensors(reader)))
     return Settings(
         name=name,
@@ -157,14 +160,19 @@ def load(path: Path) -> Settings:
     )
 
 
-def _check_anonymous(reader: _Reader, broker: str) -> None:
-    """Refuse a broker that anybody may use, unless nobody but this machine can reach it (SECURITY.md)."""
-    parts = urlsplit(broker)
-    host = parts.hostname or ""
-    if not parts.username and host != "localhost" and not host.startswith("127.") and host != "::1":
-        raise reader.fail(
-            "mqtt.url", f"names no user; a broker on {host} must know who speaks: {parts.scheme}://user:password@{host}"
-        )
+def _broker(reader: _Reader) -> str | None:
+    """Read the broker's URL. One that anybody may use must be out of reach of everybody else (SECURITY.md)."""
+    url = reader.text("mqtt", "url", r"(?s).*", "a URL")
+    if url is None:
+        return None
+    try:
+        broker = BrokerUrl.parse(url)
+    except ValueError as error:
+        raise reader.fail("mqtt.url", str(error)) from None
+    if broker.user is None and not broker.loopback:
+        with_user = str(broker).replace("//", "//user:password@")
+        raise reader.fail("mqtt.url", f"names no user; a broker on {broker.host} must know who speaks: {with_user}")
+    return url
 
 
 def _ca_file(reader: _Reader, broker: str | None) -> Path | None:
@@ -177,8 +185,9 @@ def _ca_file(reader: _Reader, broker: str | None) -> Path | None:
     path = reader.path.parent / name
     try:
         ssl.create_default_context(cafile=path)
-    except OSError as error:
-        raise reader.fail("mqtt.ca_file", f"{path}: {error}") from error
+    except (OSError, ValueError) as error:
+        what = f"{path}: {error}; it must be a PEM file with the certificate of the authority"
+        raise reader.fail("mqtt.ca_file", what) from error
     return path
 
 

@@ -43,8 +43,8 @@ class Policy:
 
     select: devices asked, as a share of those there (at most 1) or a number (above 1). devices: how many must be there
     before a round starts. goal: share of the selected whose reports bring the closing notice. soft_deadline_s,
-    hard_deadline_s: since the plan. min_reports: fewer, and the round is opened again. resume_s: after a restart, time for
-    devices that hold work to come back before the round is planned anew.
+    hard_deadline_s: since the plan. min_reports: fewer, and the round is opened again. resume_s: after a restart, time
+    for devices that hold work to come back before the round is planned anew.
     """
 
     select: float = 1.0

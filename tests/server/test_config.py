@@ -10,6 +10,7 @@ import pytest
 from certificates import Authority
 
 from fedmote.config import ConfigError, load
+from fedmote.links.url import BrokerUrl
 
 GOOD = """
 [federation]
@@ -58,7 +59,18 @@ def test_good(tmp_path: Path) -> None:
         ('name = "presses"', 'name = "a b"', "federation.name: 'a b' must be 1 to 32 letters"),
         ('name = "presses"', "", "federation.name: is missing"),
         ("[mqtt]", "[mqqt]", "mqqt: unknown; did you mean mqtt?"),
-        ("mqtt://server:secret@gateway:1883", "gateway", "mqtt.url: 'gateway' must be mqtt[s]://"),
+        ("mqtt://server:secret@gateway:1883", "gateway", "mqtt.url: expected mqtt://[user:password@]host[:port]"),
+        ("mqtt://server:secret@gateway:1883", "http://gateway", "mqtt.url: expected mqtt://"),
+        ("gateway:1883", "gateway:99999", "mqtt.url: expected mqtt://"),
+        ("gateway:1883", "gateway:0", "mqtt.url: port 0 is no port"),
+        ("gateway:1883", "[::1", "mqtt.url: expected mqtt://"),
+        ("gateway:1883", "gate way:1883", "mqtt.url: expected mqtt://"),
+        ("secret@", "se/cret@", "in a password, / is %2F"),
+        ("secret@", "se#cret@", "in a password, / is %2F"),
+        ("server:secret@", ":secret@", "mqtt.url: a password needs a user before it"),
+        ("server:secret@gateway", "127.example.org", "mqtt.url: names no user; a broker on 127.example.org must know"),
+        ("server:secret@gateway:1883", "[fe80::2]", "who speaks: mqtt://user:password@[fe80::2]:1883"),
+        ('data = "state"', 'data = "federation.toml/x"', "federation.data: "),
         ("server:secret@", "", "mqtt.url: names no user; a broker on gateway must know who speaks"),
         ("[4, 3]", "[4, -3]", "model.tensors[0]: shape [4, -3] must be a list of positive integers"),
         ('name = "b"', 'name = "w"', "model.tensors[1]: name 'w' must be"),
@@ -77,6 +89,20 @@ def test_bad(tmp_path: Path, old: str, new: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert str(path) in str(caught.value) and says in str(caught.value)
+    assert "cret" not in str(caught.value).replace(str(path), "")  # of the password
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]"])
+def test_a_broker_on_loopback_needs_no_user(tmp_path: Path, host: str) -> None:
+    """Nobody else can reach it."""
+    assert load(write(tmp_path, GOOD.replace("server:secret@gateway", host))).broker is not None
+
+
+def test_a_broker_in_parts() -> None:
+    """User and password may hold anything, coded as in any URL; printed, they are left out."""
+    url = BrokerUrl.parse("mqtts://b%40d:p%2Fa%23ss@[::1]")
+    assert (url.user, url.password, url.host, url.port) == ("b@d", "p/a#ss", "::1", 8883)
+    assert str(url) == "mqtts://[::1]:8883" and "p/a" not in repr(url)
 
 
 def test_initial_model(tmp_path: Path) -> None:

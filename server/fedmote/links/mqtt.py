@@ -11,12 +11,12 @@ import time
 import zlib
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fedmote.links import Receive
+from fedmote.links.url import BrokerUrl
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,6 @@ RETRY_S = 1.0
 FLUSH_CHECKS = 500  # of 10 ms
 ANSWER_S = 10.0
 KEEP_ALIVE_S = 30
-PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -47,12 +46,10 @@ class MqttLink:
     """
 
     def __init__(self, url: str, federation: str, receive: Receive, ca_file: Path | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in PORTS or not parts.hostname:
-            raise ValueError(f"broker {url!r}: expected mqtt://[user:password@]host[:port], or mqtts:// for TLS")
-        if ca_file is not None and parts.scheme != "mqtts":
-            raise ValueError(f"broker {url!r}: a CA file is for mqtts://")
-        self.host, self.port = parts.hostname, parts.port or PORTS[parts.scheme]
+        broker = BrokerUrl.parse(url)
+        if ca_file is not None and broker.scheme != "mqtts":
+            raise ValueError(f"broker {broker}: a CA file is for mqtts://")
+        self.host, self.port = broker.host, broker.port
         self.prefix = f"fm/1/{federation}/"
         self.receive = receive
         self.connected = asyncio.Event()
@@ -66,9 +63,9 @@ class MqttLink:
         self._client = client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=f"{federation}/server", clean_session=False
         )
-        if parts.username:
-            client.username_pw_set(parts.username, parts.password)
-        if parts.scheme == "mqtts":
+        if broker.user:
+            client.username_pw_set(broker.user, broker.password)
+        if broker.scheme == "mqtts":
             context = ssl.create_default_context(cafile=ca_file)
             context.sslsocket_class = _TlsSocket
             client.tls_set_context(context)

@@ -20,6 +20,8 @@ class Noise:
     def __init__(self, loss: float = 0.0, corrupt: float = 0.0, cut_at: int | None = None, seed: int = 1) -> None:
         if not (0 <= loss <= 1 and 0 <= corrupt <= 1 and loss + corrupt <= 1):
             raise ValueError(f"loss {loss} and corrupt {corrupt}: expected shares of 1, together at most 1")
+        if cut_at is not None and cut_at < 0:
+            raise ValueError(f"cut_at {cut_at}: expected a number of bytes")
         self.loss, self.corrupt, self.cut_at = loss, corrupt, cut_at
         self.passed = 0  # bytes that came, also those lost or corrupted
         self.hits = 0  # bytes lost or corrupted
@@ -53,8 +55,8 @@ class Pace:
     """Lets bytes go when they are due. delay: seconds. bandwidth: bytes per second, infinite without."""
 
     def __init__(self, delay: float = 0.0, bandwidth: float = math.inf) -> None:
-        if not (delay >= 0 and bandwidth > 0):
-            raise ValueError(f"delay {delay} must be at least 0, bandwidth {bandwidth} above 0")
+        if not (0 <= delay < math.inf and bandwidth > 0):
+            raise ValueError(f"delay {delay} must be at least 0 and finite, bandwidth {bandwidth} above 0")
         self.delay, self.bandwidth = delay, bandwidth
         self.held = 0  # bytes
         self._queue: deque[tuple[float, bytes]] = deque()

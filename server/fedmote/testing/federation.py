@@ -100,7 +100,11 @@ class RunningFederation:
         broker: bool | None = None, options: dict[str, Any] | None = None, rounds: int = 10, held: Sequence[int] = (),
     ) -> None:  # fmt: skip
         if not 0 <= serial <= devices:
-            raise ValueError(f"serial {serial}: expected 0 to devices, {devices}")
+            raise ValueError(f"devices {devices}, serial {serial}: expected at least 0, and serial among them")
+        if trainers is not None and len(trainers) != devices:
+            raise ValueError(f"{len(trainers)} trainers for {devices} devices: expected one for each")
+        if not set(held) <= set(range(devices)):
+            raise ValueError(f"held {list(held)}: expected numbers of desktop devices, 0 to {devices - 1}")
         self.name, self.network = name, network
         self.ports = [port if isinstance(port, Port) else Port(port) for port in ports]
         self._counts = (devices, serial)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import serial
 
+from fedmote.links.url import BrokerUrl
 from fedmote.testing.cable import Cable
 from fedmote.testing.faults import Noise
 from fedmote.testing.tcp import TcpProxy
@@ -65,12 +66,12 @@ class LinkFaults:
         self._no_network_faults()
         if self.loss or self.corrupt:
             raise ValueError("TCP hides loss and corruption of packets; for those use network()")
-        parts = urlsplit(url)
-        proxy = TcpProxy(
-            parts.hostname or "", parts.port or 1883, self._noise(), delay=self.delay, bandwidth=self.bandwidth
-        )
+        broker = BrokerUrl.parse(url)
+        if broker.scheme != "mqtt":
+            raise ValueError(f"{broker}: through the proxy a device would speak TLS to another name; use network()")
+        proxy = TcpProxy(broker.host, broker.port, self._noise(), delay=self.delay, bandwidth=self.bandwidth)
         self.proxies.append(self._stack.enter_context(proxy))
-        user = f"{parts.netloc.rpartition('@')[0]}@" if parts.username else ""
+        user = f"{urlsplit(url).netloc.rpartition('@')[0]}@" if broker.user else ""
         return f"mqtt://{user}127.0.0.1:{proxy.port}"
 
     def network(self) -> Network:

@@ -40,6 +40,7 @@ class TcpProxy:
     ) -> None:
         self._target = (host, port)
         self._fault = fault
+        Pace(delay, bandwidth)  # says what is wrong with them, here and not at the first connection
         self._delay, self._bandwidth = delay, bandwidth
         self.accepted = 0  # connections so far
         self._listener = socket.create_server(("127.0.0.1", 0))

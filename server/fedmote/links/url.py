@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a broker is, and who asks."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+EXPECTED = "expected mqtt://[user:password@]host[:port], or mqtts:// for TLS"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUrl:
+    """A broker's URL in parts. Whoever prints it shows no password: str() leaves user and password out."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> BrokerUrl:
+        """Take a URL apart, decoding %xx in user and password; ValueError says what is wrong, without the password."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ValueError(f"{EXPECTED}: {error}") from None
+        if parts.scheme not in PORTS or not host or any(c.isspace() for c in url):
+            raise ValueError(EXPECTED)
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError(f"{EXPECTED}; in a password, / is %2F, # is %23, ? is %3F, @ is %40")
+        if port == 0:
+            raise ValueError("port 0 is no port; leave it out for the usual one")
+        user = unquote(parts.username) if parts.username else None
+        password = unquote(parts.password) if parts.password is not None else None
+        if password is not None and user is None:
+            raise ValueError("a password needs a user before it")
+        return cls(parts.scheme, host, port or PORTS[parts.scheme], user, password)
+
+    def __str__(self) -> str:
+        """As a URL without user and password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody but this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
