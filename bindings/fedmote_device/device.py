@@ -65,9 +65,9 @@ class Device:
     """One device on an MQTT broker, on a serial line, or on a link in memory.
 
     device_id: 1 to 63 of [A-Za-z0-9_.-].
-    broker: mqtt://[user:password@]host[:port], with %xx for what a URL cannot hold; or serial:///dev/ttyUSB0?baud=115200; or "memory:", where
-    the caller is the other end and the clock: see poll(), deliver(), take(), wanted ("memory:request" has chunks asked
-    for with a ChunkRequest, as on serial).
+    broker: mqtt://[user:password@]host[:port], with %xx for what a URL cannot hold; or
+    serial:///dev/ttyUSB0?baud=115200; or "memory:", where the caller is the other end and the clock: see poll(),
+    deliver(), take(), wanted ("memory:request" has chunks asked for with a ChunkRequest, as on serial).
     trainer: a CTrainer or a NumPyClient.
     flash: keeps model and update over a power cut: the next Device made with it goes on where this one was.
     encoding: "float32" or "int8" (where the plan allows it). delta: send differences to the base model.

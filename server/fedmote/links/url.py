@@ -26,13 +26,14 @@ class BrokerUrl:
         """Take a URL apart, decoding %xx in user and password; ValueError says what is wrong, without the password."""
         try:
             parts = urlsplit(url)
+            if parts.path not in ("", "/") or parts.query or parts.fragment:
+                raise ValueError(f"{EXPECTED}; in a password, / is %2F, # is %23, ? is %3F, @ is %40")
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise ValueError(f"{EXPECTED}: {error}") from None
+            message = str(error)
+            raise ValueError(message if message.startswith(EXPECTED) else f"{EXPECTED}: {message}") from None
         if parts.scheme not in PORTS or not host or any(c.isspace() for c in url):
             raise ValueError(EXPECTED)
-        if parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise ValueError(f"{EXPECTED}; in a password, / is %2F, # is %23, ? is %3F, @ is %40")
         if port == 0:
             raise ValueError("port 0 is no port; leave it out for the usual one")
         user = unquote(parts.username) if parts.username else None
