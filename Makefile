@@ -109,8 +109,8 @@ lint: venv test-tools
 	@$(if $(C_FORMAT),clang-format --dry-run --Werror $(C_FORMAT))
 	@cppcheck --quiet --std=c99 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=preprocessorErrorDirective:csdk/include/fedmote/fm_config.h --suppress=objectIndex:csdk/src/fm_codec.c \
-	  -I csdk/include -I csdk/src -I csdk/train -I firmware_examples/serial_app csdk \
-	  firmware_examples -ifirmware_examples/serial_app/arch -ifirmware_examples/cortex_m3_mqtt/board/semihosting.c
+	  -I csdk/include -I csdk/src -I csdk/train -I firmware_examples/digits_app -I firmware_examples/digits_app/serial csdk \
+	  firmware_examples -ifirmware_examples/digits_app/arch -ifirmware_examples/cortex_m3_mqtt/board/semihosting.c
 	@$(BIN)/python csdk/tools/misra.py
 	@$(BIN)/lizard --languages c --CCN 10 --length 60 --warnings_only csdk/src csdk/train firmware_examples
 

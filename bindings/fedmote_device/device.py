@@ -358,7 +358,7 @@ class _PythonTrainer:
             return _DONE
         parameters, examples, metrics = step
         self.model[:] = np.concatenate([np.ravel(p) for p in parameters])
-        work.steps += 1
+        work.steps += int(metrics.get("steps", 1)) if self.whole else 1
         work.examples = examples
         work.loss = float(metrics.get("loss", 0.0))
         work.planned_steps = max(int(metrics.get("planned_steps", 0)), work.steps + (0 if self.whole else 1))

@@ -145,18 +145,22 @@ def load(path: Path) -> Settings:
             "federation.data", f"{folder} cannot be made: {error.strerror}; name another folder"
         ) from error
     layout = Layout(tuple(_tensors(reader)))
+    training = reader.record("training", Training)
+    strategy = reader.text("strategy", "name", "|".join(STRATEGIES), f"one of {', '.join(STRATEGIES)}") or "fedavg"
+    if strategy == "fednova" and training.prox_mu:
+        raise reader.fail("training.prox_mu", "must be 0 with fednova, which counts plain steps of SGD")
     return Settings(
         name=name,
         layout=layout,
         broker=broker,
         database=folder / f"{name}.sqlite",
-        training=reader.record("training", Training),
+        training=training,
         policy=reader.record("round", Policy),
         limits=reader.record("limits", Limits),
         initial=_initial(reader, layout),
         ports=ports,
         ca_file=_ca_file(reader, broker),
-        strategy=reader.text("strategy", "name", "|".join(STRATEGIES), f"one of {', '.join(STRATEGIES)}") or "fedavg",
+        strategy=strategy,
     )
 
 

@@ -402,6 +402,7 @@ class Fleet:
             scales=np.zeros(chunks, np.float32) if width == 1 else None,
             received=None,
             ranges=_ranges(begin),
+            local_examples=min(self.sessions[device].examples, self.limits.max_examples),
         )
         return Slot(begin.Round(), begin.Crc32(), each, width, elements, update, bytearray(chunks), chunks, self.now)
 

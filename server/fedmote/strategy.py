@@ -34,6 +34,7 @@ class Update:
     scales: NDArray[np.float32] | None
     received: bytearray | None
     ranges: NDArray[np.uint32] | None
+    local_examples: int = 0  # that the device has in all, as its Hello says; 0: it did not
 
     @property
     def whole(self) -> bool:
@@ -148,8 +149,12 @@ class FedNova:
 
     With n_i examples, t_i steps and d_i = w_i - x, an element becomes x + t * sum(n_i d_i / t_i) / sum(n_i) over those
     who covered it, where t = sum(n_i t_i) / sum(n_i) over all. For plain SGD with equal learning rates; as there, the
-    fixed point then does not depend on who is fast. Partial updates need nothing besides: their t_i is smaller.
+    fixed point then does not depend on who is fast. n_i is what the device has, not what it came to see: a partial
+    update differs in t_i alone. The shares t n_i / (t_i sum(n_i)) of an element add up to at most LONGEST: nothing is
+    carried further than twice what devices found, whatever steps one of them claims, and the fixed point stays.
     """
+
+    LONGEST = 2.0
 
     def begin(self, model: Model) -> NovaAccumulator:
         """Start a round from `model`."""
@@ -158,7 +163,7 @@ class FedNova:
     def fold(self, accumulator: Accumulator, update: Update) -> bool:
         """Weigh the update by examples over steps."""
         assert isinstance(accumulator, NovaAccumulator)
-        examples = float(update.examples)
+        examples = float(max(update.examples, update.local_examples))
         if not accumulator.add(update, examples / update.steps):
             return False
         if update.whole:
@@ -177,6 +182,7 @@ class FedNova:
         spoken = weight > 0
         steps = accumulator.example_steps / accumulator.examples if accumulator.examples else 0.0
         scale = steps / np.where(spoken, accumulator.covered + accumulator.whole_examples, 1.0)
+        scale = np.minimum(scale, self.LONGEST / np.where(spoken, weight, 1.0))
         moved = base + scale * (accumulator.sum - weight * base)
         largest = float(np.finfo(np.float32).max)
         return np.where(spoken, np.clip(moved, -largest, largest), base).astype(np.float32)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A board for firmware_examples/serial_app that is a struct on the host: its UART's interrupts, its clock and its power
+/* A board for firmware_examples/digits_app that is a struct on the host: its UART's interrupts, its clock and its power
  * are the caller's. */
 #include <stdlib.h>
 #include <string.h>
@@ -52,8 +52,8 @@ void board_power_on(board_t *board, uint32_t seed, void (*log)(void *user, const
   board->uart.start = uart_started;
   board->hardware = (app_hardware_t){.device_id = board->id,
                                      .examples = &board->examples,
-                                     .uart = uart_stream(&board->uart),
-                                     .baud = BAUD,
+                                     .stream = uart_stream(&board->uart),
+                                     .link = {BAUD},
                                      .seed = seed,
                                      .storage = &board->storage,
                                      .log = log};
@@ -82,7 +82,7 @@ uint32_t board_transmit(board_t *board, uint8_t *bytes, uint32_t most) {
 uint32_t board_counter(const board_t *board, uint32_t which) {
   const uint32_t values[] = {board->app.client.counters.updates,
                              board->app.client.counters.partial_updates,
-                             board->app.serial.counters.connections,
+                             board->app.link.serial.counters.connections,
                              board->uart.overruns,
                              board->app.keep.errors,
                              board->flash.misused,

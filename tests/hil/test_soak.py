@@ -26,7 +26,7 @@ from fedmote.strategy import FedAvg
 from fedmote_device.links import SerialLink
 
 ROOT = Path(__file__).resolve().parents[2]
-APP = ROOT / "firmware_examples/serial_app"
+APP = ROOT / "firmware_examples/digits_app"
 HOURS = float(os.environ.get("FEDMOTE_SOAK_HOURS", "24"))
 DOWN = 0.7
 MEAN_UP_S = 60.0
@@ -47,10 +47,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     sources = [
         *ROOT.glob("csdk/src/*.c"),
         *ROOT.glob("csdk/train/*.c"),
-        *(APP / f for f in ("app.c", "line.c", "uart.c")),
+        *(APP / f for f in ("app.c", "line.c", "serial/app_link.c", "serial/uart.c")),
     ]
     sources += [ROOT / "bindings/src/flash.c", Path(__file__).with_name("host_board.c")]
-    folders = ("csdk/include", "csdk/src", "csdk/train", "bindings/src", "firmware_examples/serial_app")
+    folders = ("csdk/include", "csdk/src", "csdk/train", "bindings/src", APP, APP / "serial")
     subprocess.run(
         ["gcc", "-std=c99", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-DMODEL_INPUTS=64u",
          "-DMODEL_HIDDEN=32u", *(f"-I{ROOT / folder}" for folder in folders), *map(str, sources), "-o", str(out)],

@@ -80,6 +80,11 @@ def test_good(tmp_path: Path) -> None:
             '[strategy]\nname = "fedava"\n[training]',
             "strategy.name: 'fedava' must be one of fedavg, fednova",
         ),
+        (
+            "[training]",
+            '[strategy]\nname = "fednova"\n[training]\nprox_mu = 0.1',
+            "training.prox_mu: must be 0 with fednova",
+        ),
         ("[federation]", "[federation", "federation.toml: "),
     ],
 )

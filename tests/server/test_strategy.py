@@ -75,12 +75,15 @@ def test_each_element_is_the_mean_of_those_who_covered_it(elements: int, devices
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 200), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_fednova_element_by_element(elements: int, devices: int, seed: int) -> None:
-    """x + t sum(n d / t_i) / sum(n) over those who covered it, t = sum(n t_i) / sum(n) over all; weights and deltas."""
+    """x + t sum(n d / t_i) / sum(n) over those who covered it, t = sum(n t_i) / sum(n) over all; weights and deltas.
+
+    The shares add up to 2 at most.
+    """
     rng = np.random.default_rng(seed)
     base = rng.normal(size=elements).astype(np.float32)
     strategy = FedNova()
     accumulator = strategy.begin(base)
-    top, bottom = np.zeros(elements), np.zeros(elements)
+    top, bottom, pull = np.zeros(elements), np.zeros(elements), np.zeros(elements)
     examples = steps = 0
     for _ in range(devices):
         difference = rng.normal(size=elements).astype(np.float32)
@@ -92,8 +95,10 @@ def test_fednova_element_by_element(elements: int, devices: int, seed: int) -> N
         assert strategy.fold(accumulator, update(sent, n, steps=t, delta=delta, **changes))
         top[covered] += n / t * difference[covered].astype(np.float64)
         bottom[covered] += n
+        pull[covered] += n / t
         examples, steps = examples + n, steps + n * t
-    wanted = base + steps / examples * top / np.maximum(bottom, 1)
+    scale = np.minimum(steps / examples / np.maximum(bottom, 1), 2 / np.where(pull > 0, pull, 1))
+    wanted = base + scale * top
     assert np.allclose(strategy.finish(accumulator), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -135,3 +140,45 @@ def test_deltas_add_to_the_base() -> None:
     accumulator = strategy.begin(np.full(20, 2, np.float32))
     assert strategy.fold(accumulator, update(np.full(20, 0.5), 3, delta=True))
     assert np.array_equal(strategy.finish(accumulator), np.full(20, 2.5, np.float32))
+
+
+def test_fednova_goes_no_further_than_twice_what_devices_found() -> None:
+    """One device that claims 2^32 - 1 steps, and 1e6 examples; and values at the end of float32."""
+    for examples in (1, 40, 1_000_000):
+        strategy = FedNova()
+        accumulator = strategy.begin(np.zeros(20, np.float32))
+        for _ in range(9):
+            assert strategy.fold(accumulator, update(np.full(20, 0.01), 40, steps=25))
+        assert strategy.fold(accumulator, update(np.zeros(20), examples, steps=2**32 - 1, planned_steps=1))
+        assert np.abs(strategy.finish(accumulator)).max() <= 0.02
+    strategy = FedNova()
+    accumulator = strategy.begin(np.zeros(20, np.float32))
+    largest = float(np.finfo(np.float32).max)
+    assert strategy.fold(accumulator, update(np.full(20, largest), 1))
+    assert strategy.fold(accumulator, update(np.full(20, largest), 1, steps=7))
+    assert np.isfinite(strategy.finish(accumulator)).all()
+
+
+def test_fednova_weighs_by_what_a_device_has() -> None:
+    """Cut off within its first epoch it saw 8 of 80 examples: its direction counts like a whole update's."""
+    strategy = FedNova()
+    accumulator = strategy.begin(np.zeros(20, np.float32))
+    assert strategy.fold(accumulator, update(np.full(20, 0.10), 80, steps=10))
+    assert strategy.fold(accumulator, update(np.full(20, -0.01), 8, steps=1, planned_steps=10, local_examples=80))
+    assert np.abs(strategy.finish(accumulator)).max() < 1e-8
+
+
+def test_not_finite_leaves_fednova_as_it_was() -> None:
+    """Its examples and steps do not count either."""
+    strategy = FedNova()
+    accumulator = strategy.begin(np.zeros(20, np.float32))
+    assert strategy.fold(accumulator, update(np.ones(20), 3, steps=2))
+    assert not strategy.fold(accumulator, update(np.full(20, np.inf), 500, steps=900))
+    assert np.array_equal(strategy.finish(accumulator), np.ones(20, np.float32))
+
+
+def test_what_is_partial() -> None:
+    """Fewer steps than planned, or chunks that did not come."""
+    assert update(np.ones(20), 3, steps=1, planned_steps=2).partial
+    assert update(np.ones(20), 3, received=bytearray(b"\1\0")).partial
+    assert not update(np.ones(20), 3, steps=2, planned_steps=2).partial

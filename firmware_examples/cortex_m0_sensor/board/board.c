@@ -132,8 +132,8 @@ void board_start(app_hardware_t *hardware) {
   hardware->seed = random_number();
   hardware->storage = &storage;
   uart0.start = uart0_start;
-  hardware->uart = uart_stream(&uart0);
-  hardware->baud = BAUD;
+  hardware->stream = uart_stream(&uart0);
+  hardware->link.baud = BAUD;
   hardware->log = cortex_m_log;
   start_uart();
   NVIC_ENABLE = (1u << UART0_IRQ) | (1u << TIMER0_IRQ);

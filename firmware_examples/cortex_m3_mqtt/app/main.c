@@ -40,10 +40,10 @@ int main(void) {
   if (!board_random(random, sizeof random)) {
     stop("fault no randomness");
   }
-  hardware.federation = FEDMOTE_FEDERATION;
+  hardware.link.federation = FEDMOTE_FEDERATION;
   hardware.device_id = FEDMOTE_DEVICE_ID;
-  hardware.username = (FEDMOTE_USER[0] != '\0') ? FEDMOTE_USER : NULL;
-  hardware.password = (FEDMOTE_USER[0] != '\0') ? FEDMOTE_PASSWORD : NULL;
+  hardware.link.username = (FEDMOTE_USER[0] != '\0') ? FEDMOTE_USER : NULL;
+  hardware.link.password = (FEDMOTE_USER[0] != '\0') ? FEDMOTE_PASSWORD : NULL;
   hardware.examples = &partition;
   hardware.seed = number(&random[0]);
   hardware.storage = board_storage();

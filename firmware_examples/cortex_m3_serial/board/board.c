@@ -99,8 +99,8 @@ void board_start(app_hardware_t *hardware) {
   hardware->seed = (count_start(keep_size) + 1u) * 0x9E3779B9u;
   hardware->storage = &storage;
   uart0.start = uart0_start;
-  hardware->uart = uart_stream(&uart0);
-  hardware->baud = BAUD;
+  hardware->stream = uart_stream(&uart0);
+  hardware->link.baud = BAUD;
   hardware->log = cortex_m_log;
   SYSTICK_LOAD = (CLOCK_HZ / 1000u) - 1u;
   SYSTICK_VALUE = 0u;

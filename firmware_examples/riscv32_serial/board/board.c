@@ -118,8 +118,8 @@ void board_start(app_hardware_t *hardware) {
   hardware->seed ^= CALENDAR_HIGH;
   hardware->storage = &storage;
   uart0.start = uart0_start;
-  hardware->uart = uart_stream(&uart0);
-  hardware->baud = BAUD;
+  hardware->stream = uart_stream(&uart0);
+  hardware->link.baud = BAUD;
   hardware->log = riscv32_log;
   UART_LINE = UART_DIVISOR | UART_8N1;
   UART_DIVISOR_LOW = (uint8_t)(UART_CLOCK_HZ / (16u * BAUD));

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The application: a device that learns digits over MQTT and remembers over a power cut. It knows no hardware: what it
- * needs of a board comes in as an app_hardware_t. One app_t is one device; there may be several. */
+/* The application: a device that learns digits and remembers over a power cut. It knows no hardware: what it needs of a
+ * board comes in as an app_hardware_t. Its link, serial or MQTT, is what the build takes for app_link.h. One app_t is
+ * one device; there may be several. */
 #ifndef APP_H
 #define APP_H
 
 #include <stdint.h>
 
+#include "app_link.h"
 #include "fedmote/fm_client.h"
 #include "fedmote/fm_keep.h"
-#include "fedmote/fm_mqtt.h"
 #include "fedmote/fm_train.h"
 
 /* The model: MODEL_INPUTS -> MODEL_HIDDEN (ReLU) -> 10 classes. The build sets both. */
@@ -17,9 +18,6 @@
 #define MODEL_PARAMETERS ((MODEL_INPUTS * MODEL_HIDDEN) + MODEL_HIDDEN + (MODEL_HIDDEN * MODEL_CLASSES) + MODEL_CLASSES)
 #define MODEL_UNITS (MODEL_INPUTS + MODEL_HIDDEN + MODEL_CLASSES)
 #define MODEL_ARENA (MODEL_PARAMETERS + (2u * MODEL_UNITS)) /* as fm_train_arena_floats() says */
-
-#define APP_PACKET 512u /* bytes handed to the stream at once: each is a segment, and with TLS a record */
-#define APP_WILL 64u
 
 /* The local examples, in flash. */
 typedef struct {
@@ -31,12 +29,10 @@ typedef struct {
 
 /* What the application needs of a board. Everything must outlive the application. */
 typedef struct {
-  const char *federation;
   const char *device_id;
-  const char *username; /* NULL: none, as well as */
-  const char *password;
   const app_examples_t *examples;
-  fm_stream_t stream;          /* to the broker: TCP, or TLS */
+  fm_stream_t stream; /* to the server or the broker */
+  app_link_settings_t link;
   uint32_t seed;               /* new at each start where the board has any source of that */
   const fm_storage_t *storage; /* NULL: nothing outlives a reset */
   /* One event, in one line without its end; valid during the call. NULL: silence. */
@@ -47,19 +43,17 @@ typedef struct {
 typedef struct {
   const app_hardware_t *hardware;
   fm_client_t client;
-  fm_mqtt_t mqtt;
+  app_link_t link;
   fm_keep_t keep;
   fm_trainer_t trainer;
   fm_app_t callbacks;
   fm_client_config_t client_config;
-  fm_mqtt_config_t mqtt_config;
   fm_trainer_config_t trainer_config;
+  uint32_t chunk; /* of the download, as logged last */
   fm_tensor_t tensors[2u * MODEL_LAYERS];
   float parameters[MODEL_PARAMETERS];
   float base[MODEL_PARAMETERS];
   float arena[MODEL_ARENA];
-  uint8_t packets[2u * APP_PACKET];
-  uint8_t will[APP_WILL];
   uint8_t rx[FM_MIN_BUFFER];
   uint8_t tx[FM_MIN_BUFFER];
 } app_t;

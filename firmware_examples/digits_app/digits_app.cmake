@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the serial firmware have in common. A firmware's CMakeLists.txt sets FEDMOTE_DIR, includes this after project(),
-# and calls fedmote_serial_app() with its board's sources.
+# and calls fedmote_digits_app() with its board's sources.
 
 cmake_path(GET CMAKE_CURRENT_SOURCE_DIR FILENAME FEDMOTE_EXAMPLE)
 set(FEDMOTE_DEVICE_ID ${FEDMOTE_EXAMPLE} CACHE STRING "Name of this device in its federation")
@@ -19,8 +19,8 @@ set(FEDMOTE_WARNINGS -Wall -Wextra -Wconversion -Wshadow -Wundef -Wstrict-protot
 add_compile_options(-ffunction-sections -fdata-sections)
 add_subdirectory(${FEDMOTE_DIR} fedmote)
 
-# fedmote_serial_app(INPUTS n HIDDEN n LINKER_SCRIPT file SIZE program SOURCES file... INCLUDES folder... LIBRARIES option...)
-function(fedmote_serial_app)
+# fedmote_digits_app(INPUTS n HIDDEN n LINKER_SCRIPT file SIZE program SOURCES file... INCLUDES folder... LIBRARIES option...)
+function(fedmote_digits_app)
   cmake_parse_arguments(ARG "" "INPUTS;HIDDEN;LINKER_SCRIPT;SIZE" "SOURCES;INCLUDES;LIBRARIES" ${ARGN})
   set(APP ${CMAKE_CURRENT_FUNCTION_LIST_DIR})
   set(PARTITION ${CMAKE_CURRENT_BINARY_DIR}/partition.h)
@@ -32,9 +32,10 @@ function(fedmote_serial_app)
     VERBATIM)
 
   set(IMAGE ${FEDMOTE_EXAMPLE})
-  add_executable(${IMAGE} ${APP}/main.c ${APP}/app.c ${APP}/line.c ${APP}/uart.c ${PARTITION} ${ARG_SOURCES})
+  add_executable(${IMAGE} ${APP}/app.c ${APP}/line.c ${APP}/serial/main.c ${APP}/serial/app_link.c ${APP}/serial/uart.c
+                          ${PARTITION} ${ARG_SOURCES})
   set_target_properties(${IMAGE} PROPERTIES SUFFIX .elf C_STANDARD 99 LINK_DEPENDS ${ARG_LINKER_SCRIPT})
-  target_include_directories(${IMAGE} PRIVATE ${APP} ${CMAKE_CURRENT_BINARY_DIR} ${ARG_INCLUDES})
+  target_include_directories(${IMAGE} PRIVATE ${APP} ${APP}/serial ${CMAKE_CURRENT_BINARY_DIR} ${ARG_INCLUDES})
   target_compile_definitions(
     ${IMAGE} PRIVATE FEDMOTE_DEVICE_ID="${FEDMOTE_DEVICE_ID}" FEDMOTE_SEMIHOSTING=$<BOOL:${FEDMOTE_SEMIHOSTING}>
                      MODEL_INPUTS=${ARG_INPUTS}u MODEL_HIDDEN=${ARG_HIDDEN}u)

@@ -6,8 +6,6 @@
 #include "fedmote/fm_crc32.h"
 #include "line.h"
 
-#define FRAMES_BITS (10u * FM_SERIAL_TX_BUFFER * FM_SERIAL_WINDOW) /* a full window, with start and stop bits */
-
 static const uint32_t widths[MODEL_LAYERS + 1u] = {MODEL_INPUTS, MODEL_HIDDEN, MODEL_CLASSES};
 
 /* ---- the log ---- */
@@ -102,13 +100,9 @@ static fm_status_t init_trainer(app_t *app) {
 }
 
 static fm_status_t init_link(app_t *app) {
-  fm_serial_config_t *config = &app->serial_config;
-  config->stream = app->hardware->uart;
-  config->seed = id_number(app->hardware) ^ app->hardware->seed;
-  config->retransmit_ms = 50u + ((FRAMES_BITS * 1000u) / app->hardware->baud);
-  config->buffer = app->frames;
-  config->buffer_size = sizeof app->frames;
-  return fm_serial_init(&app->serial, config, &app->client_config.link);
+  const app_hardware_t *hardware = app->hardware;
+  return app_link_init(&app->link, &hardware->link, &hardware->stream, hardware->device_id,
+                       id_number(hardware) ^ hardware->seed, &app->client_config.link);
 }
 
 static fm_status_t init_client(app_t *app) {
@@ -158,8 +152,7 @@ fm_status_t app_init(app_t *app, const app_hardware_t *hardware) {
 
 uint32_t app_poll(app_t *app, uint32_t now_ms) {
   uint32_t wait_ms = 0u;
-  (void)fm_client_poll(&app->client, now_ms,
-                       &wait_ms); /* a refusal shows in the state; there is nothing to do about it */
+  (void)fm_client_poll(&app->client, now_ms, &wait_ms); /* a refusal shows in the state */
   log_chunk(app);
   return wait_ms;
 }
