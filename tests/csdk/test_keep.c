@@ -417,6 +417,66 @@ static void test_failed_job_record(void) {
   CHECK((d.client.plan.round == 2u) && (fm_client_state(&d.client) == FM_STATE_OFFERING));
 }
 
+static uint32_t programs_left; /* until one fails half way */
+
+static fm_status_t flaky_program(void *user, uint32_t offset, const uint8_t *bytes, uint32_t size) {
+  fm_status_t status = FM_ERR_STORAGE;
+  if (programs_left != 1u) {
+    status = flash_program(user, offset, bytes, size);
+  } else {
+    for (uint32_t i = 0u; i < (size / 2u); i++) {
+      cells[offset + i] &= bytes[i];
+    }
+  }
+  programs_left -= (programs_left != 0u) ? 1u : 0u;
+  return status;
+}
+
+/* A program that fails once, anywhere in a round: what is written in the next round is found all the same. */
+static void test_a_failure_spoils_one_round(void) {
+  static float update[SHARED];
+  uint32_t programs;
+  for (programs = 1u; programs < 200u; programs++) {
+    bool failed;
+    format(512u, 8u);
+    storage.program = flaky_program;
+    programs_left = programs;
+    boot();
+    CHECK(serve(1u, update));
+    failed = programs_left == 0u;
+    programs_left = 0u;
+    d.link.connection = 0u;
+    poll_once();
+    CHECK(serve(2u, update));
+    boot();
+    CHECK(d.client.done_round == 2u);
+    CHECK(keep.restored == CHUNKS);
+    CHECK(d.client.model_version == 2u);
+    CHECK(flash.misused == 0u);
+    if (!failed) {
+      break;
+    }
+  }
+  CHECK((programs > 50u) && (programs < 200u));
+}
+
+/* Without base copies training spoils the only model in RAM: it is durable before the first step. */
+static void test_training_in_place_waits(void) {
+  bare = true;
+  format(128u, 8u); /* a block is erased in a poll, so that keeping takes longer than checking */
+  boot();
+  connect_link();
+  welcome(1u);
+  plan(1u);
+  CHECK(fetches());
+  for (uint32_t i = 0u; (i < 50u) && (d.begun == 0u); i++) {
+    poll_once();
+  }
+  CHECK(d.begun == 1u);
+  CHECK(keep.chunks == CHUNKS);
+  bare = false;
+}
+
 static uint32_t erases[2];
 
 static fm_status_t counting_erase(void *user, uint32_t offset) {
@@ -930,6 +990,8 @@ int main(void) {
   test_moved_local_tensor();
   test_records_decay();
   test_failed_job_record();
+  test_a_failure_spoils_one_round();
+  test_training_in_place_waits();
   test_wear();
   test_reads_are_tried_again();
   test_restored_job_is_asked_for();
