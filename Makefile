@@ -62,7 +62,7 @@ size: size-tools ## flash, RAM and stack of the device library on five processor
 FIRMWARE := cortex_m3_serial riscv32_serial cortex_m0_sensor cortex_m3_mqtt
 
 .PHONY: firmware-tools
-firmware-tools: size-tools
+firmware-tools: cross-tools
 	@.ci/need 'command -v qemu-system-arm' qemu-system-arm
 	@.ci/need 'command -v qemu-system-riscv32' qemu-system-misc
 	@.ci/need 'command -v dpkg-source && test -f /usr/share/keyrings/debian-archive-keyring.gpg' dpkg-dev debian-archive-keyring
@@ -80,11 +80,13 @@ amalgamation: ## the device library as fedmote.c and fedmote.h in build/amalgama
 
 # --------------------------------------------------------------------------------------------------------------- test
 
-.PHONY: size-tools test-tools lint
-size-tools:
+.PHONY: cross-tools size-tools test-tools lint
+cross-tools:
 	@.ci/need 'echo "#include <stdint.h>" | arm-none-eabi-gcc -xc -c -o /dev/null -' gcc-arm-none-eabi libnewlib-arm-none-eabi
 	@.ci/need 'echo "#include <string.h>" | riscv64-unknown-elf-gcc --specs=picolibc.specs -xc -c -o /dev/null -' \
 	  gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
+
+size-tools: cross-tools
 	@.ci/need 'echo "#include <string.h>" | avr-gcc -xc -c -o /dev/null -' gcc-avr avr-libc
 
 test-tools: size-tools firmware-tools

@@ -89,7 +89,10 @@ def amalgamate() -> dict[str, str]:
     rest = [line for file in sources for line in writer.text_of(file)]
     system = sorted(f"#include <{name}>" for name in writer.system)
     source = ['#include "fedmote.h"', "", *system, *rest]
-    return {"fedmote.h": notice + tidy(header), "fedmote.c": notice + tidy(source)}
+    # What the adapters in csdk/port include, so that they compile beside the two files.
+    names = [f"fedmote/{file.name}" for file in CSDK.glob("include/fedmote/*.h")]
+    forward = dict.fromkeys(names, f'{notice}#include "../fedmote.h"\n')
+    return {"fedmote.h": notice + tidy(header), "fedmote.c": notice + tidy(source), **forward}
 
 
 def main() -> int:
@@ -104,6 +107,7 @@ def main() -> int:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in amalgamate().items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text)
     if options.arduino:
         for file in (CSDK / "port/arduino/library.properties", CSDK.parent / "LICENSE"):

@@ -40,6 +40,17 @@ static void log_chunk(app_t *app) {
   }
 }
 
+/* By the broker, or by the server, whose log says why: often the tensors are not the federation's. */
+static void log_refusal(app_t *app, bool refused) {
+  if (refused && !app->refused) {
+    line_t line;
+    line_begin(&line, "refused reason=");
+    line_number(&line, app->client.refusal);
+    log_line(app, &line);
+  }
+  app->refused = refused;
+}
+
 /* ---- what the client asks for ---- */
 
 static void read_example(void *user, uint32_t index, float *features, uint32_t *label) {
@@ -152,7 +163,8 @@ fm_status_t app_init(app_t *app, const app_hardware_t *hardware) {
 
 uint32_t app_poll(app_t *app, uint32_t now_ms) {
   uint32_t wait_ms = 0u;
-  (void)fm_client_poll(&app->client, now_ms, &wait_ms); /* a refusal shows in the state */
+  const fm_status_t status = fm_client_poll(&app->client, now_ms, &wait_ms);
+  log_refusal(app, status == FM_ERR_REFUSED);
   log_chunk(app);
   return wait_ms;
 }

@@ -50,6 +50,7 @@ typedef struct {
   fm_client_config_t client_config;
   fm_trainer_config_t trainer_config;
   uint32_t chunk; /* of the download, as logged last */
+  bool refused;   /* as logged last */
   fm_tensor_t tensors[2u * MODEL_LAYERS];
   float parameters[MODEL_PARAMETERS];
   float base[MODEL_PARAMETERS];

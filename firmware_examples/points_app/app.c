@@ -107,6 +107,10 @@ fm_status_t app_init(app_t *app, const app_platform_t *platform) {
 
 uint32_t app_poll(app_t *app, uint32_t now_ms) {
   uint32_t wait_ms = LONGEST_SLEEP_MS;
-  (void)fm_client_poll(&app->client, now_ms, &wait_ms); /* a refusal shows in the state */
+  const bool refused = fm_client_poll(&app->client, now_ms, &wait_ms) == FM_ERR_REFUSED;
+  if (refused && !app->refused) {
+    app->platform->log(APP_REFUSED, app->client.refusal, 0u);
+  }
+  app->refused = refused;
   return (wait_ms < LONGEST_SLEEP_MS) ? wait_ms : LONGEST_SLEEP_MS;
 }

@@ -17,9 +17,10 @@
 #define APP_ARENA 66u      /* as fm_train_arena_floats() says: as many, and twice the 2 + 8 + 2 units */
 
 typedef enum {
-  APP_BOOT,    /* number: chunks, or an update, found in storage */
-  APP_STATE,   /* number: fm_state_t */
-  APP_SETTINGS /* number: the fm_status_t with which they were refused */
+  APP_BOOT,     /* number: chunks, or an update, found in storage */
+  APP_STATE,    /* number: fm_state_t */
+  APP_SETTINGS, /* number: the fm_status_t with which they were refused */
+  APP_REFUSED   /* by broker or server; number: FM_REFUSAL_REASON_*. The server's log says why */
 } app_event_t;
 
 /* What the application needs of a system. Everything must outlive the application. */
@@ -44,6 +45,7 @@ typedef struct {
   fm_client_config_t client_config;
   fm_mqtt_config_t mqtt_config;
   fm_trainer_config_t trainer_config;
+  bool refused; /* as logged last */
   fm_tensor_t tensors[2u * APP_LAYERS];
   float parameters[APP_PARAMETERS];
   float base[APP_PARAMETERS];

@@ -20,6 +20,7 @@
 #define LONGEST_SLEEP_MS 1000u
 
 static volatile sig_atomic_t stopped;
+static bool refused;
 static const uint32_t widths[LAYERS + 1u] = {2u, 8u, 2u};
 static fm_tensor_t tensors[2u * LAYERS];
 static fm_trainer_t trainer;
@@ -119,7 +120,11 @@ int main(int argc, char **argv) {
   (void)signal(SIGTERM, stop);
   while (stopped == 0) {
     uint32_t wait = LONGEST_SLEEP_MS;
-    (void)fm_client_poll(&client, now_ms(), &wait);
+    const bool is_refused = fm_client_poll(&client, now_ms(), &wait) == FM_ERR_REFUSED;
+    if (is_refused && !refused) {
+      (void)fprintf(stderr, "refused by broker or server, reason %u: see the server's log\n", (unsigned)client.refusal);
+    }
+    refused = is_refused;
     wait_for_line(over_mqtt, (wait < LONGEST_SLEEP_MS) ? wait : LONGEST_SLEEP_MS);
   }
   if (over_mqtt) {

@@ -9,7 +9,7 @@
 #include "fm_posix_tcp.h"
 
 static const uint32_t widths[] = {2u, 8u, 2u};
-static float parameters[42], base[42], arena[66];
+static float parameters[42], base[42], arena[66]; /* fm_train_parameters(), fm_train_arena_floats() of the widths */
 static uint8_t io[1024], rx[FM_MIN_BUFFER], tx[FM_MIN_BUFFER];
 
 static uint32_t now_ms(void) {

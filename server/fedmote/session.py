@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections import Counter
@@ -23,7 +24,10 @@ from fedmote.wire.SlotState import SlotState
 from fedmote.wire.UpdateKind import UpdateKind
 from fedmote_device import kernels
 
+log = logging.getLogger(__name__)
+
 PROTOCOL = 1
+MOST_REFUSALS = 1000  # remembered, so that none is logged again and again
 OTHER_LINK_RETRY_MS = 60_000
 WINDOW_BYTES = 32
 MOST_RANGES = 256
@@ -175,6 +179,7 @@ class Fleet:
     sessions: dict[str, Session] = field(default_factory=dict)
     waiting: dict[str, Any] = field(default_factory=dict)  # the offers of selected devices that found no slot, in order
     counters: Counter[str] = field(default_factory=Counter)
+    refusals: dict[str, str] = field(default_factory=dict)  # why each was not let in, as logged last
     now: float = 0.0
 
     def ready(self) -> list[str]:
@@ -252,6 +257,11 @@ class Fleet:
 
     def _refuse(self, session: Session, reason: int, detail: str, round: int = 0, retry_after_ms: int = 0) -> None:
         self.counters["refused"] += 1
+        if round == 0 and self.refusals.get(session.device) != detail:
+            log.warning("%s is refused: %s", session.device, detail)
+            if len(self.refusals) >= MOST_REFUSALS:
+                self.refusals.clear()
+            self.refusals[session.device] = detail
         session.send(encode("Refusal", reason=reason, round=round, retry_after_ms=retry_after_ms, detail=detail))
 
     def _on_hello(self, device: str, hello: Any, send: Send) -> None:

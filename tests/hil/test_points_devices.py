@@ -8,6 +8,7 @@ The two frameworks cannot be had here. Their examples and adapters are configure
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ import yaml
 from real_broker import Broker
 
 from fedmote.config import load
+from fedmote.layout import dense
 from fedmote.links.serial import Port
 from fedmote.round import Record
 from fedmote.server import Federation, Server
@@ -188,6 +190,27 @@ def test_the_smallest(posix: Path, broker: Broker, tmp_path: Path) -> None:
         server, records = federate(settings(tmp_path, broker=broker.url), ROUNDS)
     assert_learned(server, records, tmp_path)
     assert subprocess.run([smallest], timeout=WAIT_S).returncode == 2
+
+
+def test_a_layout_that_is_not_the_federations(
+    posix: Path, broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Server and device both say that they do not fit, and the server says why, once."""
+    federation = settings(tmp_path, broker=broker.url, layout=dense((2, 4, 2)), initial=None)
+
+    async def until_told() -> None:
+        server = asyncio.create_task(Server(federation).run())
+        while not any("is refused" in record.message for record in caplog.records):
+            await asyncio.sleep(0.02)
+        server.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await server
+
+    with running(posix, "unit-1", "points", "127.0.0.1", str(broker.port)) as lines:
+        asyncio.run(asyncio.wait_for(until_told(), WAIT_S))
+    told = [record.message for record in caplog.records if "is refused" in record.message]
+    assert len(told) == 1 and "unit-1 is refused: the model has 22 elements" in told[0]
+    assert any("refused by broker or server, reason 2" in line for line in lines)
 
 
 def test_posix_over_a_serial_line(posix: Path, tmp_path: Path) -> None:

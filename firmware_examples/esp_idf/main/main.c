@@ -19,7 +19,8 @@
 static const char *const tag = "device";
 
 static void log_event(app_event_t event, uint32_t number, uint32_t round) {
-  static const char *const names[] = {[APP_BOOT] = "boot restored", [APP_STATE] = "state", [APP_SETTINGS] = "refused"};
+  static const char *const names[] = {
+      [APP_BOOT] = "boot restored", [APP_STATE] = "state", [APP_SETTINGS] = "bad settings", [APP_REFUSED] = "refused"};
   ESP_LOGI(tag, "%s %u round %u", names[event], (unsigned int)number, (unsigned int)round);
 }
 

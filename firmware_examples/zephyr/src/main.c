@@ -11,7 +11,8 @@
 LOG_MODULE_REGISTER(device, LOG_LEVEL_INF);
 
 static void log_event(app_event_t event, uint32_t number, uint32_t round) {
-  static const char *const names[] = {[APP_BOOT] = "boot restored", [APP_STATE] = "state", [APP_SETTINGS] = "refused"};
+  static const char *const names[] = {
+      [APP_BOOT] = "boot restored", [APP_STATE] = "state", [APP_SETTINGS] = "bad settings", [APP_REFUSED] = "refused"};
   LOG_INF("%s %u round %u", names[event], (unsigned int)number, (unsigned int)round);
 }
 

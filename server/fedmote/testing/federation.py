@@ -246,7 +246,13 @@ class RunningFederation:
             raise self._error
         if not done:
             states = ", ".join(device.state for device in self.devices) or "none"
-            raise TimeoutError(f"{else_} within {timeout_s:g} s; {len(self.records)} rounds; devices: {states}")
+            fleet = getattr(self._server, "fleet", None) if self._ready else None
+            there = ", ".join(sorted(fleet.sessions)) if fleet else "nobody"
+            refused = "".join(f"; {name} is refused: {why}" for name, why in fleet.refusals.items()) if fleet else ""
+            raise TimeoutError(
+                f"{else_} within {timeout_s:g} s; {len(self.records)} rounds; desktop devices: {states}; "
+                f"the server knows {there}{refused}"
+            )
 
     def _urls(self, stack: contextlib.ExitStack) -> list[str]:
         devices, serial = self._counts

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fedmote.testing.board import Board
 from fedmote.testing.log import WAIT_S
 from fedmote.testing.qemu import EmulatedDevice
+from fedmote_device.device import STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class Moment:
 
     at: str | int | float
     after_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a state that never comes."""
+        if isinstance(self.at, str) and self.at not in STATES:
+            raise ValueError(f"no device is ever {self.at!r}: expected one of {', '.join(STATES)}")
 
 
 @dataclass(frozen=True, slots=True)
