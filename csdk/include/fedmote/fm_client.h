@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device: one struct, one entry point. fm_client_init() once, then fm_client_poll() for ever.
  *
- *   offline -> greeting -> idle -> downloading -> checking -> working -> sealing -> offering -> uploading -> holding ->
- * idle
+ *   offline -> greeting -> idle -> downloading -> checking -> working -> sealing -> offering -> uploading ->
+ *   confirming -> holding -> idle
  *
  * The client talks when the link is up, works cooperatively (one piece of training per poll), and keeps its update
  * until the server's commit. It can lose the link anywhere: transfers go on where they broke.
