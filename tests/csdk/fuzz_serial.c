@@ -3,24 +3,10 @@
  * device above behave, and then what the peer says, as records of HOW_SIZE bytes and up to 255 more: either bytes as
  * they are, or a frame whose CRC and stuffing are right and whose tag and sequence numbers are near those that the link
  * expects, since chance would never find them. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "fedmote/fm_crc32.h"
 #include "fedmote/fm_serial.h"
 #include "fm_cobs.h"
-
-#define HOLDS(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      (void)fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                    \
-      abort();                                                                                                         \
-    }                                                                                                                  \
-  } while (0)
-
-#define SEED_SIZE 4u
-#define IDLE_POLLS 4u
+#include "fuzz_link.h"
 
 /* A record: how to read it, the frame's control byte, two numbers of 2 bytes, the size of what follows. */
 #define HOW_SIZE 7u
@@ -32,28 +18,16 @@
 #define FRAME_ROOM 256u
 
 typedef struct {
+  fuzz_t fuzz;
   const uint8_t *input;
   size_t left;
   uint8_t said[FRAME_ROOM]; /* by the peer, the record that is on the line */
   uint32_t said_size;
   uint32_t said_at;
-  uint32_t random;
-  bool open;
-  bool inside; /* a message, as the sink saw it */
-  uint32_t total;
-  uint32_t got;
   uint32_t body_size; /* of the message under way */
   fm_serial_t serial;
   fm_link_t link;
 } world_t;
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* 0 to below - 1. */
-static uint32_t draw(world_t *world, uint32_t below) {
-  world->random = (world->random * 1664525u) + 1013904223u;
-  return (world->random >> 16) % below;
-}
 
 static void put16(uint8_t *out, uint32_t value) {
   out[0] = (uint8_t)value;
@@ -79,7 +53,7 @@ static void say_frame(world_t *world, const uint8_t *record, const uint8_t *payl
   fm_cobs_encode(world->said, HEADER + size + 4u);
   world->said_size = HEADER + size + 6u;
   if ((record[0] & HOW_CORRUPT) != 0u) {
-    world->said[draw(world, world->said_size)] ^= (uint8_t)(1u << draw(world, 8u));
+    world->said[fuzz_draw(&world->fuzz, world->said_size)] ^= (uint8_t)(1u << fuzz_draw(&world->fuzz, 8u));
   }
 }
 
@@ -107,18 +81,11 @@ static void say(world_t *world) {
   }
 }
 
-static fm_status_t world_open(void *self) {
-  world_t *world = self;
-  const uint32_t how = draw(world, 8u);
-  HOLDS(!world->open);
-  world->open = how > 1u;
-  return world->open ? FM_OK : ((how == 1u) ? FM_AGAIN : FM_ERR_LINK);
-}
-
 static int32_t world_read(void *self, uint8_t *out, uint32_t size) {
   world_t *world = self;
-  uint32_t n = draw(world, 2u) * (1u + draw(world, 64u)); /* often nothing for now, so that the device gets its turns */
-  HOLDS(world->open && (size != 0u));
+  uint32_t n = fuzz_draw(&world->fuzz, 2u) *
+               (1u + fuzz_draw(&world->fuzz, 64u)); /* often nothing for now, so that the device gets its turns */
+  HOLDS(world->fuzz.open && (size != 0u));
   if ((n != 0u) && (world->said_at == world->said_size)) {
     say(world);
   }
@@ -126,44 +93,15 @@ static int32_t world_read(void *self, uint8_t *out, uint32_t size) {
   n = (n < (world->said_size - world->said_at)) ? n : (world->said_size - world->said_at);
   (void)memcpy(out, &world->said[world->said_at], n);
   world->said_at += n;
-  return (draw(world, 1024u) == 0u) ? -1 : (int32_t)n;
+  return (fuzz_draw(&world->fuzz, 1024u) == 0u) ? -1 : (int32_t)n;
 }
 
 static int32_t world_write(void *self, const uint8_t *bytes, uint32_t size) {
-  static volatile uint8_t sink;
   world_t *world = self;
-  const uint32_t n = (draw(world, 2u) == 0u) ? size : draw(world, size + 1u);
-  HOLDS(world->open && (size != 0u));
-  for (uint32_t i = 0u; i < size; i++) {
-    sink = (uint8_t)(sink ^ bytes[i]);
-  }
-  return (draw(world, 1024u) == 0u) ? -1 : (int32_t)n;
-}
-
-static void world_close(void *self) { ((world_t *)self)->open = false; }
-
-static void sink_begin(void *user, uint32_t total) {
-  world_t *world = user;
-  HOLDS(!world->inside);
-  world->inside = true;
-  world->total = total;
-  world->got = 0u;
-}
-
-static void sink_data(void *user, const uint8_t *bytes, uint32_t size) {
-  static volatile uint8_t sink;
-  world_t *world = user;
-  HOLDS(world->inside && (size != 0u) && (size <= (world->total - world->got)));
-  for (uint32_t i = 0u; i < size; i++) {
-    sink = (uint8_t)(sink ^ bytes[i]);
-  }
-  world->got += size;
-}
-
-static void sink_end(void *user, bool complete) {
-  world_t *world = user;
-  HOLDS(world->inside && (!complete || (world->got == world->total)));
-  world->inside = false;
+  const uint32_t n = (fuzz_draw(&world->fuzz, 2u) == 0u) ? size : fuzz_draw(&world->fuzz, size + 1u);
+  HOLDS(world->fuzz.open && (size != 0u));
+  fuzz_touch(bytes, size);
+  return (fuzz_draw(&world->fuzz, 1024u) == 0u) ? -1 : (int32_t)n;
 }
 
 static fm_status_t read_body(void *user, uint32_t offset, uint8_t *out, uint32_t size) {
@@ -171,12 +109,13 @@ static fm_status_t read_body(void *user, uint32_t offset, uint8_t *out, uint32_t
   HOLDS((size != 0u) && (offset < world->body_size) && (size <= (world->body_size - offset)));
   HOLDS(world->link.api->sending(world->link.self));
   (void)memset(out, (int)(offset & 0xFFu), size);
-  return (draw(world, 64u) == 0u) ? FM_ERR_STORAGE : FM_OK;
+  return (fuzz_draw(&world->fuzz, 64u) == 0u) ? FM_ERR_STORAGE : FM_OK;
 }
 
 static void send(world_t *world, fm_delivery_t delivery) {
   static const uint8_t head[] = "head";
-  const fm_outgoing_t message = {head, draw(world, sizeof head + 1u), draw(world, 2000u), read_body, world};
+  const fm_outgoing_t message = {head, fuzz_draw(&world->fuzz, sizeof head + 1u), fuzz_draw(&world->fuzz, 2000u),
+                                 read_body, world};
   if (world->link.api->send(world->link.self, &message, delivery) == FM_OK) {
     world->body_size = message.body_size;
   }
@@ -184,7 +123,7 @@ static void send(world_t *world, fm_delivery_t delivery) {
 
 /* What the device above does between two polls. */
 static void act(world_t *world) {
-  switch (draw(world, 16u)) {
+  switch (fuzz_draw(&world->fuzz, 16u)) {
   case 0u:
   case 1u:
     send(world, FM_AT_MOST_ONCE);
@@ -198,9 +137,9 @@ static void act(world_t *world) {
     HOLDS(!world->link.api->sending(world->link.self));
     break;
   case 5u:
-    if (draw(world, 16u) == 0u) {
+    if (fuzz_draw(&world->fuzz, 16u) == 0u) {
       fm_serial_close(&world->serial);
-      HOLDS(!world->open && (world->link.api->connection(world->link.self) == 0u));
+      HOLDS(!world->fuzz.open && (world->link.api->connection(world->link.self) == 0u));
     }
     break;
   default:
@@ -209,21 +148,21 @@ static void act(world_t *world) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  static const fm_stream_api_t stream = {world_open, world_read, world_write, world_close};
+  static const fm_stream_api_t stream = {fuzz_open, world_read, world_write, fuzz_close};
   world_t world = {0};
-  const fm_sink_t sink = {&world, sink_begin, sink_data, sink_end};
+  const fm_sink_t sink = fuzz_sink(&world.fuzz);
   fm_serial_config_t config = {0};
   uint32_t now = 0xFFFFF000u; /* wraps on the way */
   uint32_t idle = 0u;
   if (size < SEED_SIZE) {
     return 0;
   }
-  (void)memcpy(&world.random, data, SEED_SIZE);
+  (void)memcpy(&world.fuzz.random, data, SEED_SIZE);
   world.input = &data[SEED_SIZE];
   world.left = size - SEED_SIZE;
   config.stream.api = &stream;
   config.stream.self = &world;
-  config.seed = world.random;
+  config.seed = world.fuzz.random;
   config.keep_alive_ms = 1000u;
   config.buffer_size = FM_SERIAL_MIN_BUFFER;
   config.buffer = malloc(config.buffer_size);
@@ -235,10 +174,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     HOLDS(world.link.api->poll(world.link.self, now, &sink, &wait_ms) == FM_OK);
     HOLDS(wait_ms <= 4000u);
     /* nothing comes of a message that the connection took with it */
-    HOLDS((world.link.api->connection(world.link.self) != 0u) || !world.inside);
-    HOLDS(world.open || (world.link.api->connection(world.link.self) == 0u));
+    HOLDS((world.link.api->connection(world.link.self) != 0u) || !world.fuzz.inside);
+    HOLDS(world.fuzz.open || (world.link.api->connection(world.link.self) == 0u));
     act(&world);
-    now += (draw(&world, 16u) == 0u) ? draw(&world, 1000u) : (wait_ms % 100u);
+    now += (fuzz_draw(&world.fuzz, 16u) == 0u) ? fuzz_draw(&world.fuzz, 1000u) : (wait_ms % 100u);
     idle = more ? 0u : (idle + 1u);
   }
   free(config.buffer);
