@@ -72,6 +72,7 @@ class Image:
 UNDEFINED_THUMB = bytes.fromhex("00de")  # udf #0
 ILLEGAL = bytes(4)
 UNALIGNED_LOAD = bytes.fromhex("01200068")  # movs r0, #1; ldr r0, [r0]
+PUSH_FOR_EVER = bytes.fromhex("01b4fde7")  # push {r0}; b back to it
 IMAGES = (
     Image("cortex_m3_serial", "mps2-an385", (64, 32, 10), UNDEFINED_THUMB, "fault hard pc={0:08x}",
           "nor", ("uart0_rx_handler", "uart0_tx_handler", "systick_handler"), "fault_report", 36),
@@ -259,18 +260,30 @@ def test_a_copied_folder_builds_as_another_device_and_silent(tmp_path: Path) -> 
     assert model.tobytes() != desktop_model(image).tobytes()
 
 
-@each_image
-def test_a_fault_is_told(image: Image, built: Built, tmp_path: Path) -> None:
-    """A wrong instruction ends in one line that names it; on a Cortex-M0 an unaligned access is one."""
-    poisoned = tmp_path / "poisoned.elf"
+def fault_of(image: Image, built: Built, instructions: bytes, folder: Path) -> tuple[str, int]:
+    """What the image logs when its app_poll() is these instructions; and where that lies."""
+    poisoned = folder / "poisoned.elf"
     shutil.copy(built[image.name][0], poisoned)
     with poisoned.open("r+b") as file:
         elf = ELFFile(file)
         address = elf.get_section_by_name(".symtab").get_symbol_by_name("app_poll")[0]["st_value"] & ~1  # Thumb's bit
         text = elf.get_section_by_name(".text")
         file.seek(text["sh_offset"] + address - text["sh_addr"])
-        file.write(image.poison)
+        file.write(instructions)
     with EmulatedDevice(poisoned, image.machine) as device:
         fault = device.wait_for("^fault .*")
         assert device.lines[0] == "boot restored=0 round=0"
-    assert fault[0] == image.fault.format(address, address + 2)
+    return fault[0], address
+
+
+@each_image
+def test_a_fault_is_told(image: Image, built: Built, tmp_path: Path) -> None:
+    """A wrong instruction ends in one line that names it; on a Cortex-M0 an unaligned access is one."""
+    fault, address = fault_of(image, built, image.poison, tmp_path)
+    assert fault == image.fault.format(address, address + 2)
+
+
+@pytest.mark.parametrize("image", [i for i in IMAGES if i.name.startswith("cortex")], ids=lambda image: image.name)
+def test_a_stack_that_ran_out_is_told(image: Image, built: Built, tmp_path: Path) -> None:
+    """There is no stack left to report it on, and yet it is reported."""
+    assert fault_of(image, built, PUSH_FOR_EVER, tmp_path)[0] == "fault stack"
