@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#define MOST_EXAMPLES 0x40000000u /* what permuted() can put in order */
 #define SMALLEST_PROBABILITY 1e-30f
 
 /* ---- sizes and tables ---- */
@@ -95,10 +96,14 @@ static bool widths_valid(const fm_trainer_config_t *config) {
   return valid;
 }
 
+static bool data_valid(const fm_dataset_t *data) {
+  return (data->count >= 1u) && (data->count <= MOST_EXAMPLES) && (data->read != NULL);
+}
+
 fm_status_t fm_trainer_init(fm_trainer_t *trainer, const fm_trainer_config_t *config) {
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((trainer != NULL) && (config != NULL) && widths_valid(config) && (config->tensors != NULL) &&
-      (config->arena != NULL) && (config->data.count != 0u) && (config->data.read != NULL) && tensors_fit(config)) {
+      (config->arena != NULL) && data_valid(&config->data) && tensors_fit(config)) {
     status = FM_ERR_BUFFER;
     if (config->arena_floats >= fm_train_arena_floats(config->widths, config->layers)) {
       (void)memset(trainer, 0, sizeof *trainer);
@@ -252,7 +257,10 @@ fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *wo
   t->prox_mu = plan->prox_mu;
   t->batch_size = (plan->batch_size != 0u) ? plan->batch_size : 1u;
   t->steps_an_epoch = (count + t->batch_size - 1u) / t->batch_size;
-  t->planned_steps = t->steps_an_epoch * plan->epochs;
+  t->planned_steps = UINT32_MAX;
+  if (plan->epochs <= (UINT32_MAX / t->steps_an_epoch)) {
+    t->planned_steps = t->steps_an_epoch * plan->epochs;
+  }
   if ((plan->max_steps != 0u) && (plan->max_steps < t->planned_steps)) {
     t->planned_steps = plan->max_steps;
   }

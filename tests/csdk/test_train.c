@@ -223,9 +223,27 @@ static void test_errors(void) {
   EXPECT(FM_ERR_ARGUMENT, config.tensors = NULL);
   EXPECT(FM_ERR_ARGUMENT, config.arena = NULL);
   EXPECT(FM_ERR_ARGUMENT, config.data.count = 0u);
+  EXPECT(FM_ERR_ARGUMENT, config.data.count = 0x40000001u);
   EXPECT(FM_ERR_ARGUMENT, config.data.read = NULL);
   EXPECT(FM_ERR_ARGUMENT, tensors[1].count++);
   EXPECT(FM_ERR_ARGUMENT, tensors[1].data = NULL);
+}
+
+/* More steps than a number holds are the most that it holds, not what is left of them. */
+static void test_very_many_steps(void) {
+  const uint32_t shape[2] = {6u, 3u};
+  fm_plan_t plan = {0};
+  fm_work_t work = {0};
+  setup(shape, 1u, 5u);
+  config.data.count = 131072u;
+  CHECK(fm_trainer_init(&trainer, &config) == FM_OK);
+  plan.epochs = 32768u;
+  plan.batch_size = 1u;
+  CHECK(fm_trainer_begin(&trainer, &plan, &work) == FM_OK);
+  CHECK(work.planned_steps == UINT32_MAX);
+  plan.epochs = 32767u;
+  CHECK(fm_trainer_begin(&trainer, &plan, &work) == FM_OK);
+  CHECK(work.planned_steps == 131072u * 32767u);
 }
 
 int main(void) {
@@ -238,5 +256,6 @@ int main(void) {
   test_step_and_prox();
   test_extreme_logits();
   test_errors();
+  test_very_many_steps();
   return check_report();
 }

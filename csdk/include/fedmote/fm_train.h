@@ -15,7 +15,7 @@
 /* Local examples. `read` must give the same example for the same index; label < the last layer's width. Must not block
  * for long. */
 typedef struct {
-  uint32_t count;
+  uint32_t count; /* 1 to 2^30 */
   void (*read)(void *user, uint32_t index, float *features, uint32_t *label);
   void *user;
 } fm_dataset_t;
