@@ -118,7 +118,7 @@ class TcpProxy:
         device, _ = self._listener.accept()
         self.accepted += 1
         try:
-            if self._refusing:
+            if self._refusing or getattr(self._fault, "is_cut", False):
                 raise ConnectionRefusedError
             broker = socket.create_connection(self._target)
         except OSError:
@@ -142,7 +142,7 @@ class TcpProxy:
                 passed = data if self._fault is None else self._fault(data, side.end)
                 side.other.pace.push(passed, time.monotonic())
                 if len(passed) < len(data):
-                    self.cut()
+                    self._break = True  # and the fault says until when: somebody may have restored it already
         except BlockingIOError:
             pass
         except OSError:
