@@ -74,7 +74,7 @@ class Soak:
     """One device, its line, and the server."""
 
     def __init__(self, library: ctypes.CDLL, folder: Path) -> None:
-        self.library = library
+        self.code = library
         self.random = np.random.default_rng(3)
         x, y, self.held_x, self.held_y = split(np.random.default_rng(0))
         self.pixels, self.labels = (x[:40] * 16).astype(np.uint8).tobytes(), y[:40].astype(np.uint8).tobytes()
@@ -105,10 +105,10 @@ class Soak:
         self.power_on()
 
     def power_on(self) -> None:
-        self.library.board_power_on(self.board, int(self.random.integers(1, 2**32)), self.log)
+        self.code.board_power_on(self.board, int(self.random.integers(1, 2**32)), self.log)
 
     def counters(self) -> dict[str, int]:
-        return {name: self.library.board_counter(self.board, i) for i, name in enumerate(COUNTERS)}
+        return {name: self.code.board_counter(self.board, i) for i, name in enumerate(COUNTERS)}
 
     def send(self, device: str, message: bytes) -> None:
         if self.connection:
@@ -131,7 +131,7 @@ class Soak:
             data = bytes(pipe[:count])
             del pipe[:count]
             if self.up and data and name == "down":
-                self.library.board_receive(self.board, data, len(data))
+                self.code.board_receive(self.board, data, len(data))
             elif self.up and data:
                 self._serve(data)
 
@@ -156,8 +156,8 @@ class Soak:
             self.up = not self.up
             mean = MEAN_UP_S if self.up else MEAN_UP_S * DOWN / (1 - DOWN)
             self.changes_ms = self.now_ms + 1000 * float(self.random.exponential(mean)) + 1
-        wait = self.library.board_poll(self.board, int(self.now_ms) & 0xFFFFFFFF)
-        count = self.library.board_transmit(self.board, self.out, 256 - min(len(self.to_server), 256))
+        wait = self.code.board_poll(self.board, int(self.now_ms) & 0xFFFFFFFF)
+        count = self.code.board_transmit(self.board, self.out, 256 - min(len(self.to_server), 256))
         self.to_server += self.out.raw[:count]
         self._serve(b"")
         self.rounds.tick(self.now_ms / 1000)
