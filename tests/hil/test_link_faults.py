@@ -136,7 +136,7 @@ def test_a_federation_through_a_proxy_that_cuts(
     """The connection breaks in the middle of a transfer, and later all of them do: rounds go on."""
     faults = link_faults(cut_at=6000, delay=0.001)
     running = federation(2, through=faults.mqtt, rounds=100_000)
-    until(lambda: any(noise.is_cut for noise in faults.noises))
+    until(lambda: len(faults.noises) == 2 and all(noise.is_cut for noise in faults.noises))  # each has a cut to come
     faults.restore()
     running.wait_rounds(2)
     before = [proxy.accepted for proxy in faults.proxies]
