@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds: select devices, plan, wait, close, fold what came, commit. Time and I/O come from outside.
 
-selecting -> training -> closing -> selecting of the next round (or of the same one, when too few reported)
+`Machine` is what every policy shares: models to start from, the fold, the commit. `Rounds` is the synchronous policy:
+selecting -> training -> closing -> selecting of the next round (or of the same one, when too few reported).
+fedmote.buffered has the asynchronous one.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedmote.codec import encode
-from fedmote.session import Fleet, Slot
+from fedmote.session import Assignment, Fleet, Slot
 from fedmote.store import Store
-from fedmote.strategy import Strategy, Update
+from fedmote.strategy import Model, Strategy, Update
 from fedmote.wire.Encoding import Encoding
 from fedmote.wire.RefusalReason import RefusalReason
 from fedmote.wire.UpdateKind import UpdateKind
@@ -84,11 +87,32 @@ class Record:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-class Rounds:
-    """One federation's rounds.
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A committed model as devices get it: its checksum and its ModelChunk messages."""
 
-    broadcast: sends a message to all. publish: makes a model's chunks available, (version, messages).
-    evaluate: called with each new model; its figures go into the log.
+    version: int
+    model: Model
+    crc32: int
+    chunks: list[bytes]
+
+    @classmethod
+    def of(cls, version: int, model: Model, chunk_elements: int) -> Base:
+        """Cut a model into chunks."""
+        data = model.astype("<f4").tobytes()
+        size = 4 * chunk_elements
+        chunks = [
+            encode("ModelChunk", version=version, index=i, data=data[at : at + size])
+            for i, at in enumerate(range(0, len(data), size))
+        ]
+        return cls(version, model, kernels.crc32(data), chunks)
+
+
+class Machine(ABC):
+    """One federation's rounds, by whatever policy.
+
+    broadcast: sends a message to all. publish: makes a model's chunks available, (version, messages), or takes them
+    back, (version, []). evaluate: called with each new model; its figures go into the log.
     """
 
     def __init__(
@@ -101,7 +125,7 @@ class Rounds:
         *,
         broadcast: Callable[[bytes], None],
         publish: Callable[[int, list[bytes]], None],
-        evaluate: Callable[[NDArray[np.float32]], dict[str, float]] | None = None,
+        evaluate: Callable[[Model], dict[str, float]] | None = None,
         on_commit: Callable[[Record], None] | None = None,
         last_round: int | None = None,
     ) -> None:
@@ -110,39 +134,105 @@ class Rounds:
         self.training, self.policy = training, policy
         self.broadcast, self.publish = broadcast, publish
         self.evaluate, self.on_commit, self.last_round = evaluate, on_commit, last_round
-        self.state = State.SELECTING
         self.version, done, self.model = store.latest()
-        self._may_hold_work = store.begun
-        self._selects_from: float | None = None
         self.number = done + 1
         self.done = last_round is not None and done >= last_round  # a server that died after its last commit
-        self._reset()
-        self._publish()
+        self.bases: dict[int, Base] = {}  # models that devices may start from, by version
+        self.add_base(self.version, self.model)
+        self.begin_round()
         self.broadcast(fleet.say_hello())  # devices that stayed connected do not notice that the server is another
 
-    def _reset(self) -> None:
+    @abstractmethod
+    def tick(self, now: float) -> float:
+        """Do what is due at `now` (seconds, monotonic); return when to tick again at the latest."""
+
+    def begin_round(self) -> None:
+        """Start the next round's account."""
         self.record = Record(self.number)
         self.receipts: dict[str, int] = {}  # device -> CRC-32 of its folded update: what makes it count once
         self.accumulator = self.strategy.begin(self.model)
-        self._deselect()
 
-    def _deselect(self) -> None:
-        self.selected: list[str] = []
-        self.planned: list[str] = []  # those of them that were sent the plan
-        self.withdrawn: set[str] = set()
-        self.dropped: set[str] = set()
-        self.plan = b""
-        self.started = 0.0
+    @property
+    def base(self) -> Base:
+        """The model of the round."""
+        return self.bases[self.version]
 
-    def _publish(self) -> None:
-        data = self.model.astype("<f4").tobytes()
-        self._crc32 = kernels.crc32(data)
-        size = 4 * self.policy.chunk_elements
-        self.chunks = [
-            encode("ModelChunk", version=self.version, index=i, data=data[at : at + size])
-            for i, at in enumerate(range(0, len(data), size))
-        ]
-        self.publish(self.version, self.chunks)
+    def add_base(self, version: int, model: Model) -> None:
+        """Have a model ready for devices."""
+        base = self.bases[version] = Base.of(version, model, self.policy.chunk_elements)
+        if not self.done:
+            self.publish(version, base.chunks)
+
+    def drop_bases(self, before: int) -> None:
+        """Take back the models of versions that nobody is to start from any longer."""
+        for version in [v for v in self.bases if v < before]:
+            del self.bases[version]
+            self.publish(version, [])
+
+    def encode_plan(self, seed: int) -> bytes:
+        """Return the plan of the round's work."""
+        base = self.base
+        return encode(
+            "Plan",
+            round=self.number,
+            model_version=base.version,
+            model_elements=base.model.size,
+            model_crc32=base.crc32,
+            model_chunk_elements=self.policy.chunk_elements,
+            update_chunk_elements=self.policy.chunk_elements,
+            encodings=self.encodings,
+            kinds=1 << UpdateKind.Weights | 1 << UpdateKind.Delta,
+            partial_allowed=self.policy.partial,
+            slot_granted=self.slot_granted,
+            seed=seed,
+            soft_deadline_ms=int(1000 * self.policy.soft_deadline_s),
+            hard_deadline_ms=int(1000 * self.policy.hard_deadline_s),
+            **asdict(self.training),
+        )
+
+    def drawn(self, *what: int) -> np.random.Generator:
+        """Return a generator that the policy's seed and `what` alone determine."""
+        return np.random.default_rng([self.policy.seed, *what])
+
+    @property
+    @abstractmethod
+    def slot_granted(self) -> bool:
+        """Whether there is a slot for every device that is asked."""
+
+    def fold(self, update: Update, crc32: int) -> int | None:
+        """Fold an update that is awaited. None: done; otherwise the RefusalReason."""
+        if update.partial and not self.policy.partial:
+            return int(RefusalReason.Closed)
+        if not self.strategy.fold(self.accumulator, update):
+            return int(RefusalReason.NonFinite)
+        self.receipts[update.device] = crc32
+        self.record.reported += 1
+        self.record.partial += update.partial
+        self.record.examples += update.examples
+        return None
+
+    def commit(self, seconds: float) -> Record:
+        """Make the folded updates' model durable and go on to the next round; announce nothing."""
+        model = self.strategy.finish(self.accumulator)
+        record = self.record
+        record.seconds = seconds
+        if self.evaluate is not None:
+            record.metrics = self.evaluate(model)
+        self.version = self.write(model, record)
+        self.model = model
+        self.done = self.last_round is not None and self.number >= self.last_round
+        self.number += 1
+        return record
+
+    def write(self, model: Model, record: Record) -> int:
+        """Make a model and its round's record durable; return its version."""
+        return self.store.commit(record.round, model, asdict(record))
+
+    def is_foldable(self, slot: Slot) -> bool:
+        """Tell whether an upload that the deadline cuts off counts: what came of it, or all of it, unless damaged."""
+        if slot.missing == 0:
+            return kernels.crc32(slot.update.data) == slot.crc32
+        return self.policy.partial and any(slot.received)
 
     # ---- what a session asks (fedmote.session.Work)
 
@@ -152,28 +242,102 @@ class Rounds:
         return sum(1 << getattr(Encoding, e.capitalize()) for e in self.policy.encodings)
 
     @property
-    def crc32(self) -> int:
-        """CRC-32 of the model that the round starts from."""
-        return self._crc32
-
-    @property
     def chunk_elements(self) -> int:
         """Elements of an update's chunk."""
         return self.policy.chunk_elements
+
+    def chunk(self, version: int, index: int) -> bytes | None:
+        """Return a ModelChunk message of a model that an assignment starts from."""
+        base = self.bases.get(version)
+        return base.chunks[index] if base is not None and index < len(base.chunks) else None
+
+    @abstractmethod
+    def open_round(self, device: str) -> int:
+        """Return the round whose work is not over for the device."""
+
+    @abstractmethod
+    def assignment(self, device: str) -> Assignment | None:
+        """Return what is awaited of the device; None: nothing."""
+
+    @abstractmethod
+    def may_plan(self, device: str, round: int) -> bool:
+        """Whether the device may yet be asked for an update of that round."""
+
+    @property
+    @abstractmethod
+    def closing_notice(self) -> bytes | None:
+        """The notice for a device that was away when all were told."""
+
+    @abstractmethod
+    def folded(self, device: str, round: int) -> int | None:
+        """Return the CRC-32 of the device's update of that round if it was folded and not committed yet."""
+
+    @abstractmethod
+    def committed(self, device: str, round: int) -> int | None:
+        """Return the model version with which the device's work of that round came to its end."""
+
+    @abstractmethod
+    def take(self, update: Update, crc32: int) -> int | None:
+        """Fold an update. None: done; otherwise the RefusalReason."""
+
+    @abstractmethod
+    def gone(self, device: str) -> None:
+        """The device's link broke."""
+
+    @abstractmethod
+    def withdrew(self, device: str, round: int) -> None:
+        """The device will not do that round's work."""
+
+
+def cut_off(slot: Slot) -> Update:
+    """Return the update of an upload that a deadline cut off: the chunks that came."""
+    return replace(slot.update, received=slot.received) if slot.missing else slot.update
+
+
+class Rounds(Machine):
+    """The synchronous policy: all that are selected start from one model, and the round ends for all at once."""
+
+    def __init__(
+        self, fleet: Fleet, store: Store, strategy: Strategy, training: Training, policy: Policy, **options: Any
+    ) -> None:
+        self.state = State.SELECTING
+        self._may_hold_work = store.begun
+        self._selects_from: float | None = None
+        super().__init__(fleet, store, strategy, training, policy, **options)
+
+    def begin_round(self) -> None:
+        """Start the next round's account."""
+        super().begin_round()
+        self._deselect()
+
+    def _deselect(self) -> None:
+        self.selected: list[str] = []
+        self.planned: list[str] = []  # those of them that were sent the plan
+        self.withdrawn: set[str] = set()
+        self.dropped: set[str] = set()
+        self.work = Assignment(self.number, self.version, self.base.crc32, b"", False)
+        self.started = 0.0
+
+    # ---- what a session asks (fedmote.session.Work)
 
     @property
     def slot_granted(self) -> bool:
         """Whether there is a slot for every selected device."""
         return len(self.selected) <= self.fleet.limits.slots
 
-    def plan_for(self, device: str) -> bytes | None:
-        """Return the plan of a selected device whose update is still awaited."""
-        awaited = self.state is not State.SELECTING and device in self.planned and device in self._outstanding()
-        return self.plan if awaited else None
+    def open_round(self, device: str) -> int:
+        """Return the round in progress: it is the same for all."""
+        return self.number
 
-    def may_plan(self, device: str) -> bool:
-        """Whether the device may yet be asked for an update of the round in progress."""
-        return self.state is State.SELECTING or (device in self.selected and device not in self.planned)
+    def assignment(self, device: str) -> Assignment | None:
+        """Return what is awaited of the device; None: nothing."""
+        awaited = self.state is not State.SELECTING and device in self.planned and device in self._outstanding()
+        return self.work if awaited else None
+
+    def may_plan(self, device: str, round: int) -> bool:
+        """Whether the device may yet be asked for an update of that round."""
+        unplanned = device in self.selected and device not in self.planned
+        return round == self.number and (self.state is State.SELECTING or unplanned)
 
     @property
     def closing_notice(self) -> bytes | None:
@@ -183,42 +347,31 @@ class Rounds:
         left = max(0.0, self.started + self.policy.hard_deadline_s - self.fleet.now)
         return encode("ClosingNotice", round=self.number, remaining_ms=int(1000 * left))
 
-    def folded(self, device: str) -> int | None:
+    def folded(self, device: str, round: int) -> int | None:
         """Return the CRC-32 of the device's update if the round has folded it."""
-        return self.receipts.get(device)
+        return self.receipts.get(device) if round == self.number else None
 
-    def committed(self, number: int) -> int | None:
+    def committed(self, device: str, round: int) -> int | None:
         """Return the model version that came of an earlier round."""
-        return self.store.version_of(number)
-
-    def chunk(self, version: int, index: int) -> bytes | None:
-        """Return a ModelChunk message of the model that the round starts from."""
-        return self.chunks[index] if version == self.version and index < len(self.chunks) else None
+        return self.store.version_of(round) if round < self.number else None
 
     def take(self, update: Update, crc32: int) -> int | None:
         """Fold an update. None: done; otherwise the RefusalReason."""
         if update.device not in self._outstanding():
             return int(RefusalReason.NotPlanned)
-        if update.partial and not self.policy.partial:
+        reason = self.fold(update, crc32)
+        if reason is not None:
             self.withdrawn.add(update.device)
-            return int(RefusalReason.Closed)
-        if not self.strategy.fold(self.accumulator, update):
-            self.withdrawn.add(update.device)
-            return int(RefusalReason.NonFinite)
-        self.receipts[update.device] = crc32
-        self.record.reported += 1
-        self.record.partial += update.partial
-        self.record.examples += update.examples
-        return None
+        return reason
 
     def gone(self, device: str) -> None:
         """The device's link broke."""
         if self.state is not State.SELECTING and device in self.selected:
             self.dropped.add(device)
 
-    def withdrew(self, device: str) -> None:
+    def withdrew(self, device: str, round: int) -> None:
         """The device will not do the round's work."""
-        if self.state is not State.SELECTING and device in self._outstanding():
+        if round == self.number and self.state is not State.SELECTING and device in self._outstanding():
             self.withdrawn.add(device)
 
     def _outstanding(self) -> set[str]:
@@ -262,7 +415,7 @@ class Rounds:
             return
         share = self.policy.select
         count = round(share) if share > 1 else max(1, round(share * len(ready)))
-        order = np.random.default_rng([self.policy.seed, self.number]).permutation(len(ready))
+        order = self.drawn(self.number).permutation(len(ready))
         drawn = sorted(
             (ready[i] for i in order), key=lambda d: not self.fleet.holds(d, self.number)
         )  # their work is done
@@ -272,7 +425,8 @@ class Rounds:
         self.store.begin()
         self.started = now
         self.state = State.TRAINING
-        self.plan = self._encode_plan()
+        plan = self.encode_plan(int(self.drawn(self.number, 1).integers(1 << 32)))
+        self.work = replace(self.work, plan=plan, slot_granted=self.slot_granted)
         self._plan_devices()
 
     def _plan_devices(self) -> None:
@@ -282,26 +436,7 @@ class Rounds:
             if self.policy.one_at_a_time and outstanding.intersection(self.planned):
                 break
             self.planned.append(device)
-            self.fleet.plan(device, self.plan)
-
-    def _encode_plan(self) -> bytes:
-        return encode(
-            "Plan",
-            round=self.number,
-            model_version=self.version,
-            model_elements=self.model.size,
-            model_crc32=self.crc32,
-            model_chunk_elements=self.policy.chunk_elements,
-            update_chunk_elements=self.policy.chunk_elements,
-            encodings=self.encodings,
-            kinds=1 << UpdateKind.Weights | 1 << UpdateKind.Delta,
-            partial_allowed=self.policy.partial,
-            slot_granted=self.slot_granted,
-            seed=int(np.random.default_rng([self.policy.seed, self.number, 1]).integers(1 << 32)),
-            soft_deadline_ms=int(1000 * self.policy.soft_deadline_s),
-            hard_deadline_ms=int(1000 * self.policy.hard_deadline_s),
-            **asdict(self.training),
-        )
+            self.fleet.plan(device, self.work)
 
     def _close(self, now: float) -> None:
         self.state = State.CLOSING
@@ -310,41 +445,23 @@ class Rounds:
             self.broadcast(notice)
 
     def _finish(self, now: float) -> None:
-        cut_off = [slot for slot in self.fleet.slots() if self._foldable(slot)]
-        if len(self.receipts) + len(cut_off) >= self.policy.min_reports:
-            for slot in cut_off:
-                self._take_cut_off(slot)
+        slots = [slot for slot in self.fleet.slots() if self._awaits(slot) and self.is_foldable(slot)]
+        if len(self.receipts) + len(slots) >= self.policy.min_reports:
+            for slot in slots:
+                self.take(cut_off(slot), slot.crc32)
         if len(self.receipts) < self.policy.min_reports:
             self.state = State.SELECTING  # the same round goes on with others; what was folded or came stays
             return
-        self.fleet.end_round()
-        self.model = self.strategy.finish(self.accumulator)
         self.record.dropped, self.record.withdrawn = len(self.dropped), len(self.withdrawn)
-        self.record.seconds = now - self.started
-        if self.evaluate is not None:
-            self.record.metrics = self.evaluate(self.model)
-        self.version = self.store.commit(self.number, self.model, asdict(self.record))
-        self.broadcast(encode("Commit", round=self.number, model_version=self.version))
-        record = self.record
-        self.done = self.last_round is not None and self.number >= self.last_round
-        self.number += 1
+        record = self.commit(now - self.started)
+        self.broadcast(encode("Commit", round=record.round, model_version=self.version))
         self.state = State.SELECTING
-        self._reset()
-        if not self.done:
-            self._publish()
+        self.add_base(self.version, self.model)
+        self.drop_bases(self.version)
+        self.begin_round()
+        self.fleet.end_round()
         if self.on_commit is not None:
             self.on_commit(record)
 
-    def _foldable(self, slot: Slot) -> bool:
-        """Tell whether an upload that the deadline cut off counts: what came of it, or all of it, unless damaged."""
-        if slot.round != self.number or slot.update.device not in self._outstanding():
-            return False
-        if slot.missing == 0:
-            return kernels.crc32(slot.update.data) == slot.crc32
-        return self.policy.partial and any(slot.received)
-
-    def _take_cut_off(self, slot: Slot) -> None:
-        cut = {name: getattr(slot.update, name) for name in Update.__slots__}
-        if slot.missing:
-            cut["received"] = slot.received
-        self.take(Update(**cut), slot.crc32)
+    def _awaits(self, slot: Slot) -> bool:
+        return slot.round == self.number and slot.update.device in self._outstanding()

@@ -36,23 +36,23 @@ _DEVICE = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,63}", re.ASCII)
 _WIDTH = {Encoding.Float32: 4, Encoding.Int8: 1}
 
 
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Work that a device was given and that is still awaited of it.
+
+    round: that its plan names. base_version, base_crc32: of the model that it starts from, as the wire names them.
+    plan: the message. slot_granted: whether that grants a slot.
+    """
+
+    round: int
+    base_version: int
+    base_crc32: int
+    plan: bytes
+    slot_granted: bool
+
+
 class Work(Protocol):
     """What a session asks of the round."""
-
-    @property
-    def number(self) -> int:
-        """The round in progress, 0 when none is."""
-        ...
-
-    @property
-    def version(self) -> int:
-        """Version of the model it starts from."""
-        ...
-
-    @property
-    def crc32(self) -> int:
-        """CRC-32 of that model."""
-        ...
 
     @property
     def chunk_elements(self) -> int:
@@ -64,17 +64,16 @@ class Work(Protocol):
         """Mask of what the plan lets a device send."""
         ...
 
-    @property
-    def slot_granted(self) -> bool:
-        """Whether the plan granted each device its slot."""
+    def open_round(self, device: str) -> int:
+        """Return the round whose work is not over for the device: it goes on with a plan or an update of that one."""
         ...
 
-    def plan_for(self, device: str) -> bytes | None:
-        """Return the plan of a selected device whose update is still awaited."""
+    def assignment(self, device: str) -> Assignment | None:
+        """Return what is awaited of the device; None: nothing."""
         ...
 
-    def may_plan(self, device: str) -> bool:
-        """Whether the device may yet be asked for an update of the round in progress."""
+    def may_plan(self, device: str, round: int) -> bool:
+        """Whether the device may yet be asked for an update of that round."""
         ...
 
     @property
@@ -82,12 +81,12 @@ class Work(Protocol):
         """The notice for a device that was away when all were told."""
         ...
 
-    def folded(self, device: str) -> int | None:
-        """Return the CRC-32 of the device's update if the round has folded it."""
+    def folded(self, device: str, round: int) -> int | None:
+        """Return the CRC-32 of the device's update of that round if it was folded and not committed yet."""
         ...
 
-    def committed(self, number: int) -> int | None:
-        """Return the model version that came of an earlier round."""
+    def committed(self, device: str, round: int) -> int | None:
+        """Return the model version with which the device's work of that round came to its end."""
         ...
 
     def take(self, update: Update, crc32: int) -> int | None:
@@ -98,12 +97,12 @@ class Work(Protocol):
         """The device's link broke."""
         ...
 
-    def withdrew(self, device: str) -> None:
-        """The device will not do the round's work."""
+    def withdrew(self, device: str, round: int) -> None:
+        """The device will not do that round's work."""
         ...
 
     def chunk(self, version: int, index: int) -> bytes | None:
-        """Return a ModelChunk message of the model that the round starts from."""
+        """Return a ModelChunk message of a model that an assignment starts from."""
         ...
 
 
@@ -238,22 +237,42 @@ class Fleet:
             session.online = False
             self.work.gone(device)
 
-    def plan(self, device: str, plan: bytes) -> None:
+    def plan(self, device: str, assignment: Assignment) -> None:
         """Send a device its plan. One that holds the round's update offers that, and waits for the answer."""
         session = self.sessions[device]
-        session.planned_round = 0 if self.holds(device, self.work.number) else self.work.number
-        session.send(plan)
+        session.planned_round = 0 if self.holds(device, assignment.round) else assignment.round
+        session.send(assignment.plan)
 
     def slots(self) -> list[Slot]:
         """Return the uploads in flight."""
         return [s.slot for s in self.sessions.values() if s.slot is not None]
 
     def end_round(self) -> None:
-        """Free all slots, and forget who is away: a device that is not there is no session."""
-        self.waiting.clear()
+        """Free the slots of whom nothing is awaited, and forget who is away without one: it is no session."""
+        self.waiting = {device: begin for device, begin in self.waiting.items() if self._awaited(device, begin.Round())}
         for session in self.sessions.values():
-            session.slot = None
-        self.sessions = {device: session for device, session in self.sessions.items() if session.online}
+            if session.slot is not None and not self._awaited(session.device, session.slot.round):
+                session.slot = None
+        self.sessions = {
+            device: session for device, session in self.sessions.items() if session.online or session.slot is not None
+        }
+
+    def close(self, device: str, round: int) -> None:
+        """Have a device drop the work of a round that nobody waits for any longer."""
+        session = self.sessions.get(device)
+        if session is not None and session.online:
+            detail = f"round {round} is over; it came too late"
+            self._refuse(session, RefusalReason.Closed, detail, round=round)
+
+    def tell(self, device: str, message: bytes) -> None:
+        """Send a message to a device that said Hello here."""
+        session = self.sessions.get(device)
+        if session is not None:
+            session.send(message)
+
+    def _awaited(self, device: str, round: int) -> bool:
+        assignment = self.work.assignment(device)
+        return assignment is not None and assignment.round == round
 
     def _refuse(self, session: Session, reason: int, detail: str, round: int = 0, retry_after_ms: int = 0) -> None:
         self.counters["refused"] += 1
@@ -294,13 +313,13 @@ class Fleet:
         session.battery, session.flags = hello.Battery(), hello.Flags()
         session.held_round = hello.HeldRound()
         session.begun_round = 0
-        session.send(encode("Welcome", boot=hello.Boot(), open_round=self.work.number))
-        plan = self.work.plan_for(device)
+        session.send(encode("Welcome", boot=hello.Boot(), open_round=self.work.open_round(device)))
+        assignment = self.work.assignment(device)
         # A device that holds this round's update offers it by itself; it needs no plan.
         session.planned_round = 0
-        if plan is not None and hello.HeldRound() != self.work.number:
-            session.send(plan)
-        if plan is not None and (notice := self.work.closing_notice) is not None:
+        if assignment is not None and hello.HeldRound() != assignment.round:
+            session.send(assignment.plan)
+        if assignment is not None and (notice := self.work.closing_notice) is not None:
             session.send(notice)
 
     def _on_state(self, session: Session, state: Any) -> None:
@@ -309,10 +328,10 @@ class Fleet:
             self.lost(session.device, session.link)
 
     def _on_withdraw(self, session: Session, withdraw: Any) -> None:
-        if withdraw.Round() == self.work.number:
+        if session.slot is not None and session.slot.round == withdraw.Round():
             session.slot = None
-            self.work.withdrew(session.device)
-            self._grant_next()
+        self.work.withdrew(session.device, withdraw.Round())
+        self._grant_next()
 
     def _on_chunk_request(self, session: Session, request: Any) -> None:
         chunk = self.work.chunk(request.Version(), request.Index())
@@ -323,13 +342,13 @@ class Fleet:
 
     def _settled(self, session: Session, round: int, crc32: int) -> bool:
         """Answer for a round that is over or an update that was folded. False: neither."""
-        if round == self.work.number:
-            if self.work.folded(session.device) is None:
-                return False
+        if self.work.folded(session.device, round) is not None:
             # Whatever came first counts. A second, different update of the round is told so by its own receipt.
             session.send(encode("Receipt", round=round, crc32=crc32))
-        elif (version := self.work.committed(round)) is not None:
+        elif (version := self.work.committed(session.device, round)) is not None:
             session.send(encode("Commit", round=round, model_version=version))
+        elif self.work.open_round(session.device) == round:
+            return False
         else:
             self._refuse(session, RefusalReason.Closed, f"round {round} is not open", round=round)
         return True
@@ -338,8 +357,9 @@ class Fleet:
         round, crc32 = begin.Round(), begin.Crc32()
         if self._settled(session, round, crc32):
             return
-        if self.work.plan_for(session.device) is None:
-            if self.work.may_plan(session.device):
+        assignment = self.work.assignment(session.device)
+        if assignment is None or assignment.round != round:
+            if self.work.may_plan(session.device, round):
                 session.held_round = round
                 self._send_wait(session, round, crc32)
                 return
@@ -348,11 +368,11 @@ class Fleet:
             return
         slot = session.slot
         if slot is None or not slot.is_of(begin):
-            wrong = self._begin_error(begin)
+            wrong = self._begin_error(begin, assignment)
             if wrong is not None:
                 self._refuse(session, RefusalReason.Malformed, wrong, round=round)
                 session.slot = None
-                self.work.withdrew(session.device)
+                self.work.withdrew(session.device, round)
                 return
             session.slot = None
             if not self._free_slot():
@@ -361,7 +381,7 @@ class Fleet:
                 return
             self.waiting.pop(session.device, None)
             slot = session.slot = self._open_slot(session.device, begin)
-            first_offer = self.work.slot_granted and session.planned_round == round and session.begun_round != round
+            first_offer = assignment.slot_granted and session.planned_round == round and session.begun_round != round
             session.begun_round = round
             if first_offer:
                 return  # the plan granted the slot; the chunks are on their way
@@ -369,11 +389,11 @@ class Fleet:
         session.begun_round = round
         self._send_status(session, slot, SlotState.Granted)
 
-    def _begin_error(self, begin: Any) -> str | None:
+    def _begin_error(self, begin: Any, assignment: Assignment) -> str | None:
         """Say what is wrong with an UpdateBegin; None: nothing."""
-        if begin.BaseVersion() != self.work.version:
-            return f"it starts from model {begin.BaseVersion()}, the round from {self.work.version}"
-        if begin.BaseCrc32() not in (0, self.work.crc32):
+        if begin.BaseVersion() != assignment.base_version:
+            return f"it starts from model {begin.BaseVersion()}, the round from {assignment.base_version}"
+        if begin.BaseCrc32() not in (0, assignment.base_crc32):
             return f"it starts from another model {begin.BaseVersion()}: was the server's database made anew?"
         if begin.RangesLength() > MOST_RANGES:
             return f"{begin.RangesLength()} ranges; at most {MOST_RANGES} are taken"
@@ -488,7 +508,7 @@ class Fleet:
         if kernels.crc32(slot.update.data) != slot.crc32:
             detail = "the chunks do not match the update's CRC-32"
             self._refuse(session, RefusalReason.Checksum, detail, round=slot.round)
-            self.work.withdrew(session.device)
+            self.work.withdrew(session.device, slot.round)
             return
         reason = self.work.take(slot.update, slot.crc32)
         if reason is None:

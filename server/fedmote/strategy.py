@@ -20,6 +20,8 @@ class Update:
 
     data: the chunks' data end to end (gaps included). received: one byte a chunk, None when all came.
     ranges: (first, count) pairs, None for the whole model. delta: the data are differences to the base model.
+    base: the model that it started from; None: the one that the round's accumulator began with. discount: above 0 and
+    at most 1, how far its difference to its base is followed, less than 1 for one that started from an older model.
     """
 
     device: str
@@ -35,6 +37,8 @@ class Update:
     received: bytearray | None
     ranges: NDArray[np.uint32] | None
     local_examples: int = 0  # that the device has in all, as its Hello says; 0: it did not
+    base: Model | None = None
+    discount: float = 1.0
 
     @property
     def whole(self) -> bool:
@@ -50,7 +54,7 @@ class Update:
 class Accumulator:
     """Weighted sum and weight of each element, in float64: whoever covers an element has a say in it."""
 
-    __slots__ = ("_scratch", "base", "sum", "weight", "whole")
+    __slots__ = ("_scratch", "_still", "_still_whole", "base", "sum", "weight", "whole")
 
     def __init__(self, model: Model) -> None:
         """Start empty; `model` is the base of deltas, and what an element keeps that nobody spoke for."""
@@ -59,13 +63,23 @@ class Accumulator:
         self.weight = np.zeros(model.size, np.float64)
         self.whole = 0.0
         self._scratch: NDArray[np.float64] | None = None
+        self._still: NDArray[np.float64] | None = None  # weight of updates in part that says: stay where the base is
+        self._still_whole = 0.0
 
     def add(self, update: Update, weight: float) -> bool:
-        """Add `weight` times the update where it covers the model. False: not finite; nothing was added."""
+        """Add `weight` times the update where it covers the model. False: not finite; nothing was added.
+
+        With a discount, so much of the weight follows the update, and in mean() the rest stays with the base.
+        """
         whole = update.whole
-        result = self._fold(self.sum, None if whole else self.weight, update, weight)
+        result = self._fold(self.sum, None if whole else self.weight, update, weight * update.discount)
         if result and whole:
-            self.whole += weight
+            self.whole += weight * update.discount
+            self._still_whole += weight * (1 - update.discount)
+        elif result and update.discount < 1:
+            if self._still is None:
+                self._still = np.zeros(self.sum.size, np.float64)
+            self.cover(self._still, update, weight * (1 - update.discount))
         return result
 
     def cover(self, covered: NDArray[np.float64], update: Update, weight: float) -> None:
@@ -77,10 +91,13 @@ class Accumulator:
     def _fold(
         self, sum: NDArray[np.float64], weights: NDArray[np.float64] | None, update: Update, weight: float
     ) -> bool:
+        base = self.base if update.delta else None
+        if update.base is not None and not update.delta:
+            base = self.base - update.base  # its weights, as they would be had it started from this base
         result = kernels.fold(
             sum,
             weights,
-            self.base if update.delta else None,
+            base,
             update.data,
             update.encoding,
             update.scales,
@@ -95,7 +112,12 @@ class Accumulator:
 
     def mean(self) -> Model:
         """Return each element's weighted mean, the base's where nobody spoke."""
-        return kernels.finish(self.sum, self.weight, self.base, self.whole)
+        sum, weight = self.sum, self.weight
+        if self._still_whole:
+            sum = sum + self._still_whole * self.base.astype(np.float64)
+        if self._still is not None:
+            sum, weight = sum + self._still * self.base, weight + self._still
+        return kernels.finish(sum, weight, self.base, self.whole + self._still_whole)
 
 
 class Strategy(Protocol):

@@ -29,5 +29,5 @@ class Link(Protocol):
         ...
 
     def publish_model(self, version: int, chunks: list[bytes]) -> None:
-        """Make a model's chunks available, in place of the former model's."""
+        """Make a model's chunks available; without any, take them back."""
         ...

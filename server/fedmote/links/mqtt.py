@@ -54,7 +54,7 @@ class MqttLink:
         self.receive = receive
         self.connected = asyncio.Event()
         self.bytes_in = self.bytes_out = 0
-        self._model: tuple[int, list[bytes]] = (0, [])
+        self._models: dict[int, list[bytes]] = {}  # retained chunks by version
         self._closing = False
         self._last: mqtt.MQTTMessageInfo | None = None
         self._refused = ""  # the broker's reason, while nothing was accepted yet
@@ -116,7 +116,8 @@ class MqttLink:
     async def stop(self) -> None:
         """Take back the retained model, then disconnect."""
         self._closing = True
-        self.publish_model(0, [])
+        for version in list(self._models):
+            self.publish_model(version, [])
         try:
             # What the broker has not acknowledged could be lost with the socket: a receipt, a commit.
             for _ in range(FLUSH_CHECKS):
@@ -143,15 +144,13 @@ class MqttLink:
         self._last = self._client.publish(f"{self.prefix}all", message, qos=1)
 
     def publish_model(self, version: int, chunks: list[bytes]) -> None:
-        """Retain a model's chunks in place of the former one's."""
-        old, old_chunks = self._model
-        self._model = (version, chunks)
-        for index, chunk in enumerate(chunks):
+        """Retain a model's chunks; without any, take back those that were."""
+        old = self._models.pop(version, [])
+        if chunks:
+            self._models[version] = chunks
+        for index, chunk in enumerate(chunks or [b""] * len(old)):
             self.bytes_out += len(chunk)
             self._last = self._client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
-        if old != version:
-            for index in range(len(old_chunks)):
-                self._last = self._client.publish(f"{self.prefix}model/{old}/{index}", b"", qos=1, retain=True)
 
     # ---- paho's callbacks
 
@@ -162,9 +161,9 @@ class MqttLink:
             self._answered.set()
             return
         client.subscribe(f"{self.prefix}up/+/+", qos=1)
-        version, chunks = self._model
-        for index, chunk in enumerate(chunks):  # a broker without persistence forgot them
-            client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
+        for version, chunks in self._models.items():
+            for index, chunk in enumerate(chunks):  # a broker without persistence forgot them
+                client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
         self.connected.set()
         self._answered.set()
 
