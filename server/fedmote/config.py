@@ -30,7 +30,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_steps": (0, 2**32 - 1), "select": (0, math.inf), "devices": (1, math.inf), "goal": (0, 1),
     "resume_s": (0, 4e6), "soft_deadline_s": (0, 4e6), "hard_deadline_s": (0, 4e6), "min_reports": (1, math.inf),
     "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, math.inf),
-    "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1),
+    "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1), "buffer": (0, math.inf), "max_staleness": (0, 1000),
+    "staleness_exponent": (0, 10),
 }  # fmt: skip
 
 
@@ -149,13 +150,16 @@ def load(path: Path) -> Settings:
     strategy = reader.text("strategy", "name", "|".join(STRATEGIES), f"one of {', '.join(STRATEGIES)}") or "fedavg"
     if strategy == "fednova" and training.prox_mu:
         raise reader.fail("training.prox_mu", "must be 0 with fednova, which counts plain steps of SGD")
+    policy = reader.record("round", Policy)
+    if policy.buffer and policy.one_at_a_time:
+        raise reader.fail("round.one_at_a_time", "is for synchronous rounds; take it out, or buffer")
     return Settings(
         name=name,
         layout=layout,
         broker=broker,
         database=folder / f"{name}.sqlite",
         training=training,
-        policy=reader.record("round", Policy),
+        policy=policy,
         limits=reader.record("limits", Limits),
         initial=_initial(reader, layout),
         ports=ports,

@@ -42,12 +42,15 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When a synchronous round starts, closes and ends.
+    """When a round starts, closes and ends.
 
     select: devices asked, as a share of those there (at most 1) or a number (above 1). devices: how many must be there
-    before a round starts. goal: share of the selected whose reports bring the closing notice. soft_deadline_s,
-    hard_deadline_s: since the plan. min_reports: fewer, and the round is opened again. resume_s: after a restart, time
-    for devices that hold work to come back before the round is planned anew.
+    before a round starts. soft_deadline_s, hard_deadline_s: since the plan.
+    Synchronous rounds (buffer = 0): goal: share of the selected whose reports bring the closing notice. min_reports:
+    fewer, and the round is opened again. resume_s: after a restart, time for devices that hold work to come back before
+    the round is planned anew.
+    Asynchronous rounds: buffer: updates that make a round. max_staleness: rounds that may be committed between a plan
+    and its update. staleness_exponent: an update s rounds old is followed to a share of (1 + s) to minus this.
     """
 
     select: float = 1.0
@@ -62,6 +65,9 @@ class Policy:
     one_at_a_time: bool = False  # updates are folded in a fixed order: the same seed gives the same bits
     encodings: tuple[str, ...] = ("float32", "int8")
     seed: int = 1
+    buffer: int = 0
+    max_staleness: int = 5
+    staleness_exponent: float = 0.5
 
 
 class State(Enum):
@@ -83,6 +89,7 @@ class Record:
     dropped: int = 0
     withdrawn: int = 0
     examples: int = 0
+    staleness: float = 0.0  # mean of the updates, in rounds
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -163,18 +170,17 @@ class Machine(ABC):
         if not self.done:
             self.publish(version, base.chunks)
 
-    def drop_bases(self, before: int) -> None:
-        """Take back the models of versions that nobody is to start from any longer."""
-        for version in [v for v in self.bases if v < before]:
+    def keep_bases(self, versions: set[int]) -> None:
+        """Take back the models that nobody is to start from any longer: all but these."""
+        for version in self.bases.keys() - versions:
             del self.bases[version]
             self.publish(version, [])
 
-    def encode_plan(self, seed: int) -> bytes:
-        """Return the plan of the round's work."""
-        base = self.base
+    def encode_plan(self, number: int, base: Base) -> bytes:
+        """Return the plan of round `number`, which starts from `base`."""
         return encode(
             "Plan",
-            round=self.number,
+            round=number,
             model_version=base.version,
             model_elements=base.model.size,
             model_crc32=base.crc32,
@@ -184,7 +190,7 @@ class Machine(ABC):
             kinds=1 << UpdateKind.Weights | 1 << UpdateKind.Delta,
             partial_allowed=self.policy.partial,
             slot_granted=self.slot_granted,
-            seed=seed,
+            seed=int(self.drawn(number, 1).integers(1 << 32)),
             soft_deadline_ms=int(1000 * self.policy.soft_deadline_s),
             hard_deadline_ms=int(1000 * self.policy.hard_deadline_s),
             **asdict(self.training),
@@ -425,7 +431,7 @@ class Rounds(Machine):
         self.store.begin()
         self.started = now
         self.state = State.TRAINING
-        plan = self.encode_plan(int(self.drawn(self.number, 1).integers(1 << 32)))
+        plan = self.encode_plan(self.number, self.base)
         self.work = replace(self.work, plan=plan, slot_granted=self.slot_granted)
         self._plan_devices()
 
@@ -457,7 +463,7 @@ class Rounds(Machine):
         self.broadcast(encode("Commit", round=record.round, model_version=self.version))
         self.state = State.SELECTING
         self.add_base(self.version, self.model)
-        self.drop_bases(self.version)
+        self.keep_bases({self.version})
         self.begin_round()
         self.fleet.end_round()
         if self.on_commit is not None:

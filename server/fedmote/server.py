@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmote.buffered import machine
 from fedmote.layout import Layout
 from fedmote.links import Link
 from fedmote.links.mqtt import MqttLink
 from fedmote.links.serial import Port, SerialPorts
-from fedmote.round import Policy, Record, Rounds, Training
+from fedmote.round import Policy, Record, Training
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store
 from fedmote.strategy import FedAvg, Strategy
 
 log = logging.getLogger(__name__)
+
+MODELS_KEPT = 10  # in the database, at least
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Server:
         initial = federation.initial
         if initial is None:
             initial = federation.layout.glorot(federation.policy.seed)
-        self.store = Store(federation.database, federation.layout, initial)
+        keep = max(MODELS_KEPT, federation.policy.max_staleness + 2)
+        self.store = Store(federation.database, federation.layout, initial, keep)
 
     @property
     def model(self) -> NDArray[np.float32]:
@@ -91,7 +95,7 @@ class Server:
 
         for link in links:
             await link.start()
-        self.rounds = machine = Rounds(
+        self.rounds = running = machine(federation.policy)(
             fleet,
             self.store,
             self.strategy,
@@ -106,8 +110,8 @@ class Server:
         if ready is not None:
             ready()
         try:
-            while not machine.done:
-                due = machine.tick(time.monotonic())
+            while not running.done:
+                due = running.tick(time.monotonic())
                 wait = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), wake.set)
                 await wake.wait()
                 wait.cancel()

@@ -2,11 +2,15 @@
 """Sessions and rounds under every interleaving of loss, duplication, reordering and restarts that hypothesis thinks of.
 
 Real C devices, three of them, the server's real session and round, and a store that outlives the server. Every commit
-must be the mean of whom it says it folded, each once; and left alone, every state leads on to the next commit.
+must be the mean of whom it says it folded, each once, for what came of it; and left alone, every state leads on to the
+next commit. For synchronous rounds that take whole updates only, for those that take them in part, and for asynchronous
+ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 from real_broker import Known
 
+from fedmote.buffered import machine
 from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy, Record, Rounds, State, Training
+from fedmote.round import Policy, Record, Training
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store
 from fedmote.strategy import Accumulator, FedAvg, Model, Update
@@ -27,18 +32,31 @@ ELEMENTS, CHUNK = 40, 16
 LAYOUT = Layout((Tensor("parameter0", (ELEMENTS,)),))
 COUNT, SLOTS = 3, 2
 LONG_S = 400.0
-POLICY = Policy(
+WHOLE = Policy(
     devices=2, select=1.0, goal=0.6, chunk_elements=CHUNK, encodings=("float32",), partial=False,
     soft_deadline_s=40.0, hard_deadline_s=80.0, min_reports=2,
 )  # fmt: skip
+IN_PART = replace(WHOLE, partial=True, soft_deadline_s=3.0, hard_deadline_s=6.0)
+ASYNCHRONOUS = replace(WHOLE, partial=True, buffer=2, max_staleness=1, devices=1, min_reports=1)
+
+
+@dataclass
+class Fold:
+    """What an update must have added."""
+
+    device: str
+    round: int  # of its plan
+    covered: NDArray[np.bool_]
+    discount: float
 
 
 class Listed(FedAvg):
-    """FedAvg that remembers whom it folded into the last model that it made."""
+    """FedAvg that remembers what it folded into the last model that it made."""
 
-    def __init__(self) -> None:
-        self.folding: list[str] = []
-        self.folded: list[str] = []
+    def __init__(self, plan_round: Callable[[str], int]) -> None:
+        self.plan_round = plan_round
+        self.folding: list[Fold] = []
+        self.folded: list[Fold] = []
 
     def begin(self, model: Model) -> Accumulator:
         self.folding = []
@@ -46,7 +64,9 @@ class Listed(FedAvg):
 
     def fold(self, accumulator: Accumulator, update: Update) -> bool:
         done = super().fold(accumulator, update)
-        self.folding += [update.device] * done
+        chunks = update.received if update.received is not None else bytes([1]) * -(-ELEMENTS // CHUNK)
+        covered = np.repeat(np.frombuffer(chunks, np.bool_), CHUNK)[:ELEMENTS]
+        self.folding += [Fold(update.device, self.plan_round(update.device), covered, update.discount)] * done
         return done
 
     def finish(self, accumulator: Accumulator) -> Model:
@@ -56,6 +76,8 @@ class Listed(FedAvg):
 
 class Interleavings(RuleBasedStateMachine):
     """What may happen, and what must hold after each of it."""
+
+    policy = WHOLE
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +91,8 @@ class Interleavings(RuleBasedStateMachine):
         self.up: dict[str, list[bytes]] = {name: [] for name in self.names}
         self.devices: dict[str, Device] = {}
         self.starts = 0
-        self.commits: dict[int, list[str]] = {}
+        self.commits: dict[int, list[Fold]] = {}
+        self.models = {1: np.zeros(ELEMENTS, np.float32)}  # by version
         for name in self.names:
             self.power_on(name)
         self.start_server()
@@ -86,10 +109,10 @@ class Interleavings(RuleBasedStateMachine):
         self.up[name].clear()
 
     def start_server(self) -> None:
-        self.strategy = Listed()
+        self.strategy = Listed(self.plan_round)
         self.fleet = Fleet(LAYOUT, Limits(slots=SLOTS, slot_silence_s=10.0, retry_ms=100))
-        self.rounds = Rounds(
-            self.fleet, self.store, self.strategy, Training(), POLICY, broadcast=self.broadcast,
+        self.rounds = machine(self.policy)(
+            self.fleet, self.store, self.strategy, Training(), self.policy, broadcast=self.broadcast,
             publish=lambda version, chunks: None, on_commit=self.committed,
         )  # fmt: skip
 
@@ -100,21 +123,42 @@ class Interleavings(RuleBasedStateMachine):
     def send(self, name: str, message: bytes) -> None:
         self.down[name].append(message)
 
+    def plan_round(self, name: str) -> int:
+        """The round whose plan asked for what is being folded."""
+        work = self.rounds.assignment(name)
+        return self.rounds.number if work is None else work.round
+
     def committed(self, record: Record) -> None:
         """The model that is durable now is the exact mean of those that were folded."""
         folded = self.strategy.folded
+        names = [fold.device for fold in folded]
         assert record.round not in self.commits and record.round == max(self.commits, default=0) + 1
         self.commits[record.round] = folded
-        assert record.reported == len(folded) == len(set(folded)) >= POLICY.min_reports and record.partial == 0
-        assert record.examples == sum(self.trainers[name].examples for name in folded)
+        assert record.reported == len(names) == len(set(names)) >= self.policy.min_reports
+        assert record.partial == sum(not fold.covered.all() for fold in folded)
+        assert self.policy.partial or record.partial == 0
+        assert record.examples == sum(self.trainers[name].examples for name in names)
+        earlier = {
+            (fold.device, fold.round) for r, folds in self.commits.items() if r != record.round for fold in folds
+        }
+        assert not earlier & {(fold.device, fold.round) for fold in folded}
+        assert all(0 <= record.round - fold.round <= self.policy.max_staleness for fold in folded)
         version, done, model = self.store.latest()
         assert done == record.round and version == record.round + 1
-        assert np.allclose(model, self.mean(folded, record.round), rtol=1e-6, atol=1e-4)
+        assert np.allclose(model, self.mean(folded, version - 1), rtol=1e-6, atol=1e-3)
+        self.models[version] = model
 
-    def mean(self, names: list[str], round: int) -> NDArray[Any]:
-        trainers = [self.trainers[name] for name in names]
-        total = sum(t.examples * t.weights(round).astype(np.float64) for t in trainers)
-        return np.asarray(total / sum(t.examples for t in trainers))
+    def mean(self, folds: list[Fold], version: int) -> NDArray[Any]:
+        """What comes of the model of that version and these folds."""
+        base = self.models[version].astype(np.float64)
+        total, weight = np.zeros(ELEMENTS), np.zeros(ELEMENTS)
+        for fold in folds:
+            trainer = self.trainers[fold.device]
+            moved = trainer.weights(fold.round).astype(np.float64) - self.models[fold.round]
+            total += fold.covered * trainer.examples * fold.discount * moved
+            weight += fold.covered * trainer.examples
+            assert fold.discount == (1 + version - fold.round) ** -self.policy.staleness_exponent
+        return base + total / np.where(weight, weight, 1)
 
     def collect(self, name: str) -> None:
         while (message := self.devices[name].take()) is not None:
@@ -222,9 +266,10 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def an_open_round_lost_nothing(self) -> None:
         """What was folded so far is what the accumulator holds."""
-        if self.rounds.state is not State.SELECTING:
-            examples = sum(self.trainers[name].examples for name in self.rounds.receipts)
-            assert self.rounds.accumulator.whole == examples
+        rounds, folding = self.rounds, self.strategy.folding
+        assert sorted(rounds.receipts) == sorted(fold.device for fold in folding)
+        expected = self.mean(folding, rounds.version)
+        assert np.allclose(rounds.accumulator.mean(), expected, rtol=1e-6, atol=1e-3)
 
     def fair(self, name: str) -> None:
         self.fetch(name)
@@ -244,5 +289,21 @@ class Interleavings(RuleBasedStateMachine):
             self.rounds.tick(self.now)
 
 
+class InterleavingsInPart(Interleavings):
+    """Deadlines cut uploads off, and what came of them counts."""
+
+    policy = IN_PART
+
+
+class InterleavingsAsynchronous(Interleavings):
+    """Each device has a round of its own."""
+
+    policy = ASYNCHRONOUS
+
+
+SETTINGS = settings(max_examples=60, stateful_step_count=50, deadline=None)
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestInterleavingsInPart = InterleavingsInPart.TestCase
+TestInterleavingsAsynchronous = InterleavingsAsynchronous.TestCase
+for case in (TestInterleavings, TestInterleavingsInPart, TestInterleavingsAsynchronous):
+    case.settings = SETTINGS

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The asynchronous policy: devices come and go by themselves, and each `buffer` updates make a model.
+
+FedBuff (Nguyen et al. 2022, arXiv:2106.06639, algorithm 1), with what a restart needs: who was asked for what, and
+whose work a committed model holds already, is durable before it is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from fedmote.codec import encode
+from fedmote.round import RESELECT_S, Base, Machine, Policy, Record, Rounds, Training, cut_off
+from fedmote.session import Assignment, Fleet
+from fedmote.store import Store
+from fedmote.strategy import Model, Strategy, Update
+from fedmote.wire.RefusalReason import RefusalReason
+
+
+@dataclass(slots=True)
+class _Given:
+    """What was asked of one device."""
+
+    work: Assignment
+    base: Base
+    overdue_at: float  # from then on another device may be asked in its place; its update still counts
+
+
+class Buffered(Machine):
+    """Each device starts from the newest model when it is asked; a round is what is folded between two commits.
+
+    An update counts in the round that is open when it comes, unless more than policy.max_staleness rounds were
+    committed since its plan; its staleness s discounts it by (1 + s) ** -policy.staleness_exponent. A device counts at
+    most once in a round, and its plan's number is that of the round that was open when it was asked. Fewer than
+    `buffer` make a round when nobody who is there has anything to add.
+    """
+
+    def __init__(
+        self, fleet: Fleet, store: Store, strategy: Strategy, training: Training, policy: Policy, **options: Any
+    ) -> None:
+        self.given: dict[str, _Given] = {}
+        self.started: float | None = None
+        super().__init__(fleet, store, strategy, training, policy, **options)
+        oldest = self.number - policy.max_staleness
+        for device, number in store.outstanding(oldest):
+            version = number  # round n starts from model n
+            if version not in self.bases:
+                self.add_base(version, store.model(version))
+            self.given[device] = self._give(number, self.bases[version])
+
+    def begin_round(self) -> None:
+        """Start the next round's account."""
+        super().begin_round()
+        self.counted: dict[str, int] = {}  # device -> the round of its plan, for those in `receipts`
+        self.withdrawn: set[str] = set()
+        self.dropped: set[str] = set()
+        self.staleness = 0
+
+    # ---- what a session asks (fedmote.session.Work)
+
+    @property
+    def slot_granted(self) -> bool:
+        """Whether there is a slot for every device that is asked at a time."""
+        return self._wanted(len(self.fleet.sessions)) <= self.fleet.limits.slots
+
+    @property
+    def closing_notice(self) -> bytes | None:
+        """None: each device has its own deadline, and knows it from its plan."""
+        return None
+
+    def open_round(self, device: str) -> int:
+        """Return the round of the device's plan while its work may count, else the one that it may be asked for."""
+        given = self.given.get(device)
+        return given.work.round if given is not None else self.counted.get(device, self.number)
+
+    def assignment(self, device: str) -> Assignment | None:
+        """Return what is awaited of the device; None: nothing."""
+        given = self.given.get(device)
+        return None if given is None else given.work
+
+    def may_plan(self, device: str, round: int) -> bool:
+        """Never: who was asked for what is durable, so an update that is not awaited will not be."""
+        return False
+
+    def folded(self, device: str, round: int) -> int | None:
+        """Return the CRC-32 of the device's update of that round if it was folded and not committed yet."""
+        return self.receipts.get(device) if self.counted.get(device) == round else None
+
+    def committed(self, device: str, round: int) -> int | None:
+        """Return the model version that the device's update of that round went into."""
+        if device in self.given and self.given[device].work.round == round:
+            return None
+        return self.store.counted_in(device, round)
+
+    def take(self, update: Update, crc32: int) -> int | None:
+        """Fold an update. None: done; otherwise the RefusalReason."""
+        given = self.given.get(update.device)
+        if given is None:
+            return int(RefusalReason.NotPlanned)
+        staleness = self.number - given.work.round
+        if staleness:
+            discount = float((1 + staleness) ** -self.policy.staleness_exponent)
+            update = replace(update, base=given.base.model, discount=discount)
+        reason = self.fold(update, crc32)
+        if reason is None:
+            del self.given[update.device]
+            self.counted[update.device] = given.work.round
+            self.staleness += staleness
+        else:
+            self.withdrew(update.device, given.work.round)
+        return reason
+
+    def gone(self, device: str) -> None:
+        """The device's link broke."""
+        if device in self.given:
+            self.dropped.add(device)
+
+    def withdrew(self, device: str, round: int) -> None:
+        """The device will not do that round's work; it is not asked again before the next one."""
+        given = self.given.get(device)
+        if given is not None and given.work.round == round:
+            del self.given[device]
+            self.withdrawn.add(device)
+            self.store.unassign(device)
+
+    # ---- time
+
+    def tick(self, now: float) -> float:
+        """Do what is due at `now` (seconds, monotonic); return when to tick again at the latest."""
+        self.fleet.now = now
+        if self.started is None:
+            self.started = now
+            for given in self.given.values():  # from before a restart: their time runs anew
+                given.overdue_at = now + self.policy.hard_deadline_s
+        if len(self.receipts) >= self.policy.buffer:
+            self._finish(now)
+        working = sum(given.overdue_at > now for given in self.given.values())
+        asked = self._ask(now, working)
+        if self.receipts and not working and not asked:
+            self._finish(now)
+            self._ask(now, 0)
+        return min((g.overdue_at for g in self.given.values() if g.overdue_at > now), default=now + RESELECT_S)
+
+    def _wanted(self, there: int) -> int:
+        """Return how many are to work at a time."""
+        share = self.policy.select
+        return round(share) if share > 1 else max(1, round(share * there))
+
+    def _ask(self, now: float, working: int) -> int:
+        """Ask as many as may work besides those that do; return their number."""
+        there = self.fleet.ready()
+        free = self._wanted(len(there)) - working
+        if self.done or free <= 0 or (len(there) < self.policy.devices and not (self.given or self.receipts)):
+            return 0
+        ready = [d for d in there if d not in self.given and d not in self.receipts and d not in self.withdrawn]
+        if not ready:
+            return 0
+        order = self.drawn(self.number, self.record.selected).permutation(len(ready))
+        chosen = sorted(ready[i] for i in order[:free])
+        self.store.assign(chosen, self.number)
+        for device in chosen:
+            given = self.given[device] = self._give(self.number, self.base, now)
+            self.fleet.plan(device, given.work)
+        self.record.selected += len(chosen)
+        return len(chosen)
+
+    def _give(self, number: int, base: Base, now: float = 0.0) -> _Given:
+        plan = self.encode_plan(number, base)
+        work = Assignment(number, base.version, base.crc32, plan, self.slot_granted)
+        return _Given(work, base, now + self.policy.hard_deadline_s)
+
+    def _finish(self, now: float) -> None:
+        """Commit, tell whom it holds, and let go of what became too old."""
+        last = self.number - self.policy.max_staleness  # plans of this round and before are too old after the commit
+        for slot in self.fleet.slots():
+            given = self.given.get(slot.update.device)
+            if given is not None and given.work.round == slot.round <= last and self.is_foldable(slot):
+                self.take(cut_off(slot), slot.crc32)
+        record = self.record
+        record.dropped, record.withdrawn = len(self.dropped), len(self.withdrawn)
+        record.staleness = self.staleness / len(self.receipts)
+        counted = self.counted
+        assert self.started is not None
+        self.commit(now - self.started)
+        self.started = now
+        for device, number in counted.items():
+            self.fleet.tell(device, encode("Commit", round=number, model_version=self.version))
+        late = [device for device, given in self.given.items() if given.work.round <= last]
+        for device in late:
+            self.fleet.close(device, self.given.pop(device).work.round)
+        self.add_base(self.version, self.model)
+        self.keep_bases({self.version} | {given.base.version for given in self.given.values()})
+        self.begin_round()
+        self.fleet.end_round()
+        if self.on_commit is not None:
+            self.on_commit(record)
+
+    def write(self, model: Model, record: Record) -> int:
+        """Make model, record and whose updates it holds durable, all or nothing; return the version."""
+        return self.store.commit(record.round, model, asdict(record), self.counted)
+
+
+def machine(policy: Policy) -> type[Machine]:
+    """Return what runs the policy's rounds."""
+    return Buffered if policy.buffer else Rounds
