@@ -3,70 +3,13 @@
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
+from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
 
 from fedmote import codec
-from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy, Record, Rounds, State, Training
-from fedmote.session import Fleet, Limits
-from fedmote.store import Store
+from fedmote.round import Policy, Rounds, State, Training
+from fedmote.session import Fleet
 from fedmote.strategy import FedAvg
-
-ELEMENTS, CHUNK = 40, 16
-LAYOUT = Layout((Tensor("w", (ELEMENTS,)),))
-
-
-class Bench:
-    """One federation, and what it said."""
-
-    def __init__(self, slots: int = 64, store: Store | None = None, **policy: float | bool) -> None:
-        self.now = 0.0
-        self.said: list[tuple[str, str]] = []  # (device, message)
-        self.records: list[Record] = []
-        self.fleet = Fleet(LAYOUT, Limits(slots=slots))
-        self.rounds = Rounds(
-            self.fleet, store or Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32)), FedAvg(), Training(),
-            Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy)),  # type: ignore[arg-type]
-            broadcast=lambda message: self.send("all", message), publish=lambda version, chunks: None,
-            on_commit=self.records.append,
-        )  # fmt: skip
-
-    def send(self, device: str, message: bytes) -> None:
-        decoded = codec.decode(message)
-        assert decoded is not None
-        self.said.append((device, decoded[0]))
-
-    def hear(self, device: str, name: str, **fields: int | float | bool | str | bytes) -> None:
-        self.fleet.receive(device, codec.encode(name, **fields), self.now, self.send)
-
-    def come(self, *devices: str) -> None:
-        for device in devices:
-            self.hear(device, "Hello", device_id=device, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
-        self.rounds.tick(self.now)
-
-    def begin(self, device: str, value: float, examples: int = 1) -> int:
-        crc32 = zlib.crc32(np.full(ELEMENTS, value, "<f4").tobytes())
-        self.hear(
-            device, "UpdateBegin", round=1, base_version=1, crc32=crc32, elements=ELEMENTS, chunk_elements=CHUNK,
-            examples=examples, steps=1, planned_steps=1,
-        )  # fmt: skip
-        return crc32
-
-    def chunks(self, device: str, value: float, *indices: int) -> None:
-        data = np.full(ELEMENTS, value, "<f4")
-        for i in indices:
-            self.hear(device, "UpdateChunk", round=1, index=i, data=data[CHUNK * i : CHUNK * (i + 1)].tobytes())
-
-    def report(self, device: str, value: float, examples: int = 1) -> None:
-        crc32 = self.begin(device, value, examples)
-        self.chunks(device, value, 0, 1, 2)
-        self.hear(device, "UpdateEnd", round=1, chunks=3, crc32=crc32)
-
-    def tick(self, now: float) -> None:
-        self.now = now
-        self.rounds.tick(now)
 
 
 def test_a_round_opened_again_keeps_what_it_folded() -> None:
@@ -87,7 +30,7 @@ def test_a_round_opened_again_keeps_what_it_folded() -> None:
 
 def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
     """The first one to come back is not the whole round; a new federation waits for nobody."""
-    store = Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32))
+    store = new_store()
     before = Bench(store=store)
     before.come("a", "b")
     assert before.rounds.state is State.TRAINING
@@ -185,7 +128,7 @@ def test_selection() -> None:
 
 def test_the_last_round_was_committed_before_the_start() -> None:
     """As after a crash behind the last commit: nobody is asked for one round more."""
-    store = Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32))
+    store = new_store()
     store.commit(1, np.ones(ELEMENTS, np.float32), {})
     for last, done in ((1, True), (2, False), (None, False)):
         rounds = Rounds(

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One federation's session and rounds without I/O: the test says every message, and what time it is."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from fedmote import codec
+from fedmote.buffered import machine
+from fedmote.layout import Layout, Tensor
+from fedmote.round import Policy, Record, Training
+from fedmote.session import Fleet, Limits
+from fedmote.store import Store
+from fedmote.strategy import FedAvg
+
+ELEMENTS, CHUNK = 40, 16
+LAYOUT = Layout((Tensor("w", (ELEMENTS,)),))
+
+
+def new_store() -> Store:
+    """An empty federation, whose first model is all zeros."""
+    return Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32))
+
+
+class Bench:
+    """One federation, and what it said."""
+
+    def __init__(self, slots: int = 64, store: Store | None = None, **policy: float | bool) -> None:
+        self.now = 0.0
+        self.said: list[tuple[str, str]] = []  # (device, message)
+        self.records: list[Record] = []
+        self.fleet = Fleet(LAYOUT, Limits(slots=slots))
+        self.published: set[int] = set()  # versions of models that are available
+        chosen = Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy))  # type: ignore[arg-type]
+        self.rounds = machine(chosen)(
+            self.fleet, store or new_store(), FedAvg(), Training(), chosen,
+            broadcast=lambda message: self.send("all", message), publish=self.publish, on_commit=self.records.append,
+        )  # fmt: skip
+
+    def publish(self, version: int, chunks: list[bytes]) -> None:
+        (self.published.add if chunks else self.published.remove)(version)
+
+    def send(self, device: str, message: bytes) -> None:
+        decoded = codec.decode(message)
+        assert decoded is not None
+        self.said.append((device, decoded[0]))
+
+    def hear(self, device: str, name: str, **fields: int | float | bool | str | bytes) -> None:
+        self.fleet.receive(device, codec.encode(name, **fields), self.now, self.send)
+
+    def come(self, *devices: str) -> None:
+        for device in devices:
+            self.hear(device, "Hello", device_id=device, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
+        self.rounds.tick(self.now)
+
+    def begin(self, device: str, value: float, examples: int = 1, round: int = 1, delta: bool = False) -> int:
+        crc32 = zlib.crc32(np.full(ELEMENTS, value, "<f4").tobytes())
+        self.hear(
+            device, "UpdateBegin", round=round, base_version=round, crc32=crc32, elements=ELEMENTS,
+            chunk_elements=CHUNK, examples=examples, steps=1, planned_steps=1, kind=int(delta),
+        )  # fmt: skip
+        return crc32
+
+    def chunks(self, device: str, value: float, *indices: int, round: int = 1) -> None:
+        data = np.full(ELEMENTS, value, "<f4")
+        for i in indices:
+            self.hear(device, "UpdateChunk", round=round, index=i, data=data[CHUNK * i : CHUNK * (i + 1)].tobytes())
+
+    def report(self, device: str, value: float, examples: int = 1, round: int = 1, delta: bool = False) -> None:
+        crc32 = self.begin(device, value, examples, round, delta)
+        self.chunks(device, value, 0, 1, 2, round=round)
+        self.hear(device, "UpdateEnd", round=round, chunks=3, crc32=crc32)
+
+    def tick(self, now: float) -> None:
+        self.now = now
+        self.rounds.tick(now)

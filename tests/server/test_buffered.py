@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asynchronous rounds without I/O: staleness, discounts, restarts, and who is told what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
+
+from fedmote.round import Record
+from fedmote.store import Store
+
+
+def buffered(buffer: int = 2, store: Store | None = None, slots: int = 64, **policy: float | bool) -> Bench:
+    return Bench(slots, store, **({"buffer": buffer, "max_staleness": 2} | policy))
+
+
+def said(bench: Bench, device: str) -> list[str]:
+    return [name for to, name in bench.said if to == device]
+
+
+def commit(bench: Bench, round: int, value: float, *devices: str) -> None:
+    """Have devices report for their plan of `round`, which makes the next model."""
+    for device in devices:
+        bench.report(device, value, round=round)
+    bench.tick(bench.now)
+    assert bench.rounds.number == round + 1
+
+
+def test_a_full_buffer_makes_a_model_and_whom_it_holds_is_told() -> None:
+    """The one that still works hears nothing and goes on; the others are asked again, from the new model."""
+    bench = buffered(2)
+    bench.come("a", "b", "c")
+    assert [said(bench, d) for d in "abc"] == [["Welcome", "Plan"]] * 3
+    commit(bench, 1, 4.0, "a", "b")
+    assert said(bench, "a") == said(bench, "b") == ["Welcome", "Plan", "Receipt", "Commit", "Plan"]
+    assert said(bench, "c") == ["Welcome", "Plan"] and said(bench, "all") == ["Refusal"]
+    assert [(r.round, r.selected, r.reported, r.staleness) for r in bench.records] == [(1, 3, 2, 0.0)]
+    assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 4, np.float32))
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_an_old_update_is_followed_less(delta: bool) -> None:
+    """FedBuff's equation: x + sum(n s(t) (w - x_old)) / sum(n), with s(t) = (1 + t) ** -a."""
+    bench = buffered(2, staleness_exponent=1.0)
+    bench.come("a", "b", "c")
+    commit(bench, 1, 4.0, "a", "b")
+    bench.report("c", 6.0, examples=3, delta=delta)  # weights or difference: from the model of zeros both are 6
+    bench.report("a", 5.0, examples=1, round=2)
+    bench.tick(0.0)
+    expected = 4.0 + (3 * 0.5 * 6.0 + 1 * 1.0 * (5.0 - 4.0)) / (3 + 1)
+    assert np.allclose(bench.rounds.model, expected, rtol=1e-6)
+    assert bench.records[1].staleness == 0.5 and bench.records[1].examples == 4
+
+
+def test_a_model_stays_as_long_as_somebody_starts_from_it() -> None:
+    """And its chunks are handed out on request."""
+    bench = buffered(1, select=2.0)
+    bench.come("a", "b")
+    commit(bench, 1, 1.0, "a")
+    assert bench.published == {1, 2} and bench.rounds.chunk(1, 0) is not None
+    bench.report("b", 1.0)
+    bench.tick(0.0)
+    assert bench.published == {2, 3} and bench.rounds.chunk(1, 0) is None
+
+
+def test_what_is_too_old_is_let_go() -> None:
+    """The device is told, and asked anew, from a model that is not."""
+    bench = buffered(1)
+    bench.come("a", "b")
+    for round in (1, 2, 3):
+        assert bench.rounds.open_round("b") == 1
+        commit(bench, round, float(round), "a")
+    assert bench.rounds.open_round("b") == 4
+    assert said(bench, "b") == ["Welcome", "Plan", "Refusal", "Plan"]
+    before = bench.rounds.model.copy()
+    bench.report("b", 99.0, round=1)
+    bench.tick(0.0)
+    assert bench.rounds.number == 4 and np.array_equal(bench.rounds.model, before)
+
+
+def test_an_upload_that_grows_too_old_counts_for_what_came() -> None:
+    """Two of three chunks, discounted; the rest of the model does not move with it."""
+    bench = buffered(1, max_staleness=1, staleness_exponent=1.0)
+    bench.come("a", "b")
+    bench.begin("b", 10.0)
+    bench.chunks("b", 10.0, 0, 1)
+    commit(bench, 1, 2.0, "a")
+    commit(bench, 2, 3.0, "a")
+    expected = np.full(ELEMENTS, 3.0)
+    expected[: 2 * CHUNK] = 2.0 + (0.5 * 10.0 + 1.0 * (3.0 - 2.0)) / 2
+    assert np.allclose(bench.rounds.model, expected, rtol=1e-6)
+    assert bench.records[1].partial == 1 and bench.records[1].reported == 2
+
+
+def test_fewer_than_the_buffer_make_a_model_when_nobody_else_is_there() -> None:
+    """A fleet of two does not wait for ever for five."""
+    bench = buffered(5)
+    bench.come("a", "b")
+    bench.report("a", 2.0)
+    bench.tick(0.0)
+    assert bench.records == []
+    bench.report("b", 4.0)
+    bench.tick(0.0)
+    assert [r.reported for r in bench.records] == [2]
+    assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 3, np.float32))
+
+
+def test_who_is_overdue_loses_its_place_but_not_its_work() -> None:
+    """One may work at a time; after its deadline another is asked, and both count."""
+    bench = buffered(2, select=1.0001, hard_deadline_s=20.0)
+    bench.come("a", "b", "c")
+    first = next(d for d in "abc" if "Plan" in said(bench, d))
+    bench.tick(19.0)
+    assert sum("Plan" in said(bench, d) for d in "abc") == 1
+    bench.tick(20.0)
+    second = next(d for d in "abc" if d != first and "Plan" in said(bench, d))
+    bench.report(second, 1.0)
+    bench.report(first, 3.0)
+    bench.tick(21.0)
+    assert [r.reported for r in bench.records] == [2]
+    assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 2, np.float32))
+
+
+def test_who_withdraws_is_not_asked_again_in_the_round() -> None:
+    bench = buffered(2)
+    bench.come("a", "b", "c")
+    bench.hear("a", "Withdraw", round=1)
+    bench.tick(1.0)
+    assert said(bench, "a") == ["Welcome", "Plan"] and bench.rounds.record.withdrawn == 0
+    commit(bench, 1, 1.0, "b", "c")
+    assert said(bench, "a") == ["Welcome", "Plan", "Plan"] and bench.records[0].withdrawn == 1
+
+
+def test_a_restart_asks_again_for_what_was_not_committed_only() -> None:
+    """Folded and lost with the server: sent again, counted once."""
+    store = new_store()
+    before = buffered(2, store)
+    before.come("a", "b", "c")
+    commit(before, 1, 1.0, "a", "b")
+    before.report("c", 7.0)  # in the buffer of the server that dies now
+    after = buffered(2, store)
+    assert after.published == {1, 2}
+    after.come("b", "c")
+    assert after.rounds.open_round("c") == 1 and after.rounds.open_round("b") == 2
+    after.report("c", 7.0)
+    after.report("c", 7.0)
+    after.report("b", 1.0, round=2)
+    after.tick(0.0)
+    assert [(r.round, r.reported) for r in after.records] == [(2, 2)]
+    assert np.allclose(after.rounds.model, 1.0 + 2**-0.5 * 7.0 / 2, rtol=1e-6)
+
+
+def test_what_a_model_holds_is_durable_with_it() -> None:
+    """The server dies right after a commit: whom the model holds is told so, and not counted again."""
+
+    class Dies(Exception):
+        pass
+
+    def die(record: Record) -> None:
+        raise Dies
+
+    store = new_store()
+    before = buffered(2, store)
+    before.come("a", "b")
+    before.report("a", 1.0)
+    before.report("b", 1.0)
+    before.rounds.on_commit = die
+    with pytest.raises(Dies):
+        before.tick(0.0)
+    after = buffered(2, store)
+    after.hear("a", "Hello", device_id="a", elements=ELEMENTS, layout_crc32=LAYOUT.crc32, held_round=1)
+    after.report("a", 1.0)
+    assert said(after, "a") == ["Welcome", "Commit", "Commit"] and after.rounds.receipts == {}
+    after.tick(0.0)
+    assert said(after, "a")[3:] == ["Plan"] and after.rounds.open_round("a") == 2
