@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `fedmote demo`, `fedmote server`."""
+"""The command line: `fedmote demo`, `fedmote server`, `fedmote simulate`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fedmote.demo.cli import command as demo
 from fedmote.links.url import BrokerUrl
 from fedmote.round import Record
 from fedmote.server import Server
+from fedmote.simulation.cli import command as simulate
 from fedmote.store import StoreError
 from fedmote.strategy import STRATEGIES
 
@@ -59,3 +60,4 @@ def server(federation: Path, rounds: int | None) -> None:
 
 
 main.add_command(demo, "demo")
+main.add_command(simulate, "simulate")

@@ -127,9 +127,8 @@ class _Reader:
 def load(path: Path) -> Settings:
     """Read a federation.toml; ConfigError says what is wrong with it."""
     reader = _Reader(path)
-    reader.known(
-        "", reader.tables, ["federation", "model", "mqtt", "serial", "strategy", "training", "round", "limits"]
-    )
+    sections = ["federation", "model", "mqtt", "serial", "strategy", "training", "round", "limits", "simulation"]
+    reader.known("", reader.tables, sections)
     reader.section("federation", ["name", "data"])
     reader.section("mqtt", ["url", "ca_file"])
     reader.section("strategy", ["name"])

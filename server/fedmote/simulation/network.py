@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links: how long a message takes, whether it arrives, and when a device can be reached at all."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedmote.simulation.clock import Clock
+from fedmote.simulation.draws import Draws
+
+RESEND_S = 1.0  # after which a link repeats what is to arrive at least once
+SETTLE_S = 600.0  # after the start, within which the first devices come
+_HEAD = struct.Struct("<dIB")
+UP, DOWN = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class LinkModel:
+    """One device's link.
+
+    up_bytes_s, down_bytes_s: bandwidth. latency_ms: one way, besides. loss: share of the tries to pass a message that
+    fail; what is to arrive at least once is tried again after RESEND_S, a chunk is lost. mean_up_s, mean_down_s: of the
+    times for which the link is there and is not, each drawn from an exponential distribution; mean_down_s 0: it is
+    always there.
+    """
+
+    up_bytes_s: float = 20_000.0
+    down_bytes_s: float = 50_000.0
+    latency_ms: float = 80.0
+    loss: float = 0.0
+    mean_up_s: float = 7200.0
+    mean_down_s: float = 3600.0
+
+
+class Network:
+    """Every device's link to the server.
+
+    changed: a device's link came (True) or went. What is under way when it goes is lost, both ways.
+    """
+
+    def __init__(
+        self, links: Sequence[LinkModel], clock: Clock, seed: int, changed: Callable[[int, bool], None]
+    ) -> None:
+        self.links, self.clock, self.changed = links, clock, changed
+        count = len(links)
+        self.up = [False] * count
+        self.connection = [0] * count  # changes whenever the link does
+        self.counters: Counter[str] = Counter()
+        self.digest = hashlib.sha256()  # of all that arrived, when and where
+        self._there = [False] * count  # the radio's; `up` needs power as well
+        self._powered = [True] * count
+        self._free = ([0.0] * count, [0.0] * count)
+        self._weather = Draws(seed, 1, count)
+        self._luck = Draws(seed, 2, count)
+        for device, link in enumerate(links):
+            share = link.mean_up_s / (link.mean_up_s + link.mean_down_s)
+            there = self._weather.uniform(device) < share
+            clock.at(SETTLE_S * self._weather.uniform(device), self._turn, device, there)
+
+    @property
+    def online(self) -> int:
+        """Links that are up."""
+        return sum(self.up)
+
+    def power(self, device: int, on: bool) -> None:
+        """The device was switched on or off."""
+        self._powered[device] = on
+        self._follow(device)
+
+    def _turn(self, device: int, there: bool) -> None:
+        self._there[device] = there
+        self._follow(device)
+        link = self.links[device]
+        if not there or link.mean_down_s:
+            mean = link.mean_up_s if there else link.mean_down_s
+            self.clock.at(self.clock.now + self._weather.exponential(device, mean), self._turn, device, not there)
+
+    def _follow(self, device: int) -> None:
+        up = self._there[device] and self._powered[device]
+        if up != self.up[device]:
+            self.up[device] = up
+            self.connection[device] += 1
+            self._free[UP][device] = self._free[DOWN][device] = self.clock.now
+            self.changed(device, up)
+
+    def free_at(self, device: int) -> float:
+        """Return when the device's last message is out."""
+        return self._free[UP][device]
+
+    def send(
+        self, way: int, device: int, message: bytes, arrive: Callable[..., None], *args: Any,
+        repeated: bool = True, lost: Callable[[int], None] | None = None, ahead_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Pass a message UP or DOWN: `arrive(device, message, *args)` when it is there.
+
+        repeated: until it arrives, if the link stays. lost: called with the device when it has not arrived. ahead_s:
+        how much later than now it sets out, as an answer does.
+        """
+        link, free, clock = self.links[device], self._free[way], self.clock
+        self.counters["sent_up" if way == UP else "sent_down"] += len(message)
+        if not self.up[device]:
+            self.counters["bytes_lost"] += len(message)
+            return
+        seconds = len(message) / (link.up_bytes_s if way == UP else link.down_bytes_s)
+        out = free[device] = max(clock.now + ahead_s, free[device]) + seconds
+        there = out + link.latency_ms / 1000
+        while link.loss and self._luck.uniform(device) < link.loss:
+            self.counters["tries_failed"] += 1
+            if not repeated:
+                self.counters["bytes_lost"] += len(message)
+                if lost is not None:
+                    clock.at(there, self._lose, device, self.connection[device], lost)
+                return
+            there += RESEND_S
+        clock.at(there, self._arrive, way, device, self.connection[device], message, arrive, args)
+
+    def _lose(self, device: int, connection: int, lost: Callable[[int], None]) -> None:
+        if connection == self.connection[device]:
+            lost(device)
+
+    def _arrive(
+        self, way: int, device: int, connection: int, message: bytes, arrive: Callable[..., None], args: tuple[Any, ...]
+    ) -> None:
+        if connection != self.connection[device]:
+            self.counters["bytes_lost"] += len(message)
+            return
+        self.counters["bytes_up" if way == UP else "bytes_down"] += len(message)
+        self.digest.update(_HEAD.pack(self.clock.now, device, way))
+        self.digest.update(message)
+        arrive(device, message, *args)

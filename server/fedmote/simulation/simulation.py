@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run: the virtual fleet, the real sessions and rounds, one clock; and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmote.demo import baselines
+from fedmote.layout import dense
+from fedmote.round import Policy, Record, Rounds, Training
+from fedmote.session import Fleet, Limits
+from fedmote.simulation.clock import Clock
+from fedmote.simulation.device import WIDTHS
+from fedmote.simulation.fleet import VirtualFleet
+from fedmote.simulation.population import Population
+from fedmote.store import Store
+from fedmote.strategy import Strategy
+from fedmote_device import kernels
+
+TICK_S = 0.02  # after a message in which the server looks at its round; what comes meanwhile is looked at together
+LAYOUT = dense(WIDTHS)
+
+
+@dataclass(frozen=True)
+class Server:
+    """The federation's settings, as the real server takes them."""
+
+    strategy: Strategy
+    training: Training
+    policy: Policy
+    limits: Limits = field(default_factory=Limits)
+    initial: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A committed round and when it was."""
+
+    at_s: float
+    bytes_up: int  # that arrived at the server until then
+    bytes_down: int
+    record: Record
+
+    @property
+    def accuracy(self) -> float:
+        """Held-out accuracy of the new model."""
+        return self.record.metrics["accuracy"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run. digest: SHA-256 of all messages that arrived, when and where, and of the last model."""
+
+    commits: list[Commit]
+    model: NDArray[np.float32]
+    virtual_s: float
+    real_s: float
+    events: int
+    steps: int
+    most_awake: int
+    network: Counter[str]
+    server: Counter[str]
+    clients: dict[str, Counter[str]]  # of each class, what its C clients counted
+    digest: str
+
+
+class Simulation:
+    """A fleet and its server, before, while and after they run.
+
+    evaluate: called with every new model, besides the held-out accuracy; its figures go into the round's metrics.
+    """
+
+    def __init__(
+        self, population: Population, held_out: tuple[NDArray[np.float32], NDArray[np.uint8]], server: Server, *,
+        seed: int, start_h: float = 0.0, evaluate: Callable[[NDArray[np.float32]], dict[str, float]] | None = None,
+        on_commit: Callable[[Commit], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.clock = Clock()
+        self.commits: list[Commit] = []
+        self._held_out, self._evaluate, self._on_commit = held_out, evaluate, on_commit
+        self._published: dict[int, list[bytes]] = {}  # the broker's retained chunks, by version
+        self._tick_at: float | None = None
+        self.fleet = VirtualFleet(population, self.clock, seed, start_h, self._receive, self._model_chunk)
+        self.sessions = Fleet(LAYOUT, server.limits, self._changed)
+        initial = LAYOUT.glorot(server.policy.seed) if server.initial is None else server.initial
+        self.store = Store(":memory:", LAYOUT, initial)
+        self.rounds = Rounds(
+            self.sessions, self.store, server.strategy, server.training, server.policy,
+            broadcast=self.fleet.broadcast, publish=self._publish, evaluate=self._figures, on_commit=self._committed,
+        )  # fmt: skip
+        self._changed()
+
+    def run(self, hours: float, stop: Callable[[Commit], bool] = lambda commit: False) -> Result:
+        """Run to this hour since the start, or until `stop` says so of a commit; may be called again to go on."""
+        started = time.perf_counter()
+        self._stop = stop
+        self.clock.run(3600 * hours)
+        return self._result(time.perf_counter() - started)
+
+    def _result(self, real_s: float) -> Result:
+        fleet = self.fleet
+        model = self.rounds.model
+        digest = fleet.network.digest.copy()
+        digest.update(model.tobytes())
+        return Result(
+            list(self.commits), model, self.clock.now, real_s, self.clock.events, fleet.steps, fleet.most_awake,
+            Counter(fleet.network.counters), Counter(self.sessions.counters), fleet.totals(),
+            digest.hexdigest(),
+        )  # fmt: skip
+
+    # ---- between fleet and server
+
+    def _receive(self, name: str, message: bytes) -> None:
+        self.sessions.receive(name, message, self.clock.now, self.fleet.send)
+
+    def _changed(self) -> None:
+        self._tick_by(self.clock.now + TICK_S)
+
+    def _tick_by(self, time: float) -> None:
+        if self._tick_at is None or time < self._tick_at:
+            self._tick_at = time
+            self.clock.at(time, self._tick, time)
+
+    def _tick(self, time: float) -> None:
+        if time == self._tick_at:
+            self._tick_at = None
+            self._tick_by(self.rounds.tick(self.clock.now))
+
+    def _publish(self, version: int, chunks: list[bytes]) -> None:
+        self._published[version] = chunks
+        self._published = {v: c for v, c in self._published.items() if c}
+
+    def _model_chunk(self, version: int, index: int) -> bytes | None:
+        chunks = self._published.get(version, [])
+        return chunks[index] if index < len(chunks) else None
+
+    # ---- the log
+
+    def _figures(self, model: NDArray[np.float32]) -> dict[str, float]:
+        accuracy = {"accuracy": baselines.accuracy(model, WIDTHS, *self._held_out)}
+        return accuracy if self._evaluate is None else accuracy | self._evaluate(model)
+
+    def _committed(self, record: Record) -> None:
+        counters = self.fleet.network.counters
+        commit = Commit(self.clock.now, counters["bytes_up"], counters["bytes_down"] + counters["bytes_down_idle"],
+                        record)  # fmt: skip
+        self.commits.append(commit)
+        self.fleet.retire(self.rounds.open_round)
+        if self._on_commit is not None:
+            self._on_commit(commit)
+        if self._stop(commit):
+            self.clock.stop()
+
+
+def model_crc32(model: NDArray[np.float32]) -> int:
+    """Return what tells two models apart."""
+    return kernels.crc32(model.astype("<f4").tobytes())
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """Return what --json writes."""
+    return {
+        "virtual_seconds": result.virtual_s,
+        "events": result.events,
+        "rounds": [
+            {"at_s": c.at_s, "bytes_up": c.bytes_up, "bytes_down": c.bytes_down, "round": c.record.round,
+             "selected": c.record.selected, "reported": c.record.reported, "partial": c.record.partial,
+             "dropped": c.record.dropped, "withdrawn": c.record.withdrawn, "examples": c.record.examples,
+             "seconds": c.record.seconds, **c.record.metrics}
+            for c in result.commits
+        ],
+        "steps": result.steps,
+        "most_clients_at_once": result.most_awake,
+        "network": dict(result.network),
+        "server": dict(result.server),
+        "clients": {name: dict(counters) for name, counters in result.clients.items()},
+        "model_crc32": model_crc32(result.model),
+        "digest": result.digest,
+    }  # fmt: skip
