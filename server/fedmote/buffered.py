@@ -151,7 +151,7 @@ class Buffered(Machine):
         """Ask as many as may work besides those that do; return their number."""
         there = self.fleet.ready()
         free = self._wanted(len(there)) - working
-        if self.done or free <= 0 or (len(there) < self.policy.devices and not (self.given or self.receipts)):
+        if self.done or not (working or self.receipts or self.enough(there, now)) or free <= 0:
             return 0
         ready = [d for d in there if d not in self.given and d not in self.receipts and d not in self.withdrawn]
         if not ready:

@@ -26,6 +26,7 @@ from fedmote.wire.RefusalReason import RefusalReason
 from fedmote.wire.UpdateKind import UpdateKind
 from fedmote_device import kernels
 
+CALL_S = (5.0, 60.0)  # between calls to say Hello while too few devices are there: at first, at most
 RESELECT_S = 1.0  # between looks for devices while too few are there, or after a round that too few reported in
 
 
@@ -148,6 +149,21 @@ class Machine(ABC):
         self.add_base(self.version, self.model)
         self.begin_round()
         self.broadcast(fleet.say_hello())  # devices that stayed connected do not notice that the server is another
+        self._calls_at: float | None = None
+        self._call_s = CALL_S[0]
+
+    def enough(self, there: list[str], now: float) -> bool:
+        """Tell whether enough devices are there to begin. If not, call: those that have nothing to do say nothing."""
+        if len(there) >= self.policy.devices:
+            self._calls_at = None
+            return True
+        if self._calls_at is None:
+            self._calls_at, self._call_s = now + CALL_S[0], CALL_S[0]
+        elif now >= self._calls_at:
+            self.broadcast(self.fleet.say_hello())
+            self._call_s = min(2 * self._call_s, CALL_S[1])
+            self._calls_at = now + self._call_s
+        return False
 
     @abstractmethod
     def tick(self, now: float) -> float:
@@ -417,7 +433,7 @@ class Rounds(Machine):
             return
         there = self.fleet.ready()
         ready = [device for device in there if device not in self.receipts]
-        if self.done or len(there) < self.policy.devices or not ready:
+        if self.done or not self.enough(there, now) or not ready:
             return
         share = self.policy.select
         count = round(share) if share > 1 else max(1, round(share * len(ready)))

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,63 +18,157 @@ from numpy.typing import NDArray
 from fedmote.layout import Layout
 from fedmote_device import kernels
 
-# The database's format is the number of these that it went through (PRAGMA user_version). Only append.
-_MIGRATIONS = (
-    """
-CREATE TABLE model (version INTEGER PRIMARY KEY, round INTEGER NOT NULL UNIQUE, crc32 INTEGER NOT NULL,
-                    elements BLOB NOT NULL);
-CREATE TABLE round (number INTEGER PRIMARY KEY, record TEXT NOT NULL);
-CREATE TABLE federation (layout_crc32 INTEGER NOT NULL);
-""",
-    # Asynchronous rounds: the last plan that each device was given, and the version that its update went into.
-    """
-CREATE TABLE assignment (device TEXT PRIMARY KEY, round INTEGER NOT NULL, version INTEGER) WITHOUT ROWID;
-""",
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE model (version INTEGER PRIMARY KEY, round INTEGER NOT NULL UNIQUE, crc32 INTEGER NOT NULL,"
+        " elements BLOB NOT NULL)",
+        "CREATE TABLE round (number INTEGER PRIMARY KEY, record TEXT NOT NULL)",
+        "CREATE TABLE federation (layout_crc32 INTEGER NOT NULL)",
+    ),
+    (
+        "ALTER TABLE federation ADD COLUMN begun INTEGER NOT NULL DEFAULT 0",
+        "UPDATE federation SET begun = EXISTS (SELECT 1 FROM round)"
+        " OR EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'begun')",  # a table once stood for it
+        "DROP TABLE IF EXISTS begun",
+    ),
+    (  # asynchronous rounds: the last plan that each device was given, and the version that its update went into
+        "CREATE TABLE assignment (device TEXT PRIMARY KEY, round INTEGER NOT NULL, version INTEGER) WITHOUT ROWID",
+    ),
 )
-_BEGUN = "CREATE TABLE begun (once INTEGER PRIMARY KEY CHECK (once = 1))"  # there since devices were first asked
+"""Statements that lead from each format of the database to the next, from 0, an empty one. PRAGMA user_version holds
+the format. Append; what was released is never changed: a database that went through it will not do so again."""
+
+LOCK_WAIT_S = 1.0  # for another program that has the database locked; the server stands still meanwhile
+ANEW: Final = "restore the file from a backup, or move it away to start the federation anew"
+_WRITABLE: Final = "the server's user must be able to write the file and its folder"
+_REMEDIES: Final = {
+    sqlite3.SQLITE_FULL: "free some space on that disk",
+    sqlite3.SQLITE_BUSY: "another program has locked it; close that one",
+    sqlite3.SQLITE_LOCKED: "another program has locked it; close that one",
+    sqlite3.SQLITE_READONLY: _WRITABLE,
+    sqlite3.SQLITE_CANTOPEN: _WRITABLE,
+    sqlite3.SQLITE_PERM: _WRITABLE,
+    sqlite3.SQLITE_IOERR: "look at that disk: it may be full or broken",
+}
+"""What a person can do about errors that pass, by SQLite's code; any other means that the file is damaged."""
 
 
 class StoreError(Exception):
     """The database cannot be used; the message says why and what to do."""
 
 
+class StoreUnavailableError(StoreError):
+    """The database cannot be used now, as when the disk is full. Nothing was changed, and trying again makes sense."""
+
+
 class Store:
     """One federation's database. Model 1 is where round 1 starts; round n commits model n + 1.
 
     path: of the database, or ":memory:". keep: models that stay; older ones are deleted.
+
+    Errors of SQLite become a StoreError; those that pass become a StoreUnavailableError. One process at a time has the
+    database, and holds the file beside it that ends in .lock; others may read.
     """
 
     def __init__(self, path: str | Path, layout: Layout, initial: NDArray[np.float32], keep: int = 10) -> None:
-        self.keep = keep
-        self.begun = False  # a round was begun in this database
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+        self.path, self.keep = path, keep
+        with contextlib.ExitStack() as held:
+            if str(path) != ":memory:":
+                path = Path(path)
+                held.callback(os.close, _lock(path))
+                if not path.exists():
+                    self._create(path, layout, initial)
+                elif path.stat().st_size == 0:
+                    raise StoreError(f"{path} is empty, which a database never is; {ANEW}")
+            held.enter_context(self._connected(path))
             self._prepare(layout, initial)
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{path}: {error}. Restore the file from a backup, or move it away to start the federation anew"
-            ) from error
+            self._check()
+            self._held = held.pop_all()
 
-    def _prepare(self, layout: Layout, initial: NDArray[np.float32]) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
+    @contextlib.contextmanager
+    def _connected(self, path: str | Path) -> Iterator[None]:
+        with self._telling():
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
+        with contextlib.closing(self._db):
+            yield
+
+    def _create(self, path: Path, layout: Layout, initial: NDArray[np.float32]) -> None:
+        """Make the database under another name first: what bears the real one is always whole."""
+        log = Path(f"{path}-wal")
+        if log.exists() and log.stat().st_size > 0:
+            raise StoreError(f"{path} is gone but {log.name} is still there; restore both, or move that one away too")
+        new = Path(f"{path}.new")
+        for leftover in (log, Path(f"{path}-shm"), new, Path(f"{new}-journal")):
+            leftover.unlink(missing_ok=True)
+        with self._connected(new):
+            self._prepare(layout, initial, journal="DELETE")
+        new.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def _prepare(self, layout: Layout, initial: NDArray[np.float32], journal: str = "WAL") -> None:
+        """Bring the database to the present format, with its first model."""
+        with self._telling():
+            self._db.execute(f"PRAGMA journal_mode = {journal}")
+            self._db.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
+            version = self._read("PRAGMA user_version")[0][0]
+            if version > len(MIGRATIONS):
+                raise StoreError(
+                    f"{self.path} is of a newer fedmote (format {version}); this one reads up to {len(MIGRATIONS)}"
+                )
+            for migration in MIGRATIONS[version:]:
+                for statement in migration:
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            if not self._read("SELECT 1 FROM federation"):
+                self._db.execute("INSERT INTO federation (layout_crc32) VALUES (?)", (layout.crc32,))
+                self._insert(1, 0, initial)
+        crc32, begun = self._read("SELECT layout_crc32, begun FROM federation")[0]
+        if crc32 != layout.crc32:
+            raise StoreError(f"{self.path} holds a model of another layout; name another data folder or tensors")
+        self.begun = bool(begun)  # a round was begun in this database
+
+    def _check(self) -> None:
+        """Find damage now instead of in the middle of a round."""
+        found = self._read("PRAGMA quick_check(1)")[0][0]
+        if found != "ok":
+            raise StoreError(f"{self.path} is damaged ({found}); {ANEW}")
+        version, number, _ = self.latest()
+        last = self._read("SELECT ifnull(max(number), 0), count(*) FROM round")[0]
+        if not version - 1 == number == last[0] == last[1]:
             raise StoreError(
-                f"the database is of a newer fedmote (format {version}); this one reads up to {len(_MIGRATIONS)}"
+                f"{self.path} is damaged (the newest model is of round {number}, the log has {last[1]} rounds up to "
+                f"{last[0]}); {ANEW}"
             )
-        for number, statements in enumerate(_MIGRATIONS[version:], version + 1):
-            self._db.executescript(f"BEGIN;{statements}PRAGMA user_version = {number};COMMIT;")
-        row = self._db.execute("SELECT layout_crc32 FROM federation").fetchone()
-        if row is None:
-            self._db.execute("BEGIN")
-            self._db.execute("INSERT INTO federation VALUES (?)", (layout.crc32,))
-            self._insert(1, 0, initial)
-            self._db.execute("COMMIT")
-        elif row[0] != layout.crc32:
-            raise StoreError("the database holds a model of another layout; name another data directory or tensors")
-        found = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'begun'").fetchone()
-        self.begun = found is not None or self._db.execute("SELECT 1 FROM round").fetchone() is not None
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Make errors of SQLite ones that say where and what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF)
+            kind = StoreError if remedy is None else StoreUnavailableError
+            raise kind(f"{self.path}: {error}; {remedy or ANEW}") from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Make all that is written within it durable when it ends, or nothing."""
+        with self._telling():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # SQLite has ended it by itself after some errors
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _read(self, query: str, *arguments: Any) -> list[Any]:
+        with self._telling():
+            return self._db.execute(query, arguments).fetchall()
 
     def _insert(self, version: int, number: int, model: NDArray[np.float32]) -> None:
         data = np.ascontiguousarray(model, "<f4").tobytes()
@@ -79,16 +176,21 @@ class Store:
 
     def latest(self) -> tuple[int, int, NDArray[np.float32]]:
         """Return (version, round that made it, model). StoreError when it does not match its checksum."""
-        row = self._db.execute("SELECT version, round, crc32, elements FROM model ORDER BY version DESC").fetchone()
-        return row[0], row[1], _checked(row)
+        rows = self._read("SELECT version, round, crc32, elements FROM model ORDER BY version DESC LIMIT 1")
+        version, number, crc32, data = rows[0] if rows else (0, 0, 0, b"no model")
+        return version, number, self._checked(version, crc32, data)
 
     def model(self, version: int) -> NDArray[np.float32]:
         """Return a model that is kept. StoreError: it is not, or does not match its checksum."""
-        query = "SELECT version, round, crc32, elements FROM model WHERE version = ?"
-        row = self._db.execute(query, (version,)).fetchone()
-        if row is None:
-            raise StoreError(f"model {version} is not kept any longer; the last {self.keep} are")
-        return _checked(row)
+        rows = self._read("SELECT crc32, elements FROM model WHERE version = ?", version)
+        if not rows:
+            raise StoreError(f"{self.path} has no model {version}; it keeps the last {self.keep}")
+        return self._checked(version, *rows[0])
+
+    def _checked(self, version: int, crc32: int, data: bytes) -> NDArray[np.float32]:
+        if kernels.crc32(data) != crc32:
+            raise StoreError(f"{self.path} is damaged (model {version} does not match its checksum); {ANEW}")
+        return np.frombuffer(data, "<f4").astype(np.float32)
 
     def commit(
         self, number: int, model: NDArray[np.float32], record: dict[str, Any], counted: Iterable[str] = ()
@@ -97,63 +199,74 @@ class Store:
 
         counted: devices whose assigned work it holds.
         """
-        version = self.latest()[0] + 1
-        self._db.execute("BEGIN")
-        try:
+        with self._transaction():
+            version = int(self._read("SELECT max(version) FROM model")[0][0]) + 1
             self._insert(version, number, model)
             self._db.execute("INSERT INTO round VALUES (?, ?)", (number, json.dumps(record)))
             self._db.execute("DELETE FROM model WHERE version <= ?", (version - self.keep,))
             self._db.executemany("UPDATE assignment SET version = ? WHERE device = ?", [(version, d) for d in counted])
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
+        with contextlib.suppress(sqlite3.Error):
+            # Whoever takes the file alone, or loses the log beside it, then has all that was committed. It may fail,
+            # as when somebody reads or the disk is full: the next commit does it.
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return version
 
     def version_of(self, number: int) -> int | None:
         """Return the model version that round `number` committed, None when it committed none."""
-        row = self._db.execute("SELECT number FROM round WHERE number = ?", (number,)).fetchone()
-        return None if row is None else int(row[0]) + 1
+        return number + 1 if self._read("SELECT 1 FROM round WHERE number = ?", number) else None
 
     def begin(self) -> None:
         """Note, once and durably, that a round begins: from now on devices may hold work for this database."""
         if not self.begun:
-            self._db.execute(_BEGUN)
+            with self._transaction():
+                self._db.execute("UPDATE federation SET begun = 1")
             self.begun = True
 
     def assign(self, devices: Iterable[str], number: int) -> None:
         """Note durably that devices are asked for an update of round `number`."""
-        self._db.execute("BEGIN")
-        rows = [(device, number) for device in devices]
-        self._db.executemany("INSERT OR REPLACE INTO assignment VALUES (?, ?, NULL)", rows)
-        self._db.execute("COMMIT")
+        with self._transaction():
+            rows = [(device, number) for device in devices]
+            self._db.executemany("INSERT OR REPLACE INTO assignment VALUES (?, ?, NULL)", rows)
 
     def unassign(self, device: str) -> None:
         """Note that nothing is awaited of a device any longer."""
-        self._db.execute("DELETE FROM assignment WHERE device = ? AND version IS NULL", (device,))
+        with self._transaction():
+            self._db.execute("DELETE FROM assignment WHERE device = ? AND version IS NULL", (device,))
 
     def outstanding(self, since: int) -> list[tuple[str, int]]:
         """Return (device, round) of what was assigned in round `since` or later and is in no committed model."""
-        query = "SELECT device, round FROM assignment WHERE version IS NULL AND round >= ? ORDER BY device"
-        return [(str(device), int(number)) for device, number in self._db.execute(query, (since,))]
+        return self._read(
+            "SELECT device, round FROM assignment WHERE version IS NULL AND round >= ? ORDER BY device", since
+        )
 
     def counted_in(self, device: str, number: int) -> int | None:
         """Return the model version that holds the device's update of round `number`; None: none."""
-        query = "SELECT version FROM assignment WHERE device = ? AND round = ?"
-        row = self._db.execute(query, (device, number)).fetchone()
-        return None if row is None else row[0]
+        rows = self._read("SELECT version FROM assignment WHERE device = ? AND round = ?", device, number)
+        return rows[0][0] if rows else None
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the log of rounds, oldest first."""
-        return [json.loads(r[0]) for r in self._db.execute("SELECT record FROM round ORDER BY number")]
+        return [json.loads(row[0]) for row in self._read("SELECT record FROM round ORDER BY number")]
 
     def close(self) -> None:
-        """Close the database."""
-        self._db.close()
+        """Close the database, so that another process may have it."""
+        self._held.close()
 
 
-def _checked(row: tuple[int, int, int, bytes]) -> NDArray[np.float32]:
-    version, _, crc32, data = row
-    if kernels.crc32(data) != crc32:
-        raise StoreError(f"model {version} does not match its checksum: the database is damaged; restore a backup")
-    return np.frombuffer(data, "<f4").astype(np.float32)
+def _lock(path: Path) -> int:
+    """Keep other servers off the database for as long as the returned descriptor is open, a crash included."""
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder where the database should be; move it away")
+    name = f"{path}.lock"
+    try:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{name}: {error.strerror}; {_WRITABLE}") from error
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise StoreError(
+            f"{path}: another server uses it; stop that one, or give this federation a data folder of its own"
+        ) from error
+    return lock

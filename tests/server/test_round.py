@@ -202,3 +202,18 @@ def test_another_link_cannot_speak_for_a_device() -> None:
     for name in ("", "a b", "x" * 64, ".."):
         bench.fleet.receive(name, codec.encode("Hello", device_id=name or "x"), 1.0, bench.send)
     assert set(bench.fleet.sessions) == {"a", "b"}
+
+
+def test_too_few_devices_are_called_again() -> None:
+    """A device that did not hear the new server's call says nothing by itself: the call is repeated, not often."""
+    for policy in ({}, {"buffer": 2}):
+        bench = Bench(devices=2, **policy)
+        bench.come("a")
+        for second in range(600):
+            bench.tick(float(second))
+        assert 10 <= bench.said.count(("all", "Refusal")) <= 14
+        bench.come("b")
+        before = len(bench.said)
+        bench.tick(601.0)
+        bench.tick(700.0)
+        assert ("all", "Refusal") not in bench.said[before:]

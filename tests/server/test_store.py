@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sqlite3
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedmote.layout import Layout, Tensor
-from fedmote.store import Store, StoreError
+from fedmote.store import MIGRATIONS, Store, StoreError
 
 LAYOUT = Layout((Tensor("w", (8,)),))
 
@@ -38,6 +42,67 @@ def test_a_commit_is_all_or_nothing(tmp_path: Path) -> None:
     assert store.latest()[0] == 2
     store.commit(2, np.ones(8, np.float32), {})
     store.close()
+
+
+OLD = """
+CREATE TABLE model (version INTEGER PRIMARY KEY, round INTEGER NOT NULL UNIQUE, crc32 INTEGER NOT NULL,
+                    elements BLOB NOT NULL);
+CREATE TABLE round (number INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE federation (layout_crc32 INTEGER NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "begun"),
+    [
+        ("", False),  # it died right after it made the tables
+        ("row", False),
+        ("row begun", True),
+        ("row round", True),  # of before devices were asked durably
+        ("row begun round", True),
+    ],
+)
+def test_a_database_of_the_first_release_is_brought_up_to_date(tmp_path: Path, state: str, begun: bool) -> None:
+    """Whatever it holds stays; what it said about a begun round is still known, also by the next server."""
+    path = tmp_path / "s.sqlite"
+    models = [np.full(8, n, np.float32).tobytes() for n in (0, 1)]
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(f"PRAGMA journal_mode = WAL; {OLD}")
+    if "row" in state:
+        old.execute("INSERT INTO federation VALUES (?)", (LAYOUT.crc32,))
+        old.execute("INSERT INTO model VALUES (1, 0, ?, ?)", (zlib.crc32(models[0]), models[0]))
+    if "begun" in state:
+        old.execute("CREATE TABLE begun (once INTEGER PRIMARY KEY CHECK (once = 1))")
+    if "round" in state:
+        old.execute("INSERT INTO model VALUES (2, 1, ?, ?)", (zlib.crc32(models[1]), models[1]))
+        old.execute("INSERT INTO round VALUES (1, ?)", (json.dumps({"round": 1}),))
+    old.close()
+    for _ in range(2):
+        store = Store(path, LAYOUT, np.zeros(8, np.float32))
+        version, number, model = store.latest()
+        assert store.begun is begun and version == number + 1
+        assert model.tobytes() == models[number] and store.rounds() == [{"round": n} for n in range(1, number + 1)]
+        store.close()
+
+
+def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails half-way leaves the database in the format it had; the one that works then starts from that."""
+    path = tmp_path / "s.sqlite"
+    Store(path, LAYOUT, np.zeros(8, np.float32)).close()
+    format = len(MIGRATIONS)
+    extra = "CREATE TABLE extra (number INTEGER)"
+    monkeypatch.setattr("fedmote.store.MIGRATIONS", (*MIGRATIONS, (extra, "INSERT INTO nowhere VALUES (1)")))
+    with pytest.raises(StoreError, match="nowhere"):
+        Store(path, LAYOUT, np.zeros(8, np.float32))
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (format,)
+        assert not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'extra'").fetchall()
+    monkeypatch.setattr("fedmote.store.MIGRATIONS", (*MIGRATIONS, (extra,)))
+    Store(path, LAYOUT, np.zeros(8, np.float32)).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (format + 1,)
+        assert db.execute("SELECT count(*) FROM extra").fetchone() == (0,)
 
 
 def test_damage_is_told(tmp_path: Path) -> None:
