@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the figures: all of them, or those named. `run.py [fold] [rounds] [wire_bytes] [memory]`."""
+"""Run the figures: all of them, or those named. `run.py [fold] [rounds] [wire_bytes] [memory] [quadratics]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FIGURES = ("fold", "rounds", "wire_bytes", "memory")
+FIGURES = ("fold", "rounds", "wire_bytes", "memory", "quadratics")
 
 
 def processor() -> str:
