@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -13,14 +14,16 @@ from rich.logging import RichHandler
 
 from fedmote import __version__
 from fedmote.broker import BrokerError, private_broker
-from fedmote.config import ConfigError, load
+from fedmote.config import ConfigError, Settings, load
 from fedmote.demo.cli import command as demo
 from fedmote.links.url import BrokerUrl
 from fedmote.round import Record
-from fedmote.server import Server
+from fedmote.server import Server, run_all
 from fedmote.simulation.cli import command as simulate
 from fedmote.store import StoreError
 from fedmote.strategy import STRATEGIES
+
+log = logging.getLogger(__name__)
 
 
 @click.group()
@@ -30,33 +33,53 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("federation", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument(
+    "federations", metavar="FEDERATION...", nargs=-1, required=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+)  # fmt: skip
 @click.option("--rounds", type=click.IntRange(1), help="Stop when this round is committed; without it, never.")
-def server(federation: Path, rounds: int | None) -> None:
-    """Run the aggregation server that the TOML file FEDERATION describes."""
+def server(federations: tuple[Path, ...], rounds: int | None) -> None:
+    """Run the aggregation server of each federation that a TOML file FEDERATION describes."""
     logging.basicConfig(level="INFO", format="%(message)s", datefmt="[%X]", handlers=[RichHandler(show_path=False)])
-    log = logging.getLogger("fedmote")
-
-    def committed(record: Record) -> None:
-        log.info("round %d: %d of %d reported, %d in part, %d lost links, %.1f s", record.round, record.reported,
-                 record.selected, record.partial, record.dropped, record.seconds)  # fmt: skip
-
     try:
         with contextlib.ExitStack() as stack:
-            settings = load(federation)
-            url = settings.broker
-            if url is None and not settings.ports:
-                url = stack.enter_context(private_broker())
-            where = [port.url for port in settings.ports]
-            if url is not None:
-                where.insert(0, str(BrokerUrl.parse(url)))  # without the password
-            log.info("federation %s on %s", settings.name, ", ".join(where))
-            strategy = STRATEGIES[settings.strategy]()
-            asyncio.run(Server(settings.federation(url), strategy, on_round=committed).run(rounds))
+            settings = [load(path) for path in federations]
+            _check_apart(settings)
+            private = None
+            if any(one.broker is None and not one.ports for one in settings):
+                private = stack.enter_context(private_broker())
+            asyncio.run(run_all([_server(one, private, len(settings) > 1) for one in settings], rounds))
     except (ConfigError, BrokerError, ConnectionError, StoreError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         log.info("stopped; the last committed model is in the database")
+
+
+def _server(settings: Settings, private: str | None, several: bool) -> Server:
+    """Make a federation's server, with its log."""
+    url = settings.broker
+    if url is None and not settings.ports:
+        url = private
+    where = [port.url for port in settings.ports]
+    if url is not None:
+        where.insert(0, str(BrokerUrl.parse(url)))  # without the password
+    log.info("federation %s on %s", settings.name, ", ".join(where))
+    prefix = f"{settings.name}: " if several else ""
+
+    def committed(record: Record) -> None:
+        log.info("%sround %d: %d of %d reported, %d in part, %d lost links, %.1f s", prefix, record.round,
+                 record.reported, record.selected, record.partial, record.dropped, record.seconds)  # fmt: skip
+
+    return Server(settings.federation(url), STRATEGIES[settings.strategy](), on_round=committed)
+
+
+def _check_apart(settings: list[Settings]) -> None:
+    """Refuse federations that would get into each other's way."""
+    claims = Counter(f"name {one.name}" for one in settings)
+    claims.update(f"serial port {port.url}" for one in settings for port in one.ports)
+    for claim, count in claims.items():
+        if count > 1:
+            raise ConfigError(f"two federations have the {claim}; each needs one of its own")
 
 
 main.add_command(demo, "demo")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,3 +133,20 @@ class Server:
         if not links:
             raise ValueError("a federation needs a broker, serial ports, or both")
         return links
+
+
+async def run_all(servers: Sequence[Server], rounds: int | None = None) -> None:
+    """Run several federations side by side. Trouble of one ends that one; it is raised when all have ended."""
+
+    async def run(server: Server) -> None:
+        try:
+            await server.run(rounds)
+        except Exception as error:
+            if len(servers) > 1:
+                log.error("federation %s has ended: %s", server.federation.name, error)
+            raise
+
+    ends = await asyncio.gather(*(run(server) for server in servers), return_exceptions=True)
+    for error in ends:
+        if isinstance(error, BaseException):
+            raise error

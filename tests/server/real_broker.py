@@ -328,13 +328,15 @@ CHUNKS = -(-ELEMENTS // CHUNK)
 TRY_AGAIN_MS = (100, 400)
 
 
-def federation(broker: str, folder: Path, count: int, elements: int = ELEMENTS, **policy: Any) -> Federation:
+def federation(
+    broker: str, folder: Path, count: int, elements: int = ELEMENTS, name: str = "f", **policy: Any
+) -> Federation:
     """A federation that waits for `count` devices and for all of their updates."""
     layout = Layout((Tensor("parameter0", (elements,)),))
     wanted = {"devices": count, "goal": 1.0, "chunk_elements": CHUNK, "encodings": ("float32",)}
     return Federation(
-        "f", layout, broker, policy=Policy(**(wanted | policy)), limits=Limits(retry_ms=50),
-        database=folder / "f.sqlite", initial=np.zeros(elements, np.float32),
+        name, layout, broker, policy=Policy(**(wanted | policy)), limits=Limits(retry_ms=50),
+        database=folder / f"{name}.sqlite", initial=np.zeros(elements, np.float32),
     )  # fmt: skip
 
 

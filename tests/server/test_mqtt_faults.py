@@ -102,6 +102,24 @@ def test_nothing_goes_wrong(tmp_path: Path, make_broker: MakeBroker, make_proxy:
         assert sorted(proxy.connections) == ["f.d0", "f.d1", "f.d2", "f.d3"]
 
 
+def test_asynchronous_rounds_and_a_server_that_restarts(tmp_path: Path, make_broker: MakeBroker) -> None:
+    """Each device by itself; the second server asks nobody for what the first one's models hold."""
+    broker = make_broker()
+    with Devices(broker.url, 6) as devices:
+        records: list[Record] = []
+        for last in (4, 8):
+            server, more = new_server(broker.url, tmp_path, 2, buffer=3, max_staleness=2)
+            asyncio.run(serve(server, last))
+            server.store.close()
+            records += more
+        assert [r.round for r in records] == list(range(1, 9)) and all(r.reported >= 3 for r in records)
+        assert all(fits == sorted(set(fits)) for fits in devices.fits)  # a round's plan is worked on once
+        folded = sum(r.reported for r in records)
+        asyncio.run(until(lambda: devices.sum("updates") >= folded))
+        # What the first server had folded when it ended, but not committed, is received again.
+        assert folded <= devices.sum("updates") <= folded + 6
+
+
 # ---- the broker says no, or is not there
 
 

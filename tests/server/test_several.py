@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several federations on one server: they share a broker and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from real_broker import Broker, Devices, federation, mean
+
+from fedmote.round import Record
+from fedmote.server import Server, run_all
+from fedmote.store import StoreError
+
+
+def write(folder: Path, name: str, ports: str = "") -> Path:
+    path = folder / f"{name}.toml"
+    path.write_text(
+        f'[federation]\nname = "{name.split("-")[0]}"\ndata = "{name}"\n'
+        f'[model]\ntensors = [{{ name = "w", shape = [4] }}]\n{ports}'
+    )
+    return path
+
+
+def serve(*paths: Path) -> str:
+    """Run `fedmote server` as a person would; return what it complains of."""
+    command = [str(Path(sys.executable).parent / "fedmote"), "server", *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    return " ".join(done.stderr.split())
+
+
+def test_two_models_on_one_broker(tmp_path: Path) -> None:
+    """Devices of the same names are others in the other federation; rounds of both go on at once."""
+    broker = Broker(tmp_path)
+    broker.start()
+    records: dict[str, list[Record]] = {"f": [], "g": []}
+    servers = []
+    for name, elements in (("f", 100), ("g", 70)):
+        (tmp_path / name).mkdir()
+        described = federation(broker.url, tmp_path / name, 3, elements, name=name)
+        servers.append(Server(described, on_round=records[name].append))
+    with Devices(broker.url, 3, 100) as first, Devices(broker.url, 3, 70, federation="g") as second:
+        asyncio.run(asyncio.wait_for(run_all(servers, 4), 120))
+        for server, devices in zip(servers, (first, second), strict=True):
+            assert np.array_equal(server.model, mean(devices.trainers, 4))
+    broker.stop()
+    assert [[r.reported for r in records[name]] for name in "fg"] == [[3] * 4] * 2
+
+
+def test_trouble_of_one_is_its_own(tmp_path: Path) -> None:
+    """One has nobody to talk to; the other commits its rounds, and then the trouble is told."""
+    broker = Broker(tmp_path)
+    broker.start()
+    (tmp_path / "g").mkdir()
+    well = Server(federation(broker.url, tmp_path, 2))
+    ill = Server(federation("mqtt://127.0.0.1:1", tmp_path / "g", 2, name="g"))
+    with Devices(broker.url, 2) as devices, pytest.raises(ConnectionError, match="no MQTT broker"):
+        asyncio.run(asyncio.wait_for(run_all([well, ill], 2), 120))
+    broker.stop()
+    assert np.array_equal(well.model, mean(devices.trainers, 2))
+
+
+def test_federations_in_each_others_way_are_refused(tmp_path: Path) -> None:
+    one, same = write(tmp_path, "a-1"), write(tmp_path, "a-2")
+    assert "two federations have the name a; each needs one of its own" in serve(one, same)
+    port = '[serial]\nports = ["/dev/ttyUSB0"]\n'
+    assert "serial port /dev/ttyUSB0" in serve(write(tmp_path, "b", port), write(tmp_path, "c", port))
+
+
+def test_a_database_of_another_layout_stops_the_start(tmp_path: Path) -> None:
+    Server(federation("mqtt://127.0.0.1:1", tmp_path, 1, 10)).store.close()
+    with pytest.raises(StoreError, match="another layout"):
+        Server(federation("mqtt://127.0.0.1:1", tmp_path, 1, 11))
