@@ -2,6 +2,14 @@
 """Options of the tests."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, however long one takes on a busy machine: the 200 ms that hypothesis grants an example
+# by default are of the wall clock.
+settings.register_profile(
+    "fedmote", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("fedmote")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -64,7 +64,7 @@ def test_frames_are_what_the_document_says() -> None:
     assert link.unsent == 0
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     share=st.sampled_from([0.0, 0.002, 0.01]),

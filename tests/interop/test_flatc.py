@@ -53,7 +53,7 @@ def messages(floats: st.SearchStrategy[float]) -> st.SearchStrategy[list[judge.S
 
 
 # Each example is a message of every body and one run of flatc.
-exactly = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+exactly = settings(max_examples=40)
 
 
 def told(said: judge.Said | None) -> judge.Said | None:

@@ -301,7 +301,7 @@ class InterleavingsAsynchronous(Interleavings):
     policy = ASYNCHRONOUS
 
 
-SETTINGS = settings(max_examples=60, stateful_step_count=50, deadline=None)
+SETTINGS = settings(max_examples=60, stateful_step_count=50)
 TestInterleavings = Interleavings.TestCase
 TestInterleavingsInPart = InterleavingsInPart.TestCase
 TestInterleavingsAsynchronous = InterleavingsAsynchronous.TestCase

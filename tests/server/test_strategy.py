@@ -36,7 +36,7 @@ def coverage(rng: np.random.Generator, elements: int) -> tuple[np.ndarray, dict[
     return covered, {}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 300), st.lists(st.integers(1, 10_000), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
 def test_full_updates_give_the_weighted_mean(elements: int, examples: list[int], seed: int) -> None:
     """sum(n_k w_k) / sum(n_k), to 1e-6 relative."""
@@ -51,7 +51,7 @@ def test_full_updates_give_the_weighted_mean(elements: int, examples: list[int],
     assert np.all(np.abs(strategy.finish(accumulator) - wanted) <= 1e-6 * scale)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 200), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_each_element_is_the_mean_of_those_who_covered_it(elements: int, devices: int, seed: int) -> None:
     """Full updates, missing tensors and uploads cut off, all in one round."""
@@ -72,7 +72,7 @@ def test_each_element_is_the_mean_of_those_who_covered_it(elements: int, devices
     assert np.allclose(strategy.finish(accumulator), wanted, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 200), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_fednova_element_by_element(elements: int, devices: int, seed: int) -> None:
     """x + t sum(n d / t_i) / sum(n) over those who covered it, t = sum(n t_i) / sum(n) over all; weights and deltas.
