@@ -8,10 +8,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+START_S = 60.0  # one that fails ends by itself, so only a machine that is far too busy waits for as long
 
 _CONFIG = """\
 listener {port} {host}
@@ -38,10 +41,14 @@ def _executable() -> str:
     return found
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def reserve_port(host: str = "127.0.0.1") -> socket.socket:
+    """Return a socket bound to a free port. While it is open, nobody else is given that port, neither to listen on nor
+    for an outgoing connection; on Linux a broker may listen there all the same, since both say SO_REUSEADDR.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind((host, 0))
+    return holder
 
 
 def _listens(host: str, port: int) -> bool:
@@ -51,14 +58,16 @@ def _listens(host: str, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def private_broker(timeout_s: float = 10.0, host: str = "127.0.0.1") -> Iterator[str]:
+def private_broker(timeout_s: float = START_S, host: str = "127.0.0.1") -> Iterator[str]:
     """Run a mosquitto for as long as the context lasts; yield its URL, mqtt://host:port.
 
     host: an address of this machine. Anybody who reaches it is let in, so anything but loopback is for tests.
     """
     executable = _executable()
-    with tempfile.TemporaryDirectory(prefix="fedmote-broker-") as folder:
-        port, log = _free_port(host), Path(folder) / "log"
+    with tempfile.TemporaryDirectory(prefix="fedmote-broker-") as folder, reserve_port(host) as holder:
+        port, log = int(holder.getsockname()[1]), Path(folder) / "log"
+        if sys.platform != "linux":
+            holder.close()
         os.chmod(folder, 0o755)  # started as root, mosquitto becomes another user
         log.touch()
         log.chmod(0o666)
