@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -421,13 +422,13 @@ def run_many(
     An exception of a Python trainer is raised here, after its device has withdrawn.
     """
     pointers = ffi.new("fmb_device_t *[]", [d._c for d in devices])
-    started = time.monotonic()
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
     while not until():
-        if timeout_s is not None and time.monotonic() - started > timeout_s:
-            raise TimeoutError(f"not done after {timeout_s} s; devices are {[d.state for d in devices][:10]}")
         lib.fmb_fleet_run(pointers, len(devices), slice_ms)
         for device in devices:
             device._raise_error()
+        if time.monotonic() >= deadline and not until():
+            raise TimeoutError(f"not done after {timeout_s} s; devices are {[d.state for d in devices][:10]}")
 
 
 def _baud(query: str) -> int:
