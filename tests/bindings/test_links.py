@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedmote.broker import private_broker
 from fedmote_device.links import LARGEST_MESSAGE, MqttLink
 
-WAIT_S = 20.0
+WAIT_S = 120.0  # for what takes a fraction of a second, unless others keep the machine busy
 
 
 def wait_for(what: Callable[[], object]) -> None:
@@ -27,25 +25,10 @@ def wait_for(what: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    """A real broker on loopback."""
-    mosquitto = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = int(probe.getsockname()[1])
-    config = tmp_path / "mosquitto.conf"
-    config.write_text(f"listener {number} 127.0.0.1\nallow_anonymous true\n")
-    with subprocess.Popen([mosquitto, "-c", str(config)], stderr=subprocess.DEVNULL) as broker:
-
-        def accepts() -> bool:
-            with socket.socket() as attempt:
-                return attempt.connect_ex(("127.0.0.1", number)) == 0
-
-        try:
-            wait_for(accepts)
-            yield number
-        finally:
-            broker.terminate()
+def port() -> Iterator[int]:
+    """Of a real broker on loopback."""
+    with private_broker() as url:
+        yield int(url.rpartition(":")[2])
 
 
 class Wire:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = "cortex_m3_mqtt"
 WIDTHS = (64, 32, 10)
 ROUNDS = 2
-WAIT_S = 120
+WAIT_S = 300  # for what takes some ten seconds, unless others keep the machine busy
 NOT_TRUSTED, BAD_SERVER_NAME, EXPIRED = 62, 56, 54  # BearSSL's errors
 WAY = ("downloading", "checking", "working", "sealing", "offering", "uploading", "confirming")
 
@@ -196,7 +197,7 @@ def test_rounds_over_tls(tls: Build, tmp_path: Path, authority: Authority, expec
     with running(broker), Board(tls.image(broker.tls_port), tmp_path) as board:
         model, records = serve(broker.tls_url, authority.file)
     check(board, model, records, expected)
-    assert f"on port {broker.tls_port}" in (tmp_path / "log").read_text()
+    assert len(re.findall(f" on port {broker.tls_port}[.]\n", broker.log)) >= 3  # its opening, server, device
 
 
 def test_a_reset_between_rounds(plain: Build, tmp_path: Path, expected: bytes) -> None:
@@ -242,7 +243,7 @@ def test_many_small_messages(plain: Build, tmp_path: Path, expected: bytes) -> N
     broker sends these on only as the device acknowledges those."""
     broker = Broker(tmp_path)
     with running(broker), Board(plain.image(broker.port), tmp_path) as board:
-        asyncio.run(until(lambda: f" as digits.{NAME} " in (tmp_path / "log").read_text()))
+        asyncio.run(until(lambda: f" as digits.{NAME} " in broker.log))
         publish(broker.port, f"fm/1/digits/dn/{NAME}", 1000)
         model, records = serve(broker.url)
     check(board, model, records, expected)
@@ -268,11 +269,9 @@ def refused(tls: Build, folder: Path, shown: Certificate, error: int) -> None:
     """The device gives up the handshake, and does so again; the broker never hears who it is."""
     broker = Broker(folder, tls=shown)
     with running(broker), Board(tls.image(broker.tls_port), folder) as board:
-        asyncio.run(until(lambda: len(faults(board)) >= 2))
+        asyncio.run(until(lambda: len(faults(board)) >= 2 and broker.connections >= 2))
     assert set(faults(board)) == {f"fault tls error={error}"}
-    log = (folder / "log").read_text()
-    assert f"on port {broker.tls_port}" in log
-    assert "New client connected" not in log
+    assert "New client connected" not in broker.log
 
 
 def faults(board: Board) -> list[str]:

@@ -13,9 +13,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ import kconfiglib
 import numpy as np
 import pytest
 import yaml
-from real_broker import Broker
+from real_broker import LONG_S, Broker
+from waiting import until
 
 from fedmote.config import load
 from fedmote.layout import dense
@@ -37,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "firmware_examples"
 STAND_INS = ROOT / "tests/csdk/stand_ins"
 ROUNDS = 4
-WAIT_S = 60.0
+WAIT_S = 120.0  # for what takes a second or two, unless others keep the machine busy
 NOR_SIZE = 16384
 Values = dict[str, str]
 
@@ -104,16 +106,27 @@ def esp_idf(broker: Broker, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @contextmanager
 def running(program: Path, *arguments: str, end: signal.Signals = signal.SIGTERM, **env: str) -> Iterator[list[str]]:
-    """The device, until the block ends; then what it printed."""
+    """The device, until the block ends, and what it prints."""
     lines: list[str] = []
     process = subprocess.Popen(
         [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env}
     )
+    printed = process.stdout
+    assert printed is not None
+
+    def read() -> None:
+        for line in printed:
+            lines.append(line.rstrip("\n"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
     try:
         yield lines
     finally:
         process.send_signal(end)
-        lines += process.communicate(timeout=WAIT_S)[0].splitlines()
+        process.wait(WAIT_S)
+        reader.join()
+        printed.close()
     assert process.returncode == (0 if end == signal.SIGTERM else -end), lines
 
 
@@ -149,10 +162,11 @@ def accuracy(model: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def settings(folder: Path, **others: Any) -> Federation:
-    """The examples' own federation.toml, but for these."""
+    """The examples' own federation.toml, but for these, and that no round ends since the machine is busy."""
     read = load(EXAMPLES / "posix_gateway_device/federation.toml")
     values = {f.name: getattr(read, f.name) for f in fields(Federation)}
-    return Federation(**(values | {"database": folder / "f.sqlite"} | others))
+    policy = replace(read.policy, soft_deadline_s=LONG_S, hard_deadline_s=LONG_S)
+    return Federation(**(values | {"database": folder / "f.sqlite", "policy": policy} | others))
 
 
 def federate(federation: Federation, rounds: int) -> tuple[Server, list[Record]]:
@@ -177,10 +191,9 @@ def assert_learned(server: Server, records: list[Record], folder: Path) -> None:
 def test_posix_over_mqtt(posix: Path, broker: Broker, tmp_path: Path) -> None:
     with running(posix, "unit-1", "points", "127.0.0.1", str(broker.port)) as lines:
         server, records = federate(settings(tmp_path, broker=broker.url), ROUNDS)
-    broker.stop()
     assert_learned(server, records, tmp_path)
     assert "state 5 round 1" in lines
-    assert "Client points.unit-1 disconnected." in (broker.folder / "log").read_text()  # and did not just vanish
+    until(lambda: "Client points.unit-1 disconnected." in broker.log)  # and did not just vanish
 
 
 def test_the_smallest(posix: Path, broker: Broker, tmp_path: Path) -> None:
@@ -208,9 +221,9 @@ def test_a_layout_that_is_not_the_federations(
 
     with running(posix, "unit-1", "points", "127.0.0.1", str(broker.port)) as lines:
         asyncio.run(asyncio.wait_for(until_told(), WAIT_S))
+        until(lambda: any("refused by broker or server, reason 2" in line for line in lines))
     told = [record.message for record in caplog.records if "is refused" in record.message]
     assert len(told) == 1 and "unit-1 is refused: the model has 22 elements" in told[0]
-    assert any("refused by broker or server, reason 2" in line for line in lines)
 
 
 def test_posix_over_a_serial_line(posix: Path, tmp_path: Path) -> None:

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+
+WAIT_S = 120.0  # for what takes a second or two, unless others keep the machine busy
 
 
 def until(what: Callable[[], bool]) -> None:
     """Wait for it."""
-    tick = threading.Event()
-    for _ in range(2000):
-        if what():
-            return
+    tick, deadline = threading.Event(), time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
         tick.wait(0.01)
-    raise AssertionError("it did not happen")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,21 +25,17 @@ from certificates import Certificate
 from numpy.typing import NDArray
 
 from fedmote import codec
+from fedmote.broker import reserve_port
 from fedmote.layout import Layout, Tensor
 from fedmote.round import Policy
 from fedmote.server import Federation, Server
 from fedmote.session import Limits
 from fedmote_device import Device, run_many
 
-WAIT_S = 20.0
+WAIT_S = 120.0  # for what takes a second or two, unless others keep the machine busy
+LONG_S = 3600.0  # no round is to end since the machine is busy
 PATH = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
 Floats = NDArray[np.float32]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(what: Callable[[], object]) -> None:
@@ -62,7 +60,7 @@ class Broker:
         users: dict[str, str] | None = None,
         tls: Certificate | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = self._reserve_port()
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
         lines = [f"listener {self.port} 127.0.0.1", f"user {getpass.getuser()}", "set_tcp_nodelay true"]
@@ -79,9 +77,15 @@ class Broker:
             )
             self.set_users(users)
         if tls is not None:
-            self.tls_port = free_port()
+            self.tls_port = self._reserve_port()
             lines += [f"listener {self.tls_port} 127.0.0.1", f"certfile {tls.certificate}", f"keyfile {tls.key}"]
         (folder / "conf").write_text("\n".join(lines) + "\n")
+
+    def _reserve_port(self) -> int:
+        """A port that stays this broker's while it is down, too."""
+        holder = reserve_port()
+        weakref.finalize(self, holder.close)
+        return int(holder.getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -98,16 +102,25 @@ class Broker:
         passwords.chmod(0o600)
         subprocess.run([shutil.which("mosquitto_passwd", path=PATH) or "", "-U", str(passwords)], check=True)
 
+    @property
+    def log(self) -> str:
+        """What it said, over all of its starts."""
+        path = self.folder / "log"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def connections(self) -> int:
+        """How often somebody has connected to one of its ports, as far as its log tells; it may be a little late."""
+        return len(re.findall(r"New connection from \S+ on port |Client connection from \S+ failed: ", self.log))
+
     def start(self) -> None:
+        before = len(self.log)
         self.process = subprocess.Popen(
             [shutil.which("mosquitto", path=PATH) or "", "-c", str(self.folder / "conf")], stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + WAIT_S
-        while True:
-            with socket.socket() as attempt:
-                if attempt.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
+        while " running" not in self.log[before:]:  # all of its ports are open; a look at one would be a connection
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log
             time.sleep(0.005)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
@@ -333,7 +346,8 @@ def federation(
 ) -> Federation:
     """A federation that waits for `count` devices and for all of their updates."""
     layout = Layout((Tensor("parameter0", (elements,)),))
-    wanted = {"devices": count, "goal": 1.0, "chunk_elements": CHUNK, "encodings": ("float32",)}
+    wanted = {"devices": count, "goal": 1.0, "chunk_elements": CHUNK, "encodings": ("float32",),
+              "soft_deadline_s": LONG_S, "hard_deadline_s": LONG_S}  # fmt: skip
     return Federation(
         name, layout, broker, policy=Policy(**(wanted | policy)), limits=Limits(retry_ms=50),
         database=folder / f"{name}.sqlite", initial=np.zeros(elements, np.float32),

@@ -24,6 +24,7 @@ from real_broker import (
     CHUNK,
     CHUNKS,
     ELEMENTS,
+    LONG_S,
     PUBACK,
     PUBLISH,
     WAIT_S,
@@ -95,7 +96,7 @@ def test_nothing_goes_wrong(tmp_path: Path, make_broker: MakeBroker, make_proxy:
     broker = make_broker()
     proxy = make_proxy(broker)
     server, records = new_server(broker.url, tmp_path, 4)
-    with Devices(proxy.url, 4) as devices:
+    with Devices(proxy.url, 4, retry_ms=(60_000, 60_000)) as devices:  # no answer is so late that it is asked for again
         asyncio.run(serve(server, 3))
         assert_each_once(server, devices, records, 3)
         assert devices.sum("chunks_out") == 3 * 4 * CHUNKS
@@ -234,14 +235,15 @@ def test_a_plan_for_a_device_that_is_away(
     proxy, server_proxy = make_proxy(broker), make_proxy(broker)
     server, records = new_server(server_proxy.url, tmp_path, 3)
     away, plan, in_session = threading.Event(), [b""], threading.Event()
-    plans: Counter[str] = Counter()
+    back: list[str] = []  # what was said once the device was back
 
     def rule(packet: Packet) -> bytes:
         if packet.client == "f.d1":
             if away.is_set():
                 raise Cut
-            plans["d1"] += not packet.up and packet.message == "Plan"
-            if packet.message == "Welcome" and proxy.connections.count("f.d1") == 1:
+            if proxy.connections.count("f.d1") > 1:
+                back.append(packet.message)
+            elif packet.message == "Welcome":
                 away.set()
                 raise Cut(packet.raw)
         return packet.raw
@@ -275,7 +277,8 @@ def test_a_plan_for_a_device_that_is_away(
 
         asyncio.run(serve(server, 1, come_back))
         assert bool(absent.link_counters["session_present"]) is kept
-        assert plans["d1"] == (2 if kept else 1)  # the one from the session, and the answer to Hello
+        assert "Plan" in back[back.index("Hello") :]
+        assert ("Plan" in back[: back.index("Hello")]) is kept
         assert [(r.reported, r.partial) for r in records] == [(3, 0)]
         assert np.array_equal(server.model, mean(first.trainers + late.trainers, 1))
         assert first.fits + late.fits == [[1]] * 3
@@ -303,7 +306,7 @@ def test_every_message_is_delivered_twice(
     with Devices(proxy.url, 3, encoding=encoding) as devices:
         asyncio.run(serve(server, 2))
         counters = server.fleet.counters
-        assert counters["unexpected_chunks"] > 0 and devices.sum("unexpected") > 0
+        assert counters["messages"] >= 4 * 2 * 3 * CHUNKS and devices.sum("unexpected") > 0
         assert [(r.reported, r.partial) for r in records] == [(3, 0)] * 2
         assert [r.examples for r in records] == [sum(t.examples for t in devices.trainers)] * 2
         asyncio.run(until(lambda: devices.sum("updates") >= 6))  # the last receipt may still be on its way
@@ -384,27 +387,33 @@ def test_a_silent_connection(tmp_path: Path, make_broker: MakeBroker, make_proxy
     broker = make_broker()
     proxy = make_proxy(broker)
     server, records = new_server(broker.url, tmp_path, 3)
-    chunks: Counter[str] = Counter()
+    chunks = before = 0
 
     def rule(packet: Packet) -> bytes:
-        if packet.up and packet.message == "UpdateChunk":
-            chunks[packet.client] += 1
-            if packet.client == "f.d1" and chunks[packet.client] == CHUNKS // 2:
-                proxy.stalled.add("f.d1")
+        nonlocal chunks, before
+        if packet.client == "f.silent0" and packet.up and packet.message == "UpdateChunk":
+            chunks += 1
+            if chunks == CHUNKS // 2:
+                before = proxy.connections.count("f.silent0")
+                proxy.stalled.add("f.silent0")
         return packet.raw
 
     proxy.rule = rule
-    with Devices(proxy.url, 3, keep_alive_s=1) as devices:
+    # Only the one falls silent: on a busy machine, so short a keep-alive would break the others' connections, too.
+    silent = Devices(proxy.url, 1, prefix="silent", keep_alive_s=1)
+    with Devices(proxy.url, 2) as others, silent:
 
         async def stall() -> None:
-            await until(lambda: proxy.stalled and not server.fleet.sessions["d1"].online)
-            await until(lambda: proxy.connections.count("f.d1") == 2)  # it gave up the first, which is still open here
+            await until(lambda: proxy.stalled and not server.fleet.sessions["silent0"].online)
+            await until(lambda: proxy.connections.count("f.silent0") > before)  # it gave up one that is still open here
             assert records == [] and server.fleet.sessions["d0"].online
             proxy.stalled.clear()
 
         asyncio.run(serve(server, 1, stall))
-        assert records[0].dropped == 1 and devices.all[1].counters["chunks_resumed_out"] > 0
-        assert_each_once(server, devices, records)
+        assert [(r.reported, r.partial, r.dropped) for r in records] == [(3, 0, 1)]
+        assert silent.all[0].counters["chunks_resumed_out"] > 0
+        assert np.array_equal(server.model, mean(others.trainers + silent.trainers, 1))
+        assert others.fits + silent.fits == [[1]] * 3
 
 
 # ---- devices that mean harm
@@ -489,9 +498,12 @@ def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:
     broker = make_broker(users={"server": "s"} | dict.fromkeys(honest + hostile + outside, "x"))
     url = broker.url.replace("//", "//server:s@")
     slots = 4  # one is held to the end
-    plan = federation(url, tmp_path, 7, goal=0.4, partial=False, soft_deadline_s=300.0, hard_deadline_s=600.0)
+    plan = federation(url, tmp_path, 7, goal=0.4, partial=False)
     records: list[Record] = []
-    server = Server(dataclasses.replace(plan, limits=Limits(slots=slots, retry_ms=50)), on_round=records.append)
+    server = Server(
+        dataclasses.replace(plan, limits=Limits(slots=slots, slot_silence_s=LONG_S, retry_ms=50)),
+        on_round=records.append,
+    )
     layout = plan.layout
     held: list[int] = []
 
