@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to do about devices that are ten times slower: time and rounds to 0.93, and what becomes of their labels.
+
+The demo's fleet (40 devices, digits, 64-32-10, five local epochs) in simulated time. Twelve devices do a tenth of the
+steps a second, and hold nine tenths of the examples of two labels, so that it matters whether they are heard. Three
+seeds, the same for every policy: the same data, start, speeds and orders.
+
+It draws docs/img/stragglers.png, which docs/stragglers.md shows; `stragglers.py --plot PATH` draws elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import ROOT, median, note, save, table
+
+from fedmote.demo import baselines, data
+from fedmote.round import Policy, Training
+from fedmote.session import Limits
+from fedmote.simulation.device import WIDTHS
+from fedmote.simulation.network import LinkModel
+from fedmote.simulation.population import DeviceClass, Examples, Population, populate
+from fedmote.simulation.simulation import Commit, Server, Simulation
+from fedmote.strategy import FedAvg, FedNova, Strategy
+
+SEEDS = (1, 2, 3)
+DEVICES, STRAGGLERS = 40, 12
+STEPS_PER_S, SLOWER = 5.0, 10
+LABELS = (8, 9)
+"""Most of whose examples the stragglers hold."""
+HELD_BY_STRAGGLERS = 0.9
+ALPHA = 0.3
+LEAST = 8
+TARGET = 0.93
+DEADLINE_S = 15.0
+HOURS, LONGEST_HOURS = 1.0, 3.0
+"""What is compared at the end, and how long the target is waited for."""
+TRAINING = Training(epochs=5, batch_size=8, learning_rate=0.2)
+ALL = Policy(devices=DEVICES, goal=1.0, soft_deadline_s=1e5, hard_deadline_s=1e5, encodings=("float32",))
+CUT = replace(ALL, goal=1 - STRAGGLERS / DEVICES, soft_deadline_s=DEADLINE_S, hard_deadline_s=2 * DEADLINE_S)
+"""The notice comes when as many have reported as are fast; a straggler ends its step and sends what it has."""
+BUFFERED = replace(ALL, buffer=10, max_staleness=100, staleness_exponent=0.5)
+"""Buffer and discount of the paper; at this staleness no straggler is too late."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to treat stragglers."""
+
+    name: str
+    strategy: Callable[[], Strategy]
+    policy: Policy
+
+
+WAYS = {
+    "discard": Way("discard stragglers", FedAvg, replace(CUT, partial=False, hard_deadline_s=DEADLINE_S)),
+    "wait": Way("wait for all", FedAvg, ALL),
+    "partial": Way("partial updates, FedAvg", FedAvg, CUT),
+    "nova": Way("partial updates, FedNova", FedNova, CUT),
+    "buffered": Way("FedBuff", FedAvg, BUFFERED),
+    "both": Way(
+        "FedBuff, partial, FedNova",
+        FedNova,
+        replace(BUFFERED, soft_deadline_s=DEADLINE_S, hard_deadline_s=CUT.hard_deadline_s),
+    ),
+}
+
+
+def deal(y: data.Labels, random: np.random.Generator) -> Examples:
+    """Deal the examples as the demo does, but most of LABELS to the stragglers, which are the last devices."""
+    theirs = np.isin(y, LABELS) & (random.random(len(y)) < HELD_BY_STRAGGLERS)
+    while True:
+        parts: Examples = [np.zeros(0, np.int64)] * DEVICES
+        for chosen, first in ((theirs, DEVICES - STRAGGLERS), (~theirs & np.isin(y, LABELS), 0)):
+            parts = _add(parts, y, chosen, first, DEVICES if first else DEVICES - STRAGGLERS, random)
+        parts = _add(parts, y, ~np.isin(y, LABELS), 0, DEVICES, random)
+        if min(map(len, parts)) >= LEAST:
+            return parts
+
+
+def _add(
+    parts: Examples, y: data.Labels, chosen: np.ndarray[Any, Any], first: int, end: int, random: np.random.Generator
+) -> Examples:
+    """Deal the chosen examples to devices first to end."""
+    index = np.flatnonzero(chosen)
+    dealt = data.partition(y[index], end - first, ALPHA, random, least=0)
+    return [
+        np.concatenate([part, index[dealt[i - first]]]) if first <= i < end else part for i, part in enumerate(parts)
+    ]
+
+
+def population(seed: int) -> tuple[Population, data.Features, data.Labels]:
+    """The fleet, and the held-out examples."""
+    random = np.random.default_rng(seed)
+    x, y, x_held, y_held = data.split(random)
+    link = LinkModel(mean_down_s=0)
+    classes = [
+        DeviceClass("fast", steps_per_s=STEPS_PER_S, link=link),
+        DeviceClass("straggler", steps_per_s=STEPS_PER_S / SLOWER, link=link),
+    ]
+    kind = np.repeat([0, 1], [DEVICES - STRAGGLERS, STRAGGLERS])
+    return populate(classes, kind, x, y, deal(y, random), random), x_held, y_held
+
+
+def run(
+    way: Way, seed: int, hours: float = HOURS, longest_hours: float = LONGEST_HOURS, target: float = TARGET
+) -> list[Commit]:
+    """Run the fleet for so many hours, and for as long as the target takes; return its commits."""
+    fleet, x_held, y_held = population(seed)
+    theirs = np.isin(y_held, LABELS)
+
+    def labels(model: np.ndarray[Any, Any]) -> dict[str, float]:
+        return {"labels": baselines.accuracy(model, WIDTHS, x_held[theirs], y_held[theirs])}
+
+    server = Server(way.strategy(), TRAINING, replace(way.policy, seed=seed), Limits(slots=DEVICES))
+    simulation = Simulation(fleet, (x_held, y_held), server, seed=seed, settle_s=0, evaluate=labels)
+    commits = simulation.run(hours).commits
+    if all(commit.accuracy < target for commit in commits):
+        commits = simulation.run(longest_hours, lambda commit: commit.accuracy >= target).commits
+    return commits
+
+
+def figures(commits: list[Commit], hours: float = HOURS, target: float = TARGET) -> dict[str, float]:
+    """Of one run: when it came to the target, and where it was after so many hours."""
+    reached = next((c for c in commits if c.accuracy >= target), None)
+    timely = [c for c in commits if c.at_s <= 3600 * hours]
+    last = timely[-5:]  # a single round's model is a matter of luck
+    return {
+        "seconds": reached.at_s if reached else float("inf"),
+        "rounds": reached.record.round if reached else float("inf"),
+        "megabytes": (reached.bytes_up + reached.bytes_down) / 1e6 if reached else float("inf"),
+        "accuracy": float(np.mean([c.accuracy for c in last])),
+        "labels": float(np.mean([c.record.metrics["labels"] for c in last])),
+        "all_rounds": len(timely),
+    }
+
+
+def draw(path: Path, runs: dict[str, list[list[Commit]]]) -> None:
+    """Accuracy over virtual time, on all labels and on the stragglers'."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.5), sharey=True)
+    for name, seeds in runs.items():
+        colour = f"C{list(WAYS).index(name)}"
+        for i, commits in enumerate(seeds):
+            minutes = [c.at_s / 60 for c in commits]
+            label = WAYS[name].name if i == 0 else None
+            left.plot(minutes, [c.accuracy for c in commits], colour, label=label, linewidth=1)
+            right.plot(minutes, [c.record.metrics["labels"] for c in commits], colour, linewidth=1)
+    left.axhline(TARGET, color="black", linestyle=":", linewidth=1)
+    left.set(xlabel="virtual minutes", ylabel="held-out accuracy", title="all labels", xscale="log", ylim=(0, 1))
+    right.set(xlabel="virtual minutes", title=f"labels {LABELS[0]} and {LABELS[1]}", xscale="log")
+    left.legend(loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def show(found: dict[str, list[dict[str, float]]]) -> None:
+    """Print the medians over the seeds."""
+    theirs = f"on {LABELS[0]}, {LABELS[1]}"
+    columns = ("policy", f"minutes to {TARGET}", "rounds to it", "MB to it", f"accuracy after {HOURS:g} h", theirs)
+    rows: list[tuple[str, ...]] = [(*columns, "rounds in it")]
+    for name, runs in found.items():
+        middle = {key: median([run[key] for run in runs]) for key in runs[0]}
+        to_it = [f"{middle['seconds'] / 60:.1f}", f"{middle['rounds']:.0f}", f"{middle['megabytes']:.1f}"]
+        ended = (f"{middle['accuracy']:.3f}", f"{middle['labels']:.3f}", f"{middle['all_rounds']:.0f}")
+        rows.append((WAYS[name].name, *(cell.replace("inf", "never") for cell in to_it), *ended))
+    table(f"{STRAGGLERS} of {DEVICES} devices at a tenth of the speed, virtual time", rows)
+    note(f"medians of {len(SEEDS)} seeds; accuracy is the mean of the last five rounds. Each seed's minutes:")
+    for name, runs in found.items():
+        minutes = ", ".join(f"{run['seconds'] / 60:.1f}" for run in runs)
+        note(f"  {WAYS[name].name}: {minutes.replace('inf', 'never')}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs/img/stragglers.png", help="draw there")
+    plot = parser.parse_args().plot
+    runs = {name: [run(way, seed) for seed in SEEDS] for name, way in WAYS.items()}
+    found = {name: [figures(commits) for commits in seeds] for name, seeds in runs.items()}
+    show(found)
+    save("stragglers", found)
+    draw(plot, runs)
+
+
+if __name__ == "__main__":
+    main()
