@@ -281,9 +281,9 @@ def test_devices_that_are_low_are_left_alone() -> None:
     fleet = FleetSettings(devices=20, start_h=10.0, classes=(replace(low, link=link), DeviceClass("mains", link=link)))
     run = simulation(fleet, Server(FedAvg(), TRAINING, POLICY))
     early = run.run(0.25).clients  # two looks at the batteries, and whatever was under way then
-    late = run.run(1).clients
+    late = run.run(0.6).clients
     assert late["low"]["updates"] == early["low"]["updates"] and late["low"]["messages_out"] > 10
-    assert late["mains"]["updates"] > early["mains"]["updates"] + 50
+    assert late["mains"]["updates"] > early["mains"]["updates"] + 30
 
 
 def test_a_run_goes_on_where_it_stopped() -> None:
@@ -297,9 +297,9 @@ def test_a_run_goes_on_where_it_stopped() -> None:
 
 def _figures(folder: Path, seed: str, hash_seed: str) -> dict[str, Any]:
     out = folder / f"{seed}-{hash_seed}.json"
-    command = [sys.executable, "-c", "from fedmote.cli import main; main()", "simulate", "--devices", "60"]
+    command = [sys.executable, "-c", "from fedmote.cli import main; main()", "simulate", "--devices", "40"]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    subprocess.run([*command, "--hours", "1.5", "--seed", seed, "--json", str(out)], check=True, env=environment,
+    subprocess.run([*command, "--hours", "0.8", "--seed", seed, "--json", str(out)], check=True, env=environment,
                    stdout=subprocess.DEVNULL, timeout=200)  # fmt: skip
     figures: dict[str, Any] = json.loads(out.read_text())
     return figures
@@ -308,7 +308,7 @@ def _figures(folder: Path, seed: str, hash_seed: str) -> dict[str, Any]:
 def test_one_seed_gives_the_same_bits_in_every_process(tmp_path: Path) -> None:
     """All messages, when and where they arrived, and the model; also when sets of strings are in another order."""
     first, second = _figures(tmp_path, "5", "1"), _figures(tmp_path, "5", "2")
-    assert len(first["rounds"]) > 3 and first == second
+    assert len(first["rounds"]) > 2 and first == second
     assert _figures(tmp_path, "6", "1")["digest"] != first["digest"]
 
 

@@ -42,13 +42,14 @@ class Batteries:
 
         count = len(models)
         self.mains = numbers("idle_h") == 0
+        self._is_mains = self.mains.tolist()
         self.reserve = np.where(self.mains, 0.0, numbers("reserve"))
         self._start_h = start_h
         self._at_s = 0.0
         self._idle = 1 / np.where(self.mains, np.inf, 3600 * numbers("idle_h"))  # of a charge, in a second
         self._charge = 1 / (3600 * numbers("charge_h"))
-        self._step_s = np.where(self.mains, 0.0, 1 / (3600 * numbers("train_h")))
-        self._byte = np.where(self.mains, 0.0, 1 / (1e6 * numbers("radio_mb")))
+        self._step_s = 1 / (3600 * numbers("train_h"))
+        self._byte = 1 / (1e6 * numbers("radio_mb"))
         self._plugged = (numbers("plugged_h") + random.uniform(-1, 1, count)) % DAY_H
         self._unplugged = (numbers("unplugged_h") + random.uniform(-1, 1, count)) % DAY_H
         self.level = np.where(self.mains, 1.0, random.uniform(self.reserve, 1.0))
@@ -70,6 +71,8 @@ class Batteries:
 
     def spend(self, device: int, training_s: float, radio_bytes: int) -> None:
         """Take what so many seconds of training and so many bytes of radio cost."""
+        if self._is_mains[device]:
+            return
         cost = training_s * self._step_s[device] + radio_bytes * self._byte[device]
         self.level[device] = max(0.0, self.level[device] - cost)
 

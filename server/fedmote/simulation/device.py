@@ -35,6 +35,7 @@ class VirtualDevice:
     offset_ms: int
     inbox: list[bytes] = field(default_factory=list)
     busy_until: float = 0.0
+    steps: int = 0  # of the present plan
     due: float = -1.0  # of the next turn that counts
     fetching: bool = False  # a model chunk is under way
     fetch_lost: int = -1  # its timeouts when a chunk was lost: it asks again after one more
@@ -71,10 +72,9 @@ class VirtualDevice:
         """Poll until it rests, has a message to send, or has done a step."""
         own = self.own_ms(now)
         for _ in range(_MOST_POLLS):
-            before = self.client.steps[0]
             wait = self.client.deliver(self.inbox.pop(0), own) if self.inbox else self.client.poll(own)
-            done = self.client.steps[0]
-            if done > before:
+            before, self.steps = self.steps, self.client.steps[0]
+            if self.steps > before:
                 self.busy_until = now + self.step_s
                 return Outcome(self.step_s, 1)
             if wait and not self.inbox:

@@ -34,7 +34,7 @@ class VirtualFleet:
 
     def __init__(
         self, population: Population, clock: Clock, seed: int, start_h: float,
-        to_server: Callable[[str, bytes], None], model_chunk: Callable[[int, int], bytes | None],
+        to_server: Callable[[str, bytes], None], model_chunk: Callable[[int, int], bytes | None], settle_s: float,
     ) -> None:  # fmt: skip
         self.population, self.clock, self.seed = population, clock, seed
         self.to_server, self.model_chunk = to_server, model_chunk
@@ -44,7 +44,8 @@ class VirtualFleet:
         self.steps = 0
         self._greeted = [False] * len(population)
         self._width = len(str(len(population) - 1))
-        self.network = Network([population.of(i).link for i in range(len(population))], clock, seed, self._link_changed)
+        links = [population.of(i).link for i in range(len(population))]
+        self.network = Network(links, clock, seed, self._link_changed, settle_s)
         self.batteries = Batteries(
             [population.of(i).battery for i in range(len(population))], start_h, np.random.default_rng([seed, 4])
         )
@@ -179,21 +180,26 @@ class VirtualFleet:
             self.steps += 1
             self.batteries.spend(device, woken.step_s, 0)
         rest = now + outcome.rest_s
-        if self.network.up[device]:
-            self._greeted[device] = self._greeted[device] or woken.client.online
-            free_at = self.network.free_at(device)
-            if free_at <= now and (message := woken.client.take()) is not None:
-                self._send_up(device, message)
-                free_at = self.network.free_at(device)
-            if woken.wants_chunk:
-                self._fetch(woken)
-            rest = min(rest, free_at) if free_at > now else rest
-        else:
-            free_at = now
-        if woken.client.state in ("idle", "offline") and free_at <= now and not woken.inbox:
+        free_at = self._speak(woken)
+        if outcome.steps:
+            self._turn_at(device, rest)
+        elif woken.client.state in ("idle", "offline") and free_at <= now and not woken.inbox:
             self._park(device)  # nothing to do and nothing to say
         else:
-            self._turn_at(device, rest)
+            self._turn_at(device, min(rest, free_at) if free_at > now else rest)
+
+    def _speak(self, woken: VirtualDevice) -> float:
+        """Send what waits, if the link is there and free; return when it will be."""
+        device, now = woken.index, self.clock.now
+        if not self.network.up[device]:
+            return now
+        if not self._greeted[device]:
+            self._greeted[device] = woken.client.online
+        if self.network.free_at(device) <= now and (message := woken.client.take()) is not None:
+            self._send_up(device, message)
+        if woken.wants_chunk:
+            self._fetch(woken)
+        return self.network.free_at(device)
 
     def _send_up(self, device: int, message: bytes) -> None:
         self.batteries.spend(device, 0.0, len(message))

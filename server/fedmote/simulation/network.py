@@ -14,7 +14,6 @@ from fedmote.simulation.clock import Clock
 from fedmote.simulation.draws import Draws
 
 RESEND_S = 1.0  # after which a link repeats what is to arrive at least once
-SETTLE_S = 600.0  # after the start, within which the first devices come
 _HEAD = struct.Struct("<dIB")
 UP, DOWN = 0, 1
 
@@ -40,12 +39,14 @@ class LinkModel:
 class Network:
     """Every device's link to the server.
 
-    changed: a device's link came (True) or went. What is under way when it goes is lost, both ways.
+    changed: a device's link came (True) or went. What is under way when it goes is lost, both ways. settle_s: within
+    which the first links come, so that not all do at once.
     """
 
     def __init__(
-        self, links: Sequence[LinkModel], clock: Clock, seed: int, changed: Callable[[int, bool], None]
-    ) -> None:
+        self, links: Sequence[LinkModel], clock: Clock, seed: int, changed: Callable[[int, bool], None],
+        settle_s: float = 600.0,
+    ) -> None:  # fmt: skip
         self.links, self.clock, self.changed = links, clock, changed
         count = len(links)
         self.up = [False] * count
@@ -60,7 +61,7 @@ class Network:
         for device, link in enumerate(links):
             share = link.mean_up_s / (link.mean_up_s + link.mean_down_s)
             there = self._weather.uniform(device) < share
-            clock.at(SETTLE_S * self._weather.uniform(device), self._turn, device, there)
+            clock.at(settle_s * self._weather.uniform(device), self._turn, device, there)
 
     @property
     def online(self) -> int:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmote.buffered import machine
 from fedmote.demo import baselines
 from fedmote.layout import dense
-from fedmote.round import Policy, Record, Rounds, Training
+from fedmote.round import Policy, Record, Training
 from fedmote.session import Fleet, Limits
 from fedmote.simulation.clock import Clock
 from fedmote.simulation.device import WIDTHS
@@ -74,12 +75,14 @@ class Result:
 class Simulation:
     """A fleet and its server, before, while and after they run.
 
-    evaluate: called with every new model, besides the held-out accuracy; its figures go into the round's metrics.
+    start_h: time of the day at the start. settle_s: within which the first devices come. evaluate: called with every
+    new model, besides the held-out accuracy; its figures go into the round's metrics.
     """
 
     def __init__(
         self, population: Population, held_out: tuple[NDArray[np.float32], NDArray[np.uint8]], server: Server, *,
-        seed: int, start_h: float = 0.0, evaluate: Callable[[NDArray[np.float32]], dict[str, float]] | None = None,
+        seed: int, start_h: float = 0.0, settle_s: float = 600.0,
+        evaluate: Callable[[NDArray[np.float32]], dict[str, float]] | None = None,
         on_commit: Callable[[Commit], None] | None = None,
     ) -> None:  # fmt: skip
         self.clock = Clock()
@@ -87,11 +90,11 @@ class Simulation:
         self._held_out, self._evaluate, self._on_commit = held_out, evaluate, on_commit
         self._published: dict[int, list[bytes]] = {}  # the broker's retained chunks, by version
         self._tick_at: float | None = None
-        self.fleet = VirtualFleet(population, self.clock, seed, start_h, self._receive, self._model_chunk)
+        self.fleet = VirtualFleet(population, self.clock, seed, start_h, self._receive, self._model_chunk, settle_s)
         self.sessions = Fleet(LAYOUT, server.limits, self._changed)
         initial = LAYOUT.glorot(server.policy.seed) if server.initial is None else server.initial
         self.store = Store(":memory:", LAYOUT, initial)
-        self.rounds = Rounds(
+        self.rounds = machine(server.policy)(
             self.sessions, self.store, server.strategy, server.training, server.policy,
             broadcast=self.fleet.broadcast, publish=self._publish, evaluate=self._figures, on_commit=self._committed,
         )  # fmt: skip
