@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chaos run's devices: real C clients in one process. A quarter of them has flash, and loses its power now and then.
+
+Arguments: the broker's URL, the folder of the ledger, devices, mean seconds between power cuts of a device.
+Runs until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ledger import ELEMENTS, examples, weights
+from numpy.typing import NDArray
+
+from fedmote_device import Device, Flash, run_many
+
+Floats = NDArray[np.float32]
+OFF_S = (0.5, 10.0)
+
+
+class Trainer:
+    """Knows what to make of each round, and notes that it did."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+
+    def get_parameters(self, config: dict[str, Any]) -> list[Floats]:
+        return [np.zeros(ELEMENTS, np.float32)]
+
+    def fit(self, parameters: list[Floats], config: dict[str, Any]) -> tuple[list[Floats], int, dict[str, float]]:
+        round, index = int(config["round"]), self.member.index
+        self.member.note("trained", round)
+        return [weights(round, index)], examples(index), {"loss": 1.0}
+
+    def evaluate(self, parameters: list[Floats], config: dict[str, Any]) -> tuple[float, int, dict[str, float]]:
+        raise NotImplementedError
+
+
+class Member:
+    """One place in the fleet: the device that is there now, its flash, and its page of the ledger."""
+
+    def __init__(self, index: int, url: str, file: Any, flash: Flash | None, every_s: float) -> None:
+        self.index, self.url, self.file, self.flash, self.every_s = index, url, file, flash, every_s
+        self.name = f"d{index}"
+        self.random = random.Random(index)
+        self.starts = self.cuts = 0
+        self.device: Device | None = None
+        self.power_on()
+
+    def note(self, event: str, round: int) -> None:
+        line = {"at": time.time(), "device": self.name, "event": event, "round": round}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def power_on(self) -> None:
+        self.starts += 1
+        self.updates = 0
+        self.device = Device(
+            self.name, self.url, federation="chaos", trainer=Trainer(self), seed=1000 * self.index + self.starts,
+            examples=examples(self.index), keep_alive_s=20, backoff_ms=(500, 8000), retry_ms=(4000, 30_000),
+            flash=self.flash, delta=False,
+        )  # fmt: skip
+        self.changes_at = time.monotonic() + self.random.expovariate(1 / self.every_s)
+
+    def look(self, now: float) -> None:
+        """Note a receipt; cut or restore the power when it is time."""
+        if self.device is not None:
+            updates = self.device.counters["updates"]
+            if updates > self.updates:
+                self.updates = updates
+                self.note("receipt", self.device.round)
+        if self.flash is None or now < self.changes_at:
+            return
+        if self.device is not None:
+            self.device.cut_link()
+            self.device.poll()  # the socket is gone, without a word
+            self.device = None
+            self.cuts += 1
+            self.changes_at = now + self.random.uniform(*OFF_S)
+        else:
+            self.power_on()
+
+
+def main() -> None:
+    """Run them."""
+    url, folder, count, every_s = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    over = [False]
+    signal.signal(signal.SIGTERM, lambda *_: over.__setitem__(0, True))
+    size = Flash.size_for(ELEMENTS)
+    with open(folder / "devices.jsonl", "w") as file:
+        members = [Member(i, url, file, Flash(size) if i % 4 == 0 else None, every_s) for i in range(count)]
+        while not over[0]:
+            fleet = [member.device for member in members if member.device is not None]
+            until = time.monotonic() + 0.1
+            run_many(fleet, lambda until=until: time.monotonic() >= until, slice_ms=20)  # type: ignore[misc]
+            now = time.monotonic()
+            for member in members:
+                member.look(now)
+        totals = {"power_cuts": sum(member.cuts for member in members)}
+        (folder / "devices.json").write_text(json.dumps(totals))
+
+
+if __name__ == "__main__":
+    main()
