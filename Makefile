@@ -15,7 +15,7 @@ C_SOURCES := $(wildcard csdk/include/*.h csdk/include/fedmote/*.h csdk/src/*.[ch
 BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/cdef.h bindings/build_ffi.py
 C_FORMAT  := $(filter-out bindings/cdef.h,$(shell git ls-files '*.c' '*.h' 2>/dev/null))
 
-.PHONY: help venv demo test hil bench size amalgamation firmware format clean
+.PHONY: help venv demo test crash hil bench size amalgamation firmware format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -136,6 +136,10 @@ hil: venv firmware-tools ## emulated boards in federations, and 50 power cuts of
 	@.ci/need 'command -v ip' iproute2
 	@PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest --moments 50 --durations 10 $(ARGS) tests/hil/test_fleet.py \
 	  tests/hil/test_power_cuts.py tests/hil/test_emulated_device.py tests/hil/test_tun.py
+
+crash: venv ## the server killed at 200 random points and 200 chosen ones, with 50 devices; ARGS for pytest
+	@.ci/need 'command -v mosquitto' mosquitto
+	@PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest --kills 200 --durations 3 -rP $(ARGS) tests/crash
 
 format: venv ## put Python and C into the project's format
 	$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet

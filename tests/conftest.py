@@ -15,3 +15,4 @@ settings.load_profile("fedmote")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How thorough the slow ones are."""
     parser.addoption("--moments", type=int, default=6, help="moments of a round at which each image loses its power")
+    parser.addoption("--kills", type=int, default=10, help="how often the server is killed, of each kind")

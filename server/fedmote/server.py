@@ -20,12 +20,13 @@ from fedmote.links.mqtt import MqttLink
 from fedmote.links.serial import Port, SerialPorts
 from fedmote.round import Policy, Record, Training
 from fedmote.session import Fleet, Limits
-from fedmote.store import Store
+from fedmote.store import Store, StoreUnavailableError
 from fedmote.strategy import FedAvg, Strategy
 
 log = logging.getLogger(__name__)
 
 MODELS_KEPT = 10  # in the database, at least
+STORE_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Server:
             initial = federation.layout.glorot(federation.policy.seed)
         keep = max(MODELS_KEPT, federation.policy.max_staleness + 2)
         self.store = Store(federation.database, federation.layout, initial, keep)
+        self._trouble = ""  # why nothing can be written now
 
     @property
     def model(self) -> NDArray[np.float32]:
@@ -111,7 +113,13 @@ class Server:
             ready()
         try:
             while not running.done:
-                due = running.tick(time.monotonic())
+                try:
+                    due = running.tick(time.monotonic())
+                except StoreUnavailableError as error:
+                    self._tell_once(str(error))
+                    await asyncio.sleep(STORE_RETRY_S)  # nothing was announced; the round stays open
+                    continue
+                self._tell_once("")
                 wait = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), wake.set)
                 await wake.wait()
                 wait.cancel()
@@ -121,6 +129,14 @@ class Server:
             for trouble in await asyncio.gather(*(link.stop() for link in links), return_exceptions=True):
                 if trouble is not None:
                     log.error("a link did not stop in order: %s", trouble)
+
+    def _tell_once(self, trouble: str) -> None:
+        """Log that nothing can be written, and that it can again; not at every attempt."""
+        if trouble and trouble != self._trouble:
+            log.error("%s. The round stays open until it can be written", trouble)
+        elif self._trouble and not trouble:
+            log.info("%s can be written again; the round goes on", self.store.path)
+        self._trouble = trouble
 
     def _links(self, fleet: Fleet) -> list[Link]:
         """Make the links that the federation names; what they receive goes straight to the fleet."""

@@ -82,7 +82,8 @@ class Store:
                     raise StoreError(f"{path} is empty, which a database never is; {ANEW}")
             held.enter_context(self._connected(path))
             self._prepare(layout, initial)
-            self._check()
+            self._committed = self._check()
+            self._empty_log()
             self._held = held.pop_all()
 
     @contextlib.contextmanager
@@ -118,10 +119,10 @@ class Store:
                 raise StoreError(
                     f"{self.path} is of a newer fedmote (format {version}); this one reads up to {len(MIGRATIONS)}"
                 )
-            for migration in MIGRATIONS[version:]:
+            for number, migration in enumerate(MIGRATIONS[version:], version + 1):
                 for statement in migration:
                     self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+                self._db.execute(f"PRAGMA user_version = {number}")
             if not self._read("SELECT 1 FROM federation"):
                 self._db.execute("INSERT INTO federation (layout_crc32) VALUES (?)", (layout.crc32,))
                 self._insert(1, 0, initial)
@@ -130,8 +131,8 @@ class Store:
             raise StoreError(f"{self.path} holds a model of another layout; name another data folder or tensors")
         self.begun = bool(begun)  # a round was begun in this database
 
-    def _check(self) -> None:
-        """Find damage now instead of in the middle of a round."""
+    def _check(self) -> int:
+        """Find damage now instead of in the middle of a round; return the last committed round."""
         found = self._read("PRAGMA quick_check(1)")[0][0]
         if found != "ok":
             raise StoreError(f"{self.path} is damaged ({found}); {ANEW}")
@@ -142,6 +143,7 @@ class Store:
                 f"{self.path} is damaged (the newest model is of round {number}, the log has {last[1]} rounds up to "
                 f"{last[0]}); {ANEW}"
             )
+        return number
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -165,6 +167,14 @@ class Store:
                 if self._db.in_transaction:  # SQLite has ended it by itself after some errors
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _empty_log(self) -> None:
+        """Move what is in the log beside the file into it: who loses the log then loses nothing.
+
+        It may fail, as when somebody reads or the disk is full: then the next one does it.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _read(self, query: str, *arguments: Any) -> list[Any]:
         with self._telling():
@@ -205,15 +215,13 @@ class Store:
             self._db.execute("INSERT INTO round VALUES (?, ?)", (number, json.dumps(record)))
             self._db.execute("DELETE FROM model WHERE version <= ?", (version - self.keep,))
             self._db.executemany("UPDATE assignment SET version = ? WHERE device = ?", [(version, d) for d in counted])
-        with contextlib.suppress(sqlite3.Error):
-            # Whoever takes the file alone, or loses the log beside it, then has all that was committed. It may fail,
-            # as when somebody reads or the disk is full: the next commit does it.
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._committed = number
+        self._empty_log()
         return version
 
     def version_of(self, number: int) -> int | None:
         """Return the model version that round `number` committed, None when it committed none."""
-        return number + 1 if self._read("SELECT 1 FROM round WHERE number = ?", number) else None
+        return number + 1 if 1 <= number <= self._committed else None
 
     def begin(self) -> None:
         """Note, once and durably, that a round begins: from now on devices may hold work for this database."""

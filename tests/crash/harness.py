@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills the server at one point after the other while fifty devices learn, and judges by what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from work import DEVICES, EXAMPLES, trajectory, weights
+
+from fedmote.broker import private_broker
+
+HERE = Path(__file__).parent
+WAIT_S = 120.0
+
+
+class Crash:
+    """A federation in a folder whose server dies and comes back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.errors = (folder / "errors").open("ab")
+        self.server: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Crash:
+        self._broker = private_broker()
+        self.broker = self._broker.__enter__()
+        self.devices = self._spawn("devices_process.py", self.broker)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self.server, self.devices):
+            if process is not None:
+                process.kill()
+                process.communicate()
+        self._broker.__exit__(None, None, None)
+        self.errors.close()
+
+    def _spawn(self, script: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, str(HERE / script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self.errors, env=os.environ | {"PYTHONPATH": str(HERE)},
+        )  # fmt: skip
+
+    def start(self, point: str = "never", rounds: int = 0) -> None:
+        """Start the server: to be killed at `point`, or to end when round `rounds` is committed."""
+        self.server = self._spawn("server_process.py", str(self.folder), self.broker, point, str(rounds))
+
+    def wait(self, expected: int) -> None:
+        """Wait for the server's end, which must be with this exit code."""
+        assert self.server is not None
+        try:
+            code = self.server.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        self.server.communicate() if code is not None else None
+        assert code == expected, f"exit code {code} at {self.log()[-1]}: {self._told()}"
+        self.server = None
+
+    def kill_at(self, point: str) -> None:
+        """Start the server and let it kill itself there."""
+        self.start(point)
+        self.wait(-signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Take the database away. No device may have been asked for anything since it was made."""
+        for file in self.folder.glob("f.sqlite*"):
+            file.unlink()
+
+    def kill_after(self, seconds: float) -> None:
+        """Start the server and kill it when so much time has passed, wherever it is then."""
+        self.start("some time")
+        time.sleep(seconds)
+        assert self.server is not None and self.server.poll() is None, self._told()
+        self.server.kill()
+        self.wait(-signal.SIGKILL)
+
+    def run(self, rounds: int) -> None:
+        """Let the server commit so many rounds more, unharmed."""
+        self.start(rounds=len(self.models()) - 1 + rounds)
+        self.wait(0)
+
+    def timed(self, rounds: int) -> float:
+        """Let the server commit so many rounds more; return the seconds that it took from its very start."""
+        started = time.monotonic()
+        self.run(rounds)
+        return time.monotonic() - started
+
+    def log(self) -> list[dict[str, Any]]:
+        """What all servers noted."""
+        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+
+    def lost(self) -> int:
+        """How many servers died with updates that they had folded and not committed."""
+        entries = [entry for entry in self.log() if "committed" not in entry]
+        return sum("start" in entry and "fold" in before for before, entry in pairwise(entries))
+
+    def models(self) -> list[bytes]:
+        """All committed models, by version."""
+        if not (self.folder / "f.sqlite").exists():
+            return [b""]
+        with closing(sqlite3.connect(self.folder / "f.sqlite")) as db:
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            return [row[0] for row in db.execute("SELECT elements FROM model ORDER BY version")]
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log of rounds."""
+        with closing(sqlite3.connect(self.folder / "f.sqlite")) as db:
+            return [json.loads(row[0]) for row in db.execute("SELECT record FROM round ORDER BY number")]
+
+    def stop_devices(self) -> list[dict[str, Any]]:
+        """End the devices; return what became of each."""
+        out, _ = self.devices.communicate(b"stop\n", WAIT_S)
+        assert self.devices.returncode == 0, self._told()
+        return list(json.loads(out))
+
+    def _told(self) -> str:
+        return (self.folder / "errors").read_text()[-3000:]
+
+
+FRESH = [
+    "PRAGMA journal_mode = 1", "PRAGMA synchronous = 1", "BEGIN IMMEDIATE 1", "CREATE TABLE model 1",
+    "CREATE TABLE round 1", "CREATE TABLE federation 1", "ALTER TABLE federation 1", "UPDATE federation SET 1",
+    "DROP TABLE IF 1", "PRAGMA user_version = 1", "PRAGMA user_version = 2", "INSERT INTO federation 1",
+    "INSERT INTO model 1", "COMMIT 1", "rename 1", "fsync 1", "BEGIN IMMEDIATE 3", "UPDATE federation SET 2", "COMMIT 3",
+]  # fmt: skip
+"""Steps of making a database and beginning its first round: no device was asked for anything yet."""
+
+STEPS = (
+    [f"PRAGMA {name} = 1" for name in ("journal_mode", "synchronous")]
+    + [f"{name} {n}" for name in ("BEGIN IMMEDIATE", "COMMIT", "PRAGMA wal_checkpoint(TRUNCATE)") for n in (1, 2, 3)]
+    + [f"{name} {n}" for name in ("INSERT INTO model", "INSERT INTO round", "DELETE FROM model") for n in (1, 2)]
+    + ["Refusal 1", "Commit 1", "Commit 2"]
+    + [f"ModelChunk {n}" for n in range(1, 11)]
+    + [f"TakenBack {n}" for n in range(1, 6)]
+    + [f"Welcome {n}" for n in (*range(1, 50, 6), 50)]
+    + [f"{name} {n}" for name in ("Plan", "Receipt") for n in (1, 2, *range(6, 49, 6), 49, 50, 51, 52, 75, 88, 99, 100)]
+)
+"""Steps of opening the database, greeting devices, and of the first two rounds after that."""
+
+WHEN = ("before", "after")
+CHOSEN = [(f"{when} {step}", steps is FRESH) for steps in (FRESH, STEPS) for step in steps for when in WHEN]
+
+
+def spread(points: list[tuple[str, bool]], count: int) -> list[tuple[str, bool]]:
+    """Return so many of the points, from the first to the last."""
+    return [points[i * (len(points) - 1) // max(1, count - 1)] for i in range(count)]
+
+
+def judge(crash: Crash) -> int:
+    """Assert that every round is as if no server had ever died, and that each update counted once; return the rounds."""
+    models = crash.models()
+    rounds = len(models) - 1
+    wanted = trajectory(rounds)
+    for version, model in enumerate(models, 1):
+        assert model == wanted[version - 1].tobytes(), f"model {version} is another than without a crash"
+    records = crash.records()
+    assert [r["round"] for r in records] == list(range(1, rounds + 1))
+    for record in records:
+        assert (record["reported"], record["selected"], record["partial"]) == (DEVICES, DEVICES, 0), record
+        assert record["examples"] == sum(EXAMPLES), record
+    _judge_folds(crash.log(), [crc32(model) for model in models])
+    for device, report in enumerate(crash.stop_devices()):
+        assert report["fits"] == list(range(1, rounds + 1)), f"device {device} worked in {report['fits']}"
+    return rounds
+
+
+def _judge_folds(log: list[dict[str, Any]], models: list[int]) -> None:
+    """Each model came of all devices' updates for that round, each once, folded by a server that lived that long."""
+    updates = {
+        round: {f"d{i:02}": crc32(weights(base, round, i).tobytes()) for i in range(DEVICES)}
+        for round, base in enumerate(trajectory(len(models)), 1)
+    }
+    finished: set[int] = set()
+    folds: list[tuple[str, int]] = []
+    for entry in log:
+        if "begin" in entry:
+            round, folds = models.index(entry["begin"]) + 1, []
+        elif "fold" in entry:
+            assert entry["was"] and entry["whole"], entry
+            folds.append((entry["fold"], entry["crc32"]))
+        elif "finish" in entry:
+            assert sorted(folds) == sorted(updates[round].items()), f"round {round} was made of {sorted(folds)}"
+            assert round == len(models) or entry["finish"] == models[round], f"round {round} ended with another model"
+            finished.add(round)
+    assert finished >= set(range(1, len(models)))

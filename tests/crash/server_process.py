@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real server as a process that kills itself at a given point, and that notes durably what it folded.
+
+Points: "line N", the N-th line that it runs of fedmote and paho; "before NAME N" and "after NAME N", the N-th time of a
+step: a statement of SQL by its first three words, "rename" and "fsync" of files, a message that is sent by its name in
+the schema ("TakenBack" for the end of a retained one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import paho.mqtt.client as mqtt
+from work import CHUNK, DEVICES, ELEMENTS
+
+from fedmote.codec import decode
+from fedmote.layout import Layout, Tensor
+from fedmote.round import Policy, Record
+from fedmote.server import Federation, Server
+from fedmote.session import Limits
+from fedmote.strategy import Accumulator, FedAvg, Model, Update
+
+FOREVER_S = 3600.0
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Log:
+    """Lines of JSON that outlive the process: each is written by one call of the system."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def __call__(self, **entry: Any) -> None:
+        os.write(self.file, json.dumps(entry).encode() + b"\n")
+
+
+class LoggedFedAvg(FedAvg):
+    """FedAvg, and what it was asked to do."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    def begin(self, model: Model) -> Accumulator:
+        self.log(begin=crc32(model.tobytes()))
+        return super().begin(model)
+
+    def fold(self, accumulator: Accumulator, update: Update) -> bool:
+        folded = super().fold(accumulator, update)
+        self.log(fold=update.device, crc32=crc32(update.data), examples=update.examples, whole=update.whole, was=folded)
+        return folded
+
+    def finish(self, accumulator: Accumulator) -> Model:
+        model = super().finish(accumulator)
+        self.log(finish=crc32(model.tobytes()))
+        return model
+
+
+@dataclass
+class Steps:
+    """Counts steps by name, and dies at the one that was asked for."""
+
+    when: str = ""
+    name: str = ""
+    nth: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def run(self, name: str, step: Callable[[], Any], complete: Callable[[], None] = lambda: None) -> Any:
+        """Do a step. complete: called before dying after it."""
+        self.seen[name] += 1
+        chosen = name == self.name and self.seen[name] == self.nth
+        if chosen and self.when == "before":
+            die()
+        result = step()
+        if chosen:
+            complete()
+            die()
+        return result
+
+
+def watch_storage(steps: Steps) -> None:
+    """Have every statement of SQL be a step, and what makes a new database the real one."""
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            name = " ".join(statement.split()[:3])
+            return steps.run(name, lambda: super(Connection, self).execute(statement, *arguments))
+
+    connect = sqlite3.connect
+    sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
+    rename, fsync = os.rename, os.fsync
+    os.rename = lambda *names: steps.run("rename", lambda: rename(*names))
+    os.fsync = lambda file: steps.run("fsync", lambda: fsync(file))
+
+
+def watch_messages(steps: Steps) -> None:
+    """Have every message that goes out be a step. After it means that it has left for the broker."""
+    publish = mqtt.Client.publish
+
+    def watched(self: mqtt.Client, topic: str, payload: bytes, **options: Any) -> Any:
+        decoded = decode(payload)
+
+        def flush() -> None:
+            while self.want_write():
+                self.loop_write()
+
+        name = decoded[0] if decoded else "TakenBack"
+        return steps.run(name, lambda: publish(self, topic, payload, **options), flush)
+
+    mqtt.Client.publish = watched
+
+
+def count_lines(nth: int, count: list[int]) -> None:
+    """Count the lines that run from now on in count[0]; die at the n-th."""
+    places = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("fedmote.server", mqtt.__name__))
+
+    def line(frame: Any, event: str, argument: Any) -> Any:
+        if event == "line":
+            count[0] += 1
+            if count[0] == nth:
+                die()
+        return line
+
+    sys.settrace(lambda frame, event, argument: line if frame.f_code.co_filename.startswith(places) else None)
+
+
+def main(folder: Path, broker: str, point: str, rounds: int) -> None:
+    """Serve until round `rounds` is committed, 0: until killed."""
+    logging.basicConfig(level="INFO")
+    log = Log(folder / "log")
+    log(start=time.monotonic(), point=point)
+    kind, *rest = point.split(" ")
+    lines = [0]
+    steps = Steps()
+    if kind == "line":
+        count_lines(int(rest[0]), lines)
+    elif kind in ("before", "after"):
+        steps = Steps(kind, " ".join(rest[:-1]), int(rest[-1]))
+        watch_storage(steps)
+        watch_messages(steps)
+    federation = Federation(
+        "f", Layout((Tensor("parameter0", (ELEMENTS,)),)), broker,
+        policy=Policy(
+            devices=DEVICES, goal=1.0, soft_deadline_s=FOREVER_S, hard_deadline_s=FOREVER_S, resume_s=0.0,
+            chunk_elements=CHUNK, encodings=("float32",),
+        ),
+        limits=Limits(retry_ms=50), database=folder / "f.sqlite", initial=np.zeros(ELEMENTS, np.float32),
+    )  # fmt: skip
+
+    def committed(record: Record) -> None:
+        log(committed=record.round, at=time.monotonic(), lines=lines[0], steps=steps.seen)
+
+    server = Server(federation, LoggedFedAvg(log), on_round=committed)
+    server.store.keep = 1_000_000  # every model is compared afterwards
+    asyncio.run(server.run(rounds or None))
+    server.store.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server dies by SIGKILL, again and again, in the middle of rounds with fifty real devices on a real broker.
+
+--kills says how often in each test; `make crash` makes it 200. Whatever the moment, every model is to the bit the one
+that a server which never died would have committed, and every device's work counts once.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from harness import CHOSEN, Crash, judge, spread
+
+AFTERWARDS = 2  # rounds without a kill
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
+
+
+def test_without_a_crash(tmp_path: Path) -> None:
+    """The yardstick: this is what a server that nobody kills commits."""
+    with Crash(tmp_path) as crash:
+        crash.run(5)
+        assert judge(crash) == 5
+
+
+def test_chosen_points(tmp_path: Path, kills: int) -> None:
+    """Before and after each durable step, and each kind of message; at first while there is no database yet."""
+    assert len(set(CHOSEN)) == 200
+    points = spread(CHOSEN, kills)
+    with Crash(tmp_path) as crash:
+        for point, fresh in points:
+            if fresh:
+                crash.forget()
+            crash.kill_at(point)
+        crash.run(AFTERWARDS)
+        rounds = judge(crash)
+        assert [entry["point"] for entry in crash.log() if "point" in entry] == [*(point for point, _ in points), "never"]
+        print(f"{kills} chosen points, {crash.lost()} of them with updates in memory; {rounds} rounds")
+
+
+def test_random_points(tmp_path: Path, kills: int) -> None:
+    """At any line of the server's code and of its MQTT client's, and at any moment of two rounds."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    with Crash(tmp_path) as crash:
+        crash.kill_at("before Plan 1")  # the devices find the servers that are measured as they find the others
+        seconds = crash.timed(2)
+        crash.kill_at("before Plan 1")
+        crash.start("line 0", rounds=4)
+        crash.wait(0)
+        lines = max(entry.get("lines", 0) for entry in crash.log())
+        for number in range(kills):
+            if number % 2:
+                crash.kill_at(f"line {draw.randint(1, lines)}")
+            else:
+                crash.kill_after(draw.uniform(0, seconds))
+        crash.run(AFTERWARDS)
+        rounds = judge(crash)
+        print(f"{kills} random points, {crash.lost()} of them with updates in memory; {rounds} rounds")

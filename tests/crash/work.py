@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the devices of the crash tests compute: known beforehand, and exact in float64 in any order of summing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+ELEMENTS, CHUNK, DEVICES = 600, 128, 50
+EXAMPLES = [10 + 7 * index for index in range(DEVICES)]
+
+
+def weights(base: Floats, round: int, index: int) -> Floats:
+    """What device `index` makes of a round's model: half of that and something of its own, in steps of 1/1024."""
+    own = np.random.default_rng([round, index]).integers(-(2**20), 2**20, ELEMENTS)
+    return (np.round((512 * base.astype(np.float64) + own)) / 1024).astype(np.float32)
+
+
+def trajectory(rounds: int) -> list[Floats]:
+    """The models of versions 1 to rounds + 1 when every device counts exactly once in every round."""
+    models = [np.zeros(ELEMENTS, np.float32)]
+    for round in range(1, rounds + 1):
+        parts = [EXAMPLES[i] * weights(models[-1], round, i).astype(np.float64) for i in range(DEVICES)]
+        models.append((np.sum(parts, axis=0) / sum(EXAMPLES)).astype(np.float32))
+    return models
+
+
+class Trainer:
+    """A NumPyClient that trains as `weights` says, and remembers which rounds it did."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.fits: list[int] = []
+
+    def get_parameters(self, config: dict[str, Any]) -> list[Floats]:
+        return [np.zeros(ELEMENTS, np.float32)]
+
+    def fit(self, parameters: list[Floats], config: dict[str, Any]) -> tuple[list[Floats], int, dict[str, float]]:
+        round = int(config["round"])
+        self.fits.append(round)
+        return [weights(parameters[0], round, self.index)], EXAMPLES[self.index], {"loss": 1.0}
+
+    def evaluate(self, parameters: list[Floats], config: dict[str, Any]) -> tuple[float, int, dict[str, float]]:
+        raise NotImplementedError
