@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 
 from fedmote.buffered import machine
 from fedmote.layout import Layout
-from fedmote.links import Link
+from fedmote.links import Link, Receive, Send
 from fedmote.links.mqtt import MqttLink
 from fedmote.links.serial import Port, SerialPorts
 from fedmote.round import Policy, Record, Training
 from fedmote.session import Fleet, Limits
-from fedmote.store import Store, StoreUnavailableError
+from fedmote.store import Store, StoreError, StoreUnavailableError
 from fedmote.strategy import FedAvg, Strategy
 
 log = logging.getLogger(__name__)
 
 MODELS_KEPT = 10  # in the database, at least
 STORE_RETRY_S = 1.0
+STANDSTILL_S = 2.0  # later than that for what is due, and the process was stopped or the machine suspended
+LISTEN_S = 1.0  # after a standstill, for what came meanwhile
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Server:
         keep = max(MODELS_KEPT, federation.policy.max_staleness + 2)
         self.store = Store(federation.database, federation.layout, initial, keep)
         self._trouble = ""  # why nothing can be written now
+        self._damage: StoreError | None = None  # found while a message was handled
 
     @property
     def model(self) -> NDArray[np.float32]:
@@ -85,7 +88,17 @@ class Server:
         federation = self.federation
         wake = asyncio.Event()
         self.fleet = fleet = Fleet(federation.layout, federation.limits, wake.set)
-        links = self._links(fleet)
+
+        def receive(device: str, message: bytes, now: float, send: Send) -> None:
+            try:
+                fleet.receive(device, message, now, send)
+            except StoreUnavailableError as error:
+                log.error("%s. A message of %s is taken as lost; it will be said again", error, device)
+            except StoreError as error:  # no trouble of the link's, which would go on
+                self._damage = error
+                wake.set()
+
+        links = self._links(fleet, receive)
 
         def broadcast(message: bytes) -> None:
             for link in links:
@@ -124,6 +137,11 @@ class Server:
                 await wake.wait()
                 wait.cancel()
                 wake.clear()
+                if self._damage is not None:
+                    raise self._damage
+                if (late := time.monotonic() - due) > STANDSTILL_S:
+                    log.warning("the server stood still for %.0f s; it listens before it closes what is due", late)
+                    await asyncio.sleep(LISTEN_S)
         finally:
             # All at once, so that trouble with one, or a cancellation, keeps none from closing.
             for trouble in await asyncio.gather(*(link.stop() for link in links), return_exceptions=True):
@@ -138,14 +156,14 @@ class Server:
             log.info("%s can be written again; the round goes on", self.store.path)
         self._trouble = trouble
 
-    def _links(self, fleet: Fleet) -> list[Link]:
-        """Make the links that the federation names; what they receive goes straight to the fleet."""
+    def _links(self, fleet: Fleet, receive: Receive) -> list[Link]:
+        """Make the links that the federation names."""
         federation = self.federation
         links: list[Link] = []
         if federation.broker is not None:
-            links.append(MqttLink(federation.broker, federation.name, fleet.receive, federation.ca_file))
+            links.append(MqttLink(federation.broker, federation.name, receive, federation.ca_file))
         if federation.ports:
-            links.append(SerialPorts(federation.ports, fleet.receive, fleet.lost))
+            links.append(SerialPorts(federation.ports, receive, fleet.lost))
         if not links:
             raise ValueError("a federation needs a broker, serial ports, or both")
         return links

@@ -72,6 +72,7 @@ class Store:
 
     def __init__(self, path: str | Path, layout: Layout, initial: NDArray[np.float32], keep: int = 10) -> None:
         self.path, self.keep = path, keep
+        self._file: os.stat_result | None = None
         with contextlib.ExitStack() as held:
             if str(path) != ":memory:":
                 path = Path(path)
@@ -82,6 +83,8 @@ class Store:
                     raise StoreError(f"{path} is empty, which a database never is; {ANEW}")
             held.enter_context(self._connected(path))
             self._prepare(layout, initial)
+            if str(path) != ":memory:":
+                self._file = os.stat(path)
             self._committed = self._check()
             self._empty_log()
             self._held = held.pop_all()
@@ -137,6 +140,8 @@ class Store:
         if found != "ok":
             raise StoreError(f"{self.path} is damaged ({found}); {ANEW}")
         version, number, _ = self.latest()
+        for kept in self._read("SELECT version FROM model"):
+            self.model(kept[0])
         last = self._read("SELECT ifnull(max(number), 0), count(*) FROM round")[0]
         if not version - 1 == number == last[0] == last[1]:
             raise StoreError(
@@ -158,6 +163,9 @@ class Store:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """Make all that is written within it durable when it ends, or nothing."""
+        if self._file is not None and not _is(self.path, self._file):
+            # SQLite would go on writing to where nobody finds it.
+            raise StoreUnavailableError(f"{self.path} was moved or deleted while the server runs; put it back")
         with self._telling():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -259,6 +267,13 @@ class Store:
     def close(self) -> None:
         """Close the database, so that another process may have it."""
         self._held.close()
+
+
+def _is(path: str | Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), file)
+    except OSError:
+        return False
 
 
 def _lock(path: Path) -> int:

@@ -100,6 +100,10 @@ class Crash:
         """What all servers noted."""
         return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
 
+    def points(self) -> list[str]:
+        """Where servers were to die, in order."""
+        return [entry["point"] for entry in self.log() if "point" in entry]
+
     def lost(self) -> int:
         """How many servers died with updates that they had folded and not committed."""
         entries = [entry for entry in self.log() if "committed" not in entry]
@@ -132,7 +136,8 @@ FRESH = [
     "PRAGMA journal_mode = 1", "PRAGMA synchronous = 1", "BEGIN IMMEDIATE 1", "CREATE TABLE model 1",
     "CREATE TABLE round 1", "CREATE TABLE federation 1", "ALTER TABLE federation 1", "UPDATE federation SET 1",
     "DROP TABLE IF 1", "PRAGMA user_version = 1", "PRAGMA user_version = 2", "INSERT INTO federation 1",
-    "INSERT INTO model 1", "COMMIT 1", "rename 1", "fsync 1", "BEGIN IMMEDIATE 3", "UPDATE federation SET 2", "COMMIT 3",
+    "INSERT INTO model 1", "COMMIT 1", "rename 1", "fsync 1", "BEGIN IMMEDIATE 3", "UPDATE federation SET 2",
+    "COMMIT 3",
 ]  # fmt: skip
 """Steps of making a database and beginning its first round: no device was asked for anything yet."""
 
@@ -158,7 +163,7 @@ def spread(points: list[tuple[str, bool]], count: int) -> list[tuple[str, bool]]
 
 
 def judge(crash: Crash) -> int:
-    """Assert that every round is as if no server had ever died, and that each update counted once; return the rounds."""
+    """Assert that every round is as if no server had died, and that each update counted once; return the rounds."""
     models = crash.models()
     rounds = len(models) - 1
     wanted = trajectory(rounds)

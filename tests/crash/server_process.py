@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real server as a process that kills itself at a given point, and that notes durably what it folded.
 
-Points: "line N", the N-th line that it runs of fedmote and paho; "before NAME N" and "after NAME N", the N-th time of a
-step: a statement of SQL by its first three words, "rename" and "fsync" of files, a message that is sent by its name in
-the schema ("TakenBack" for the end of a retained one).
+Points: "line N", the N-th line that it runs of fedmote and paho once devices may connect; "before NAME N" and "after
+NAME N", the N-th time of a step: a statement of SQL by its first three words, "rename" and "fsync" of files, a message
+that is sent by its name in the schema ("TakenBack" for the end of a retained one).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def watch_messages(steps: Steps) -> None:
 
 
 def count_lines(nth: int, count: list[int]) -> None:
-    """Count the lines that run from now on in count[0]; die at the n-th."""
+    """Count in count[0] the lines that run from now on; die at the n-th."""
     places = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("fedmote.server", mqtt.__name__))
 
     def line(frame: Any, event: str, argument: Any) -> Any:
@@ -137,7 +137,14 @@ def count_lines(nth: int, count: list[int]) -> None:
                 die()
         return line
 
-    sys.settrace(lambda frame, event, argument: line if frame.f_code.co_filename.startswith(places) else None)
+    def call(frame: Any, event: str, argument: Any) -> Any:
+        return line if frame.f_code.co_filename.startswith(places) else None
+
+    sys.settrace(call)
+    frame = sys._getframe(1)
+    while frame is not None:  # those that run already are asked for no other way
+        frame.f_trace = call(frame, "", None)
+        frame = frame.f_back
 
 
 def main(folder: Path, broker: str, point: str, rounds: int) -> None:
@@ -148,9 +155,7 @@ def main(folder: Path, broker: str, point: str, rounds: int) -> None:
     kind, *rest = point.split(" ")
     lines = [0]
     steps = Steps()
-    if kind == "line":
-        count_lines(int(rest[0]), lines)
-    elif kind in ("before", "after"):
+    if kind in ("before", "after"):
         steps = Steps(kind, " ".join(rest[:-1]), int(rest[-1]))
         watch_storage(steps)
         watch_messages(steps)
@@ -168,7 +173,12 @@ def main(folder: Path, broker: str, point: str, rounds: int) -> None:
 
     server = Server(federation, LoggedFedAvg(log), on_round=committed)
     server.store.keep = 1_000_000  # every model is compared afterwards
-    asyncio.run(server.run(rounds or None))
+
+    def ready() -> None:
+        if kind == "line":
+            count_lines(int(rest[0]), lines)
+
+    asyncio.run(server.run(rounds or None, ready))
     server.store.close()
 
 

@@ -16,7 +16,7 @@ EXAMPLES = [10 + 7 * index for index in range(DEVICES)]
 def weights(base: Floats, round: int, index: int) -> Floats:
     """What device `index` makes of a round's model: half of that and something of its own, in steps of 1/1024."""
     own = np.random.default_rng([round, index]).integers(-(2**20), 2**20, ELEMENTS)
-    return (np.round((512 * base.astype(np.float64) + own)) / 1024).astype(np.float32)
+    return (np.round(512 * base.astype(np.float64) + own) / 1024).astype(np.float32)
 
 
 def trajectory(rounds: int) -> list[Floats]:
