@@ -134,8 +134,9 @@ test: lint size ## all tests, with coverage of C and Python
 hil: venv firmware-tools ## emulated boards in federations, and 50 power cuts of each; ARGS for pytest. Root for lost packets
 	@.ci/need 'command -v mosquitto' mosquitto
 	@.ci/need 'command -v ip' iproute2
-	@PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest --moments 50 --durations 10 $(ARGS) tests/hil/test_fleet.py \
-	  tests/hil/test_power_cuts.py tests/hil/test_emulated_device.py tests/hil/test_tun.py
+	@PATH="$$PATH:/usr/sbin" FEDMOTE_SOAK_HOURS=24 $(BIN)/python -m pytest --moments 50 --durations 10 $(ARGS) \
+	  tests/hil/test_fleet.py tests/hil/test_power_cuts.py tests/hil/test_emulated_device.py tests/hil/test_tun.py \
+	  tests/hil/test_soak.py
 
 crash: venv ## the server killed at 200 random points and 200 chosen ones, with 50 devices; ARGS for pytest
 	@.ci/need 'command -v mosquitto' mosquitto

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,9 @@ def fetch_sources() -> None:
 def build(name: str, device_id: str, partition: int, partitions: int, **settings: str) -> Path:
     """Build firmware_examples/`name` as this device, with its share of the digits; return the ELF.
 
-    settings: CMake's, in addition.
+    settings: CMake's, in addition. An example's images are built in one folder, where only what differs is compiled.
     """
-    folder = ROOT / "build" / "hil" / device_id
+    folder = ROOT / "build" / "hil" / name
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     configure = ["cmake", "-S", str(ROOT / "firmware_examples" / name), "-B", str(folder), "-G", "Ninja"]
     configure += [f"-DFEDMOTE_DEVICE_ID={device_id}", f"-DFEDMOTE_PARTITION={partition}"]
@@ -29,4 +30,4 @@ def build(name: str, device_id: str, partition: int, partitions: int, **settings
     for command in (configure, ["cmake", "--build", str(folder)]):
         done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    return folder / f"{name}.elf"
+    return Path(shutil.copy(folder / f"{name}.elf", folder / f"{device_id}-{partition}-{partitions}.elf"))

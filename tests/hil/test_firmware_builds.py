@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "firmware_examples"
 ROUNDS = 2
 CHUNK_ELEMENTS = 128
-GIVE_UP_S = 240  # on a machine that is far too busy; nothing waits for it otherwise
+GIVE_UP_S = 600  # on a machine that is far too busy; nothing waits for it otherwise
 WAY = ("downloading", "checking", "working", "sealing", "offering", "uploading", "confirming")
 
 
@@ -222,22 +221,24 @@ def test_rounds_give_the_desktop_devices_model(image: Image, built: Built) -> No
 
 @each_image
 def test_power_cuts_change_nothing(image: Image, built: Built) -> None:
-    """The power goes while it downloads, trains and uploads, in each round: the model is the same, to the bit."""
+    """The power goes while it downloads, trains and uploads, in each round: the model is the same, to the bit.
+
+    On a busy machine it may go much later than the line that tells of the moment, even than that of the next one.
+    """
     moments = [
-        f"^{what}$" for n in (1, 2)
+        (n, f"^{what}$") for n in (1, 2)
         for what in (f"chunk {image.chunks // 2}", f"state sealing round={n}", f"state uploading round={n}")
     ]  # fmt: skip
     with EmulatedDevice(built[image.name][0], image.machine) as device, ThreadPoolExecutor(1) as pool:
         served = pool.submit(serve, image, device.serial_path)
         seen = 0
-        for moment in moments:
+        for number, moment in moments:
             seen = device.log.wait_line(moment, seen) + 1
             device.power_cut()
+            cut = len(device.lines)
             device.power_on()
-            seen = device.log.wait_line("^boot ", seen) + 1
-            restored = re.match(r"boot restored=(\d+)", device.lines[seen - 1])
-            assert restored is not None
-            assert "chunk" in moment or int(restored[1]) >= image.chunks
+            restored, round = map(int, device.wait_for(r"^boot restored=(\d+) round=(\d+)", cut).groups())
+            assert "chunk" in moment or round > number or restored >= image.chunks
         model, records = served.result()
         assert not [line for line in device.lines if line.startswith("fault")]
     assert [(r.reported, r.partial) for r in records] == ROUNDS * [(1, 0)]

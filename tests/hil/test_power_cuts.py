@@ -13,7 +13,7 @@ from images import build, fetch_sources
 
 from fedmote.layout import dense
 from fedmote.round import Policy, Training
-from fedmote.testing.federation import RunningFederation
+from fedmote.testing.federation import LONG_S, RunningFederation
 from fedmote.testing.power import Boot, Moment, moments, power_cycle
 from fedmote.testing.qemu import EmulatedDevice
 from fedmote_device import CTrainer
@@ -50,6 +50,11 @@ def other_trainer(widths: tuple[int, ...]) -> CTrainer:
     return CTrainer(widths, rng.random((40, widths[0]), np.float32), rng.integers(0, 10, 40))
 
 
+def policy_of(chunk_elements: int) -> Policy:
+    """A round waits for both devices."""
+    return Policy(devices=2, goal=1.0, chunk_elements=chunk_elements, soft_deadline_s=LONG_S, hard_deadline_s=LONG_S)
+
+
 def cut_in_each_round(device: EmulatedDevice, running: RunningFederation, name: str, drawn: list[Moment]) -> None:
     """One cut a round, while another device keeps the round open; then both updates are in it, each once."""
     chunks = -(-running.layout.elements // running.policy.chunk_elements)
@@ -81,7 +86,7 @@ def test_cuts_of_devices_on_a_serial_line(
     line = link_faults(bandwidth=BANDWIDTH).serial(device.serial_path)
     running = federation(
         1, serial=1, ports=[line], layout=layout, trainers=[other_trainer(widths)], held=[0], rounds=count,
-        training=Training(epochs=2, batch_size=16), policy=Policy(devices=2, goal=1.0, chunk_elements=chunk_elements),
+        training=Training(epochs=2, batch_size=16), policy=policy_of(chunk_elements),
     )  # fmt: skip
     transfer_s, chunks = 4 * layout.elements / BANDWIDTH, -(-layout.elements // chunk_elements)
     cut_in_each_round(device, running, name, moments(SEED, count, transfer_s, chunks))
@@ -98,7 +103,7 @@ def test_cuts_of_a_device_on_a_broker(
     count = request.config.getoption("--moments")
     running = federation(
         1, serial=1, broker=True, trainers=[other_trainer(widths)], held=[0], rounds=count, name="digits",
-        training=Training(epochs=2, batch_size=16), policy=Policy(devices=2, goal=1.0, chunk_elements=chunk_elements),
+        training=Training(epochs=2, batch_size=16), policy=policy_of(chunk_elements),
     )  # fmt: skip
     proxy = link_faults(bandwidth=BANDWIDTH).mqtt(running.broker)
     fetch_sources()

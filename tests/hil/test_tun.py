@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from waiting import until
+from waiting import WAIT_S, until
 
 from fedmote.testing.tun import ADDRESS, Network, PacketPath
 
@@ -71,7 +71,7 @@ def test_real_sockets_lose_what_was_drawn() -> None:
             server = socket.socket(type=socket.SOCK_DGRAM)
         with device, server:
             server.bind((ADDRESS["server"], 4000))
-            server.settimeout(20)
+            server.settimeout(WAIT_S)
             passed = let_through("7/device", sent)
             for packet in sent:  # one after the other, so that no queue of the kernel's overflows
                 device.sendto(packet, (ADDRESS["server"], 4000))
@@ -106,7 +106,7 @@ def test_a_federation_over_packet_loss(federation: Callable[..., Any], link_faul
     """MQTT over one packet in ten lost and others overtaking: every update counts once; also after an outage."""
     faults = link_faults(loss=0.1, delay=0.002, jitter=0.001, reorder=0.05, seed=2)
     network = faults.network()
-    running = federation(3, network=network)
+    running = federation(3, network=network, rounds=100_000)
     running.wait_rounds(1)
     faults.cut()
     before = lost(network)

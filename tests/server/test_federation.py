@@ -17,7 +17,7 @@ def run(tmp_path: Path, *arguments: str, path: str | None = None) -> subprocess.
     environment = os.environ if path is None else os.environ | {"PATH": path}
     return subprocess.run(
         [str(Path(sys.executable).parent / "fedmote"), "demo", "--out", str(tmp_path), *arguments],
-        capture_output=True, text=True, timeout=150, env=environment,
+        capture_output=True, text=True, timeout=600, env=environment,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from real_broker import LONG_S, WAIT_S
 
 from fedmote.config import ConfigError, load
 from fedmote.layout import dense
@@ -72,7 +73,10 @@ def federate(
             )
             for i, cable in enumerate(cables)
         ]
-        policy = Policy(devices=len(cables), min_reports=len(cables), one_at_a_time=True, chunk_elements=16)
+        policy = Policy(
+            devices=len(cables), min_reports=len(cables), one_at_a_time=True, chunk_elements=16,
+            soft_deadline_s=LONG_S, hard_deadline_s=LONG_S,
+        )  # fmt: skip
         server = Server(
             Federation(
                 "test",
@@ -92,7 +96,7 @@ def federate(
         fleet = threading.Thread(target=run_many, args=(devices, until))
         fleet.start()
         try:
-            asyncio.run(asyncio.wait_for(server.run(rounds), 60))
+            asyncio.run(asyncio.wait_for(server.run(rounds), WAIT_S))
         finally:
             done.set()
             fleet.join()

@@ -128,7 +128,7 @@ class Demo:
         try:
             asyncio.run(server.run(o.rounds, ready=child.start))
             pipe.send("stop")
-            self.device_totals = pipe.recv() if pipe.poll(10) else {}
+            self.device_totals = pipe.recv() if pipe.poll(60) else {}
         finally:
             child.kill()
             child.join()

@@ -27,7 +27,8 @@ from fedmote_device import CTrainer, Device, run_many
 
 Floats = NDArray[np.float32]
 WIDTHS = (64, 32, 10)
-WAIT_S = 60.0
+WAIT_S = 120.0
+LONG_S = 3600.0  # a round ends when everybody reported, however busy the machine is
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ class RunningFederation:
         self._through, self._cable = through, cable
         self._options = {"backoff_ms": (50, 1000), "retry_ms": (500, 4000)} | (options or {})
         everybody = devices + len(self.ports)
-        self.policy = policy or Policy(devices=everybody, goal=1.0, chunk_elements=128, seed=seed)
+        self.policy = policy or Policy(
+            devices=everybody, goal=1.0, chunk_elements=128, seed=seed, soft_deadline_s=LONG_S, hard_deadline_s=LONG_S
+        )
         self.training = training or Training(epochs=5, batch_size=8, learning_rate=0.2)
         self.limits = limits or Limits()
         rng = np.random.default_rng(seed)
@@ -157,8 +160,6 @@ class RunningFederation:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop devices, server and broker; raises what went wrong in their threads."""
         self._stack.close()
-        for device in self.devices:
-            device.close()
         if self._error is not None and kind is None:
             raise self._error
 
@@ -279,7 +280,11 @@ class RunningFederation:
             self._let_go()
             return self._stop.is_set()
 
-        run_many(self.devices, until)
+        try:
+            run_many(self.devices, until)
+        finally:
+            for device in self.devices:
+                device.close()  # or the server would wait for them to take what it said last
 
     def _committed(self, record: Record) -> None:
         self.models.append(self._server.rounds.model.copy())

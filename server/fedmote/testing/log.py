@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 class Log:

@@ -21,7 +21,7 @@ from typing import Any
 from fedmote.testing.cable import Cable
 from fedmote.testing.log import WAIT_S, Log, follow
 
-START_S = 20.0
+START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
