@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fedmote.codec import encode
+from fedmote.pace import next_meeting
 from fedmote.round import RESELECT_S, Base, Machine, Policy, Record, Rounds, Training, cut_off
 from fedmote.session import Assignment, Fleet
 from fedmote.store import Store
@@ -24,7 +25,9 @@ class _Given:
 
     work: Assignment
     base: Base
+    planned_at: float | None  # None: before a restart
     overdue_at: float  # from then on another device may be asked in its place; its update still counts
+    overdue: bool = False  # and it was taken note of
 
 
 class Buffered(Machine):
@@ -102,7 +105,9 @@ class Buffered(Machine):
         if staleness:
             discount = float((1 + staleness) ** -self.policy.staleness_exponent)
             update = replace(update, base=given.base.model, discount=discount)
-        reason = self.fold(update, crc32)
+        reason = self.fold(update, crc32, given.planned_at)
+        if given.overdue:
+            self.times.pop(update.device, None)
         if reason is None:
             del self.given[update.device]
             self.counted[update.device] = given.work.round
@@ -110,6 +115,16 @@ class Buffered(Machine):
         else:
             self.withdrew(update.device, given.work.round)
         return reason
+
+    def wanted_at(self) -> float:
+        """Return when a device is wanted: at once, unless enough are at work, or too few there for a start."""
+        now, there = self.fleet.now, len(self.fleet.ready())
+        if not self.given and not self.receipts and there < self.policy.devices:
+            return next_meeting(now, self.pace.meet_s)
+        working = sum(given.overdue_at > now for given in self.given.values())
+        if self.started is None or working < self._wanted(there):
+            return now
+        return max(now, self.started + (self.lasted_s or self.deadlines[-1].present.hard_s))
 
     def gone(self, device: str) -> None:
         """The device's link broke."""
@@ -156,19 +171,22 @@ class Buffered(Machine):
         ready = [d for d in there if d not in self.given and d not in self.receipts and d not in self.withdrawn]
         if not ready:
             return 0
-        order = self.drawn(self.number, self.record.selected).permutation(len(ready))
-        chosen = sorted(ready[i] for i in order[:free])
+        deadline = self.deadlines[-1].present
+        _, chosen = self.selector.choose(ready, free, self.number, deadline.soft_s, self.record.selected)
         self.store.assign(chosen, self.number)
+        self.selector.asked(chosen, self.number)
+        self.record.soft_deadline_s = deadline.soft_s
         for device in chosen:
             given = self.given[device] = self._give(self.number, self.base, now)
             self.fleet.plan(device, given.work)
         self.record.selected += len(chosen)
         return len(chosen)
 
-    def _give(self, number: int, base: Base, now: float = 0.0) -> _Given:
-        plan = self.encode_plan(number, base)
+    def _give(self, number: int, base: Base, now: float | None = None) -> _Given:
+        deadline = self.deadlines[-1].present
+        plan = self.encode_plan(number, base, deadline)
         work = Assignment(number, base.version, base.crc32, plan, self.slot_granted)
-        return _Given(work, base, now + self.policy.hard_deadline_s)
+        return _Given(work, base, now, (now or 0.0) + deadline.hard_s)
 
     def _finish(self, now: float) -> None:
         """Commit, tell whom it holds, and let go of what became too old."""
@@ -177,6 +195,7 @@ class Buffered(Machine):
             given = self.given.get(slot.update.device)
             if given is not None and given.work.round == slot.round <= last and self.is_foldable(slot):
                 self.take(cut_off(slot), slot.crc32)
+        self._learn(now)
         record = self.record
         record.dropped, record.withdrawn = len(self.dropped), len(self.withdrawn)
         record.staleness = self.staleness / len(self.receipts)
@@ -196,9 +215,17 @@ class Buffered(Machine):
         if self.on_commit is not None:
             self.on_commit(record)
 
+    def _learn(self, now: float) -> None:
+        overdue: dict[str, float] = {}
+        for device, given in self.given.items():
+            if given.overdue_at <= now and not given.overdue and given.planned_at is not None:
+                given.overdue = True
+                overdue[device] = now - given.planned_at
+        self.learn(self.record.tier, overdue)
+
     def write(self, model: Model, record: Record) -> int:
         """Make model, record and whose updates it holds durable, all or nothing; return the version."""
-        return self.store.commit(record.round, model, asdict(record), self.counted)
+        return self.store.commit(record.round, model, asdict(record), self.counted, self.selector.unsaved)
 
 
 def machine(policy: Policy) -> type[Machine]:

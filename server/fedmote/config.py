@@ -8,9 +8,9 @@ import math
 import re
 import ssl
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from fedmote.layout import Layout, Tensor
 from fedmote.links.serial import Port
 from fedmote.links.url import BrokerUrl
+from fedmote.pace import Pace
 from fedmote.round import Policy, Training
+from fedmote.selection import Selection
 from fedmote.server import Federation
 from fedmote.session import Limits
 from fedmote.strategy import STRATEGIES
@@ -26,12 +28,14 @@ from fedmote.strategy import STRATEGIES
 T = TypeVar("T")
 
 _RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, 65535), "batch_size": (1, 65535), "learning_rate": (0, math.inf), "prox_mu": (0, math.inf),
-    "max_steps": (0, 2**32 - 1), "select": (0, math.inf), "devices": (1, math.inf), "goal": (0, 1),
+    "epochs": (1, 65535), "batch_size": (1, 65535), "learning_rate": (0, 1e6), "prox_mu": (0, 1e6),
+    "max_steps": (0, 2**32 - 1), "select": (0, 1e9), "devices": (1, math.inf), "goal": (0, 1),
     "resume_s": (0, 4e6), "soft_deadline_s": (0, 4e6), "hard_deadline_s": (0, 4e6), "min_reports": (1, math.inf),
-    "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, math.inf),
+    "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, 4e6), "seed": (0, 2**63 - 1),
     "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1), "buffer": (0, math.inf), "max_staleness": (0, 1000),
-    "staleness_exponent": (0, 10),
+    "staleness_exponent": (0, 10), "min_deadline_s": (0.1, 4e6), "tiers": (1, 10), "min_battery": (0, 100),
+    "min_free_memory_kib": (0, 2**32 - 1), "arrivals_per_s": (0.01, 1e6), "meet_s": (1, 86400),
+    "ineligible_s": (0, 86400),
 }  # fmt: skip
 
 
@@ -57,12 +61,14 @@ class Settings:
     ports: tuple[Port, ...] = ()
     ca_file: Path | None = None
     strategy: str = "fedavg"
+    selection: Selection = field(default_factory=Selection)
+    pace: Pace = field(default_factory=Pace)
 
     def federation(self, broker: str | None) -> Federation:
         """Return what the server runs."""
         return Federation(
             self.name, self.layout, broker, self.training, self.policy, self.limits, self.database, self.initial,
-            self.ports, self.ca_file,
+            self.ports, self.ca_file, self.selection, self.pace,
         )  # fmt: skip
 
 
@@ -92,7 +98,7 @@ class _Reader:
         return table
 
     def record(self, name: str, kind: type[T]) -> T:
-        """Read a section into a dataclass of numbers, flags and lists of strings."""
+        """Read a section into a dataclass of numbers, flags, names and lists of strings."""
         hints = get_type_hints(kind)
         table = self.section(name, [f.name for f in fields(kind)])  # type: ignore[arg-type]
         values = {key: self._value(f"{name}.{key}", key, value, hints[key]) for key, value in table.items()}
@@ -109,6 +115,11 @@ class _Reader:
             low, high = _RANGES.get(key, (-math.inf, math.inf))
             if kind is not bool and not low <= value <= high:
                 raise self.fail(where, f"{value!r} must be from {low:g} to {high:g}")
+            return value
+        if get_origin(kind) is Literal:
+            choices = get_args(kind)
+            if value not in choices:
+                raise self.fail(where, f"{value!r} must be one of {', '.join(choices)}")
             return value
         allowed = ("float32", "int8")
         if not isinstance(value, list) or not value or not set(value) <= set(allowed):
@@ -127,7 +138,10 @@ class _Reader:
 def load(path: Path) -> Settings:
     """Read a federation.toml; ConfigError says what is wrong with it."""
     reader = _Reader(path)
-    sections = ["federation", "model", "mqtt", "serial", "strategy", "training", "round", "limits", "simulation"]
+    sections = [
+        "federation", "model", "mqtt", "serial", "strategy", "training", "round", "selection", "pace", "limits",
+        "simulation",
+    ]  # fmt: skip
     reader.known("", reader.tables, sections)
     reader.section("federation", ["name", "data"])
     reader.section("mqtt", ["url", "ca_file"])
@@ -149,9 +163,8 @@ def load(path: Path) -> Settings:
     strategy = reader.text("strategy", "name", "|".join(STRATEGIES), f"one of {', '.join(STRATEGIES)}") or "fedavg"
     if strategy == "fednova" and training.prox_mu:
         raise reader.fail("training.prox_mu", "must be 0 with fednova, which counts plain steps of SGD")
-    policy = reader.record("round", Policy)
-    if policy.buffer and policy.one_at_a_time:
-        raise reader.fail("round.one_at_a_time", "is for synchronous rounds; take it out, or buffer")
+    policy, selection = reader.record("round", Policy), reader.record("selection", Selection)
+    _check_together(reader, policy, selection)
     return Settings(
         name=name,
         layout=layout,
@@ -164,7 +177,25 @@ def load(path: Path) -> Settings:
         ports=ports,
         ca_file=_ca_file(reader, broker),
         strategy=strategy,
+        selection=selection,
+        pace=reader.record("pace", Pace),
     )
+
+
+def _check_together(reader: _Reader, policy: Policy, selection: Selection) -> None:
+    """Refuse settings that are good by themselves and not together."""
+    if policy.buffer and policy.one_at_a_time:
+        raise reader.fail("round.one_at_a_time", "is for synchronous rounds; take it out, or buffer")
+    if policy.buffer and selection.tiers > 1:
+        raise reader.fail("selection.tiers", "is for synchronous rounds; take it out, or round.buffer")
+    if policy.adaptive and policy.one_at_a_time:
+        raise reader.fail("round.adaptive", "is for devices that work side by side; take it out, or one_at_a_time")
+    if policy.hard_deadline_s < policy.soft_deadline_s:
+        what = f"{policy.hard_deadline_s:g} must be at least soft_deadline_s, {policy.soft_deadline_s:g}"
+        raise reader.fail("round.hard_deadline_s", what)
+    if policy.adaptive and policy.soft_deadline_s < policy.min_deadline_s:
+        what = f"{policy.min_deadline_s:g} must be at most soft_deadline_s, {policy.soft_deadline_s:g}"
+        raise reader.fail("round.min_deadline_s", what)
 
 
 def _broker(reader: _Reader) -> str | None:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from fedmote.codec import encode
+from fedmote.pace import Arrivals, Deadline, Deadlines, Pace, next_meeting
+from fedmote.selection import Selector, Tiers
 from fedmote.session import Assignment, Fleet, Slot
 from fedmote.store import Store
 from fedmote.strategy import Model, Strategy, Update
@@ -46,7 +48,8 @@ class Policy:
     """When a round starts, closes and ends.
 
     select: devices asked, as a share of those there (at most 1) or a number (above 1). devices: how many must be there
-    before a round starts. soft_deadline_s, hard_deadline_s: since the plan.
+    before a round starts. soft_deadline_s, hard_deadline_s: since the plan. adaptive: these are the longest; as the
+    fleet shows how long it takes they become shorter (fedmote.pace), the soft one not below min_deadline_s.
     Synchronous rounds (buffer = 0): goal: share of the selected whose reports bring the closing notice. min_reports:
     fewer, and the round is opened again. resume_s: after a restart, time for devices that hold work to come back before
     the round is planned anew.
@@ -69,6 +72,8 @@ class Policy:
     buffer: int = 0
     max_staleness: int = 5
     staleness_exponent: float = 0.5
+    adaptive: bool = False
+    min_deadline_s: float = 10.0
 
 
 class State(Enum):
@@ -91,6 +96,8 @@ class Record:
     withdrawn: int = 0
     examples: int = 0
     staleness: float = 0.0  # mean of the updates, in rounds
+    tier: int = 1  # whose turn it was (fedmote.selection)
+    soft_deadline_s: float = 0.0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -136,10 +143,18 @@ class Machine(ABC):
         evaluate: Callable[[Model], dict[str, float]] | None = None,
         on_commit: Callable[[Record], None] | None = None,
         last_round: int | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.fleet, self.store, self.strategy = fleet, store, strategy
         fleet.work = self
-        self.training, self.policy = training, policy
+        self.training, self.policy, self.pace = training, policy, pace or Pace()
+        self.selector = Selector(fleet.selection, policy.seed, store.asked)
+        self.arrivals = Arrivals(self.pace.arrivals_per_s)
+        bounds = Deadline(policy.soft_deadline_s, policy.hard_deadline_s)
+        self.deadlines = [
+            Deadlines(bounds, policy.min_deadline_s, policy.goal) for _ in range(fleet.selection.tiers + 1)
+        ]  # of each tier
+        self.lasted_s = 0.0  # of the last round
         self.broadcast, self.publish = broadcast, publish
         self.evaluate, self.on_commit, self.last_round = evaluate, on_commit, last_round
         self.version, done, self.model = store.latest()
@@ -172,6 +187,7 @@ class Machine(ABC):
     def begin_round(self) -> None:
         """Start the next round's account."""
         self.record = Record(self.number)
+        self.times: dict[str, float] = {}  # device -> seconds that its whole update took
         self.receipts: dict[str, int] = {}  # device -> CRC-32 of its folded update: what makes it count once
         self.accumulator = self.strategy.begin(self.model)
 
@@ -192,7 +208,7 @@ class Machine(ABC):
             del self.bases[version]
             self.publish(version, [])
 
-    def encode_plan(self, number: int, base: Base) -> bytes:
+    def encode_plan(self, number: int, base: Base, deadline: Deadline) -> bytes:
         """Return the plan of round `number`, which starts from `base`."""
         return encode(
             "Plan",
@@ -207,8 +223,8 @@ class Machine(ABC):
             partial_allowed=self.policy.partial,
             slot_granted=self.slot_granted,
             seed=int(self.drawn(number, 1).integers(1 << 32)),
-            soft_deadline_ms=int(1000 * self.policy.soft_deadline_s),
-            hard_deadline_ms=int(1000 * self.policy.hard_deadline_s),
+            soft_deadline_ms=int(1000 * deadline.soft_s),
+            hard_deadline_ms=int(1000 * deadline.hard_s),
             **asdict(self.training),
         )
 
@@ -221,8 +237,11 @@ class Machine(ABC):
     def slot_granted(self) -> bool:
         """Whether there is a slot for every device that is asked."""
 
-    def fold(self, update: Update, crc32: int) -> int | None:
-        """Fold an update that is awaited. None: done; otherwise the RefusalReason."""
+    def fold(self, update: Update, crc32: int, planned_at: float | None) -> int | None:
+        """Fold an update that is awaited. None: done; otherwise the RefusalReason.
+
+        planned_at: when its device was asked; None: the time that it took tells nothing.
+        """
         if update.partial and not self.policy.partial:
             return int(RefusalReason.Closed)
         if not self.strategy.fold(self.accumulator, update):
@@ -231,16 +250,28 @@ class Machine(ABC):
         self.record.reported += 1
         self.record.partial += update.partial
         self.record.examples += update.examples
+        if planned_at is not None and not update.partial:
+            seconds = self.times[update.device] = self.fleet.now - planned_at
+            self.selector.reported(update.device, self.number, seconds, update.examples, update.loss)
         return None
+
+    def learn(self, tier: int, overdue: dict[str, float]) -> None:
+        """Draw the lesson of the reports in `times` and of those not done after so many seconds."""
+        for device, seconds in overdue.items():
+            self.selector.missed(device, seconds)
+        if self.policy.adaptive and tier != Tiers.PROFILING:
+            self.deadlines[tier].learn(self.times.values(), overdue.values())
+        self.times = {}
 
     def commit(self, seconds: float) -> Record:
         """Make the folded updates' model durable and go on to the next round; announce nothing."""
         model = self.strategy.finish(self.accumulator)
         record = self.record
-        record.seconds = seconds
+        record.seconds = self.lasted_s = seconds
         if self.evaluate is not None:
             record.metrics = self.evaluate(model)
         self.version = self.write(model, record)
+        self.selector.saved()
         self.model = model
         self.done = self.last_round is not None and self.number >= self.last_round
         self.number += 1
@@ -248,7 +279,7 @@ class Machine(ABC):
 
     def write(self, model: Model, record: Record) -> int:
         """Make a model and its round's record durable; return its version."""
-        return self.store.commit(record.round, model, asdict(record))
+        return self.store.commit(record.round, model, asdict(record), asked=self.selector.unsaved)
 
     def is_foldable(self, slot: Slot) -> bool:
         """Tell whether an upload that the deadline cuts off counts: what came of it, or all of it, unless damaged."""
@@ -303,6 +334,20 @@ class Machine(ABC):
         """Fold an update. None: done; otherwise the RefusalReason."""
 
     @abstractmethod
+    def wanted_at(self) -> float:
+        """Return from when on devices that have nothing to do are wanted; now, when a plan may come at any time."""
+
+    def come_back_s(self, device: str) -> float:
+        """Return for how long a device that says Hello need not expect a plan."""
+        now = self.fleet.now
+        if self.assignment(device) is not None:
+            return 0.0
+        wanted_at = self.wanted_at()
+        if not self.fleet.is_ready(device):
+            wanted_at = max(wanted_at, now + self.pace.ineligible_s)
+        return self.arrivals.come_back_s(now, wanted_at) if wanted_at > now else 0.0
+
+    @abstractmethod
     def gone(self, device: str) -> None:
         """The device's link broke."""
 
@@ -335,10 +380,12 @@ class Rounds(Machine):
     def _deselect(self) -> None:
         self.selected: list[str] = []
         self.planned: list[str] = []  # those of them that were sent the plan
+        self.holders: set[str] = set()  # those whose work was done before they were asked
         self.withdrawn: set[str] = set()
         self.dropped: set[str] = set()
         self.work = Assignment(self.number, self.version, self.base.crc32, b"", False)
         self.started = 0.0
+        self.deadline = self.deadlines[0].present
 
     # ---- what a session asks (fedmote.session.Work)
 
@@ -366,7 +413,7 @@ class Rounds(Machine):
         """The notice for a device that was away when all were told."""
         if self.state is not State.CLOSING:
             return None
-        left = max(0.0, self.started + self.policy.hard_deadline_s - self.fleet.now)
+        left = max(0.0, self.started + self.deadline.hard_s - self.fleet.now)
         return encode("ClosingNotice", round=self.number, remaining_ms=int(1000 * left))
 
     def folded(self, device: str, round: int) -> int | None:
@@ -381,7 +428,7 @@ class Rounds(Machine):
         """Fold an update. None: done; otherwise the RefusalReason."""
         if update.device not in self._outstanding():
             return int(RefusalReason.NotPlanned)
-        reason = self.fold(update, crc32)
+        reason = self.fold(update, crc32, None if update.device in self.holders else self.started)
         if reason is not None:
             self.withdrawn.add(update.device)
         return reason
@@ -414,16 +461,14 @@ class Rounds(Machine):
                 self._finish(now)
             elif (
                 len(self.receipts.keys() & set(self.selected)) >= goal and len(self.planned) == len(self.selected)
-            ) or now >= self.started + self.policy.soft_deadline_s:
+            ) or now >= self.started + self.deadline.soft_s:
                 self._close(now)
-        if self.state is State.CLOSING and (
-            not self._outstanding() or now >= self.started + self.policy.hard_deadline_s
-        ):
+        if self.state is State.CLOSING and (not self._outstanding() or now >= self.started + self.deadline.hard_s):
             self._finish(now)
         return {
             State.SELECTING: now if self.number != number else now + RESELECT_S,
-            State.TRAINING: self.started + self.policy.soft_deadline_s,
-            State.CLOSING: self.started + self.policy.hard_deadline_s,
+            State.TRAINING: self.started + self.deadline.soft_s,
+            State.CLOSING: self.started + self.deadline.hard_s,
         }[self.state]
 
     def _select(self, now: float) -> None:
@@ -437,17 +482,21 @@ class Rounds(Machine):
             return
         share = self.policy.select
         count = round(share) if share > 1 else max(1, round(share * len(ready)))
-        order = self.drawn(self.number).permutation(len(ready))
-        drawn = sorted(
-            (ready[i] for i in order), key=lambda d: not self.fleet.holds(d, self.number)
-        )  # their work is done
+        holders = [device for device in ready if self.fleet.holds(device, self.number)][:count]
+        others = [device for device in ready if not self.fleet.holds(device, self.number)]
+        slowest_s = self.deadlines[-1].present.soft_s
+        tier, chosen = self.selector.choose(others, count - len(holders), self.number, slowest_s)
         self._deselect()
-        self.selected = sorted(drawn[:count])
+        self.holders = set(holders)
+        self.selected = sorted(holders + chosen)
+        self.selector.asked(self.selected, self.number)
+        self.deadline = self.deadlines[tier].present
+        self.record.tier, self.record.soft_deadline_s = tier, self.deadline.soft_s
         self.record.selected = len(self.receipts) + len(self.selected)
         self.store.begin()
         self.started = now
         self.state = State.TRAINING
-        plan = self.encode_plan(self.number, self.base)
+        plan = self.encode_plan(self.number, self.base, self.deadline)
         self.work = replace(self.work, plan=plan, slot_granted=self.slot_granted)
         self._plan_devices()
 
@@ -471,6 +520,8 @@ class Rounds(Machine):
         if len(self.receipts) + len(slots) >= self.policy.min_reports:
             for slot in slots:
                 self.take(cut_off(slot), slot.crc32)
+        late = set(self.planned) - self.withdrawn - self.holders - self.times.keys()
+        self.learn(self.record.tier, dict.fromkeys(sorted(late), now - self.started))
         if len(self.receipts) < self.policy.min_reports:
             self.state = State.SELECTING  # the same round goes on with others; what was folded or came stays
             return
@@ -484,6 +535,13 @@ class Rounds(Machine):
         self.fleet.end_round()
         if self.on_commit is not None:
             self.on_commit(record)
+
+    def wanted_at(self) -> float:
+        """Return when the next round is expected; while too few are there, when they meet."""
+        now = self.fleet.now
+        if self.state is not State.SELECTING:
+            return max(now, self.started + (self.lasted_s or self.deadline.hard_s))
+        return now if len(self.fleet.ready()) >= self.policy.devices else next_meeting(now, self.pace.meet_s)
 
     def _awaits(self, slot: Slot) -> bool:
         return slot.round == self.number and slot.update.device in self._outstanding()

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from fedmote.buffered import machine
 from fedmote.layout import Layout
-from fedmote.links import Link, Receive, Send
+from fedmote.links import Link
 from fedmote.links.mqtt import MqttLink
 from fedmote.links.serial import Port, SerialPorts
+from fedmote.pace import Pace
 from fedmote.round import Policy, Record, Training
+from fedmote.selection import Selection
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store, StoreError, StoreUnavailableError
 from fedmote.strategy import FedAvg, Strategy
@@ -37,7 +39,7 @@ class Federation:
 
     name: 1 to 32 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port], mqtts:// for TLS, None for none. ports:
     serial lines. initial: the first model; None: Glorot's from the policy's seed. ca_file: who signed the broker's
-    certificate; None: whom the system trusts.
+    certificate; None: whom the system trusts. selection: who is asked. pace: when devices are to come.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Federation:
     initial: NDArray[np.float32] | None = None
     ports: tuple[Port, ...] = ()
     ca_file: Path | None = None
+    selection: Selection = field(default_factory=Selection)
+    pace: Pace = field(default_factory=Pace)
 
 
 class Server:
@@ -87,18 +91,17 @@ class Server:
         """Run until round `rounds` is committed, for ever without it. `ready`: called when devices may connect."""
         federation = self.federation
         wake = asyncio.Event()
-        self.fleet = fleet = Fleet(federation.layout, federation.limits, wake.set)
+        self.fleet = fleet = Fleet(federation.layout, federation.limits, wake.set, federation.selection)
 
-        def receive(device: str, message: bytes, now: float, send: Send) -> None:
-            try:
-                fleet.receive(device, message, now, send)
-            except StoreUnavailableError as error:
+        def lost_to_trouble(device: str, error: StoreError) -> None:
+            if isinstance(error, StoreUnavailableError):
                 log.error("%s. A message of %s is taken as lost; it will be said again", error, device)
-            except StoreError as error:  # no trouble of the link's, which would go on
+            else:  # no trouble of the link's, which would go on
                 self._damage = error
                 wake.set()
 
-        links = self._links(fleet, receive)
+        fleet.trouble = lost_to_trouble
+        links = self._links(fleet)
 
         def broadcast(message: bytes) -> None:
             for link in links:
@@ -121,6 +124,7 @@ class Server:
             evaluate=self.evaluate,
             on_commit=self.on_round,
             last_round=rounds,
+            pace=federation.pace,
         )
         if ready is not None:
             ready()
@@ -156,14 +160,14 @@ class Server:
             log.info("%s can be written again; the round goes on", self.store.path)
         self._trouble = trouble
 
-    def _links(self, fleet: Fleet, receive: Receive) -> list[Link]:
+    def _links(self, fleet: Fleet) -> list[Link]:
         """Make the links that the federation names."""
         federation = self.federation
         links: list[Link] = []
         if federation.broker is not None:
-            links.append(MqttLink(federation.broker, federation.name, receive, federation.ca_file))
+            links.append(MqttLink(federation.broker, federation.name, fleet.receive, federation.ca_file))
         if federation.ports:
-            links.append(SerialPorts(federation.ports, receive, fleet.lost))
+            links.append(SerialPorts(federation.ports, fleet.receive, fleet.lost))
         if not links:
             raise ValueError("a federation needs a broker, serial ports, or both")
         return links

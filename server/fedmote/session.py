@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from fedmote.codec import decode, encode
 from fedmote.layout import Layout
 from fedmote.links import Send
+from fedmote.selection import Selection
+from fedmote.store import StoreError
 from fedmote.strategy import Update
 from fedmote.wire.Encoding import Encoding
 from fedmote.wire.RefusalReason import RefusalReason
@@ -101,6 +103,10 @@ class Work(Protocol):
         """The device will not do that round's work."""
         ...
 
+    def come_back_s(self, device: str) -> float:
+        """Return for how long a device that says Hello need not expect a plan."""
+        ...
+
     def chunk(self, version: int, index: int) -> bytes | None:
         """Return a ModelChunk message of a model that an assignment starts from."""
         ...
@@ -157,6 +163,7 @@ class Session:
     examples: int = 0
     battery: int = 255
     flags: int = 0
+    free_memory_kib: int = 0
     slot: Slot | None = None
     held_round: int = 0  # whose update it had when it said Hello
     planned_round: int = 0  # whose plan went out on this connection
@@ -167,6 +174,10 @@ class Session:
         self.link(self.device, message)
 
 
+def _raise(device: str, error: StoreError) -> None:
+    raise error
+
+
 @dataclass
 class Fleet:
     """All sessions of one federation. `changed` is called when there may be something to do for the round."""
@@ -174,22 +185,39 @@ class Fleet:
     layout: Layout
     limits: Limits = field(default_factory=Limits)
     changed: Callable[[], None] = lambda: None
+    selection: Selection = field(default_factory=Selection)
     work: Work = field(init=False)  # says so itself
     sessions: dict[str, Session] = field(default_factory=dict)
     waiting: dict[str, Any] = field(default_factory=dict)  # the offers of selected devices that found no slot, in order
     counters: Counter[str] = field(default_factory=Counter)
     refusals: dict[str, str] = field(default_factory=dict)  # why each was not let in, as logged last
     now: float = 0.0
+    trouble: Callable[[str, StoreError], None] = _raise  # told of a message that was lost to the database's trouble
 
     def ready(self) -> list[str]:
-        """Return the devices that are there and willing, in a fixed order."""
-        return sorted(s.device for s in self.sessions.values() if s.online and not s.flags & 4)
+        """Return the devices that are there and may be asked, in a fixed order."""
+        return sorted(s.device for s in self.sessions.values() if s.online and self._may_ask(s))
+
+    def is_ready(self, device: str) -> bool:
+        """Tell whether a device is there and may be asked."""
+        session = self.sessions.get(device)
+        return session is not None and session.online and self._may_ask(session)
+
+    def _may_ask(self, session: Session) -> bool:
+        return self.selection.permits(session.flags, session.battery, session.free_memory_kib)
 
     def receive(self, device: str, message: bytes, now: float, send: Send) -> None:
         """Act on one message that came from `device` at `now`, on the link that `send` belongs to.
 
-        What is not valid is counted and dropped.
+        What is not valid is counted and dropped. A message that the database's trouble kept from its effect counts as
+        lost.
         """
+        try:
+            self._act(device, message, now, send)
+        except StoreError as error:
+            self.trouble(device, error)
+
+    def _act(self, device: str, message: bytes, now: float, send: Send) -> None:
         if len(message) > MOST_MESSAGE or _DEVICE.fullmatch(device) is None:
             self.counters["malformed"] += 1
             return
@@ -313,7 +341,9 @@ class Fleet:
         session.battery, session.flags = hello.Battery(), hello.Flags()
         session.held_round = hello.HeldRound()
         session.begun_round = 0
-        session.send(encode("Welcome", boot=hello.Boot(), open_round=self.work.open_round(device)))
+        come_back_ms = int(1000 * self.work.come_back_s(device))
+        open_round = self.work.open_round(device)
+        session.send(encode("Welcome", boot=hello.Boot(), open_round=open_round, come_back_ms=come_back_ms))
         assignment = self.work.assignment(device)
         # A device that holds this round's update offers it by itself; it needs no plan.
         session.planned_round = 0

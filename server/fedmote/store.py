@@ -8,8 +8,9 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     (  # asynchronous rounds: the last plan that each device was given, and the version that its update went into
         "CREATE TABLE assignment (device TEXT PRIMARY KEY, round INTEGER NOT NULL, version INTEGER) WITHOUT ROWID",
+    ),
+    (  # the device registry: what fairness must not forget
+        "CREATE TABLE device (device TEXT PRIMARY KEY, asked INTEGER NOT NULL) WITHOUT ROWID",
     ),
 )
 """Statements that lead from each format of the database to the next, from 0, an empty one. PRAGMA user_version holds
@@ -211,11 +215,16 @@ class Store:
         return np.frombuffer(data, "<f4").astype(np.float32)
 
     def commit(
-        self, number: int, model: NDArray[np.float32], record: dict[str, Any], counted: Iterable[str] = ()
+        self,
+        number: int,
+        model: NDArray[np.float32],
+        record: dict[str, Any],
+        counted: Iterable[str] = (),
+        asked: Mapping[str, int] = MappingProxyType({}),
     ) -> int:
         """Make a round's model durable; return its version. After this returns, a crash does not lose it.
 
-        counted: devices whose assigned work it holds.
+        counted: devices whose assigned work it holds. asked: for those asked since the last commit, the latest round.
         """
         with self._transaction():
             version = int(self._read("SELECT max(version) FROM model")[0][0]) + 1
@@ -223,6 +232,7 @@ class Store:
             self._db.execute("INSERT INTO round VALUES (?, ?)", (number, json.dumps(record)))
             self._db.execute("DELETE FROM model WHERE version <= ?", (version - self.keep,))
             self._db.executemany("UPDATE assignment SET version = ? WHERE device = ?", [(version, d) for d in counted])
+            self._db.executemany("INSERT OR REPLACE INTO device VALUES (?, ?)", asked.items())
         self._committed = number
         self._empty_log()
         return version
@@ -259,6 +269,11 @@ class Store:
         """Return the model version that holds the device's update of round `number`; None: none."""
         rows = self._read("SELECT version FROM assignment WHERE device = ? AND round = ?", device, number)
         return rows[0][0] if rows else None
+
+    def asked(self, devices: Sequence[str]) -> dict[str, int]:
+        """Return the committed round for which each device was asked last; one that never was is left out."""
+        listed = "SELECT device, asked FROM device WHERE device IN (SELECT value FROM json_each(?))"
+        return dict(self._read(listed, json.dumps(devices)))
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the log of rounds, oldest first."""

@@ -134,7 +134,7 @@ class Hosts:
         self.restarts[name] += 1
 
     def check(self) -> None:
-        """Nobody ends by itself, except for a server that finds no broker at its start: a supervisor starts it again."""
+        """Nobody ends by itself, but for a server that finds no broker at its start: a supervisor starts it again."""
         server = self.processes["server"]
         if server.poll() == NO_BROKER:
             self.ends.append(time.time())
@@ -239,7 +239,7 @@ def main() -> int:
     exact = not report.verdict.errors
     flat = abs(summary["memory_growth"]) <= 0.05
     if not flat:
-        print("the memory is not flat: the last third's mean is more than 5 % away from the first third's", file=sys.stderr)
+        print("memory is not flat: the last third's mean is over 5 % away from the first third's", file=sys.stderr)
     return 0 if exact and flat else 1
 
 

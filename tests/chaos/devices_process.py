@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chaos run's devices: real C clients in one process. A quarter of them has flash, and loses its power now and then.
+"""The chaos run's devices: real C clients in one process. A quarter has flash, and loses its power now and then.
 
 Arguments: the broker's URL, the folder of the ledger, devices, mean seconds between power cuts of a device.
 Runs until SIGTERM.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ def judge(ledger: Ledger) -> Verdict:
         else:
             verdict.errors.append(f"round {round}: {device} had a receipt, and the model does not hold its update")
     times = [last[number].at for number in numbers if number in last]
-    verdict.longest_gap_s = max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+    verdict.longest_gap_s = max((b - a for a, b in itertools.pairwise(times)), default=0.0)
     return verdict
 
 

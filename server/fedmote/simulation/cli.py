@@ -46,7 +46,9 @@ def _read(federation: Path | None) -> tuple[FleetSettings, Server]:
         tensors = ", ".join(f'{{ name = "{t.name}", shape = {list(t.shape)} }}' for t in LAYOUT.tensors)
         raise config.ConfigError(f"{federation}: model.tensors: a simulated fleet learns the digits; "
                                  f"name its model: tensors = [{tensors}]")  # fmt: skip
-    server = Server(STRATEGIES[read.strategy](), read.training, read.policy, read.limits, read.initial)
+    server = Server(
+        STRATEGIES[read.strategy](), read.training, read.policy, read.limits, read.initial, read.selection, read.pace
+    )
     return settings.load(federation), server
 
 

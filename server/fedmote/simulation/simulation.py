@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from fedmote.buffered import machine
 from fedmote.demo import baselines
 from fedmote.layout import dense
+from fedmote.pace import Pace
 from fedmote.round import Policy, Record, Training
+from fedmote.selection import Selection
 from fedmote.session import Fleet, Limits
 from fedmote.simulation.clock import Clock
 from fedmote.simulation.device import WIDTHS
@@ -38,6 +40,8 @@ class Server:
     policy: Policy
     limits: Limits = field(default_factory=Limits)
     initial: NDArray[np.float32] | None = None
+    selection: Selection = field(default_factory=Selection)
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,13 @@ class Simulation:
         self._published: dict[int, list[bytes]] = {}  # the broker's retained chunks, by version
         self._tick_at: float | None = None
         self.fleet = VirtualFleet(population, self.clock, seed, start_h, self._receive, self._model_chunk, settle_s)
-        self.sessions = Fleet(LAYOUT, server.limits, self._changed)
+        self.sessions = Fleet(LAYOUT, server.limits, self._changed, server.selection)
         initial = LAYOUT.glorot(server.policy.seed) if server.initial is None else server.initial
         self.store = Store(":memory:", LAYOUT, initial)
         self.rounds = machine(server.policy)(
             self.sessions, self.store, server.strategy, server.training, server.policy,
             broadcast=self.fleet.broadcast, publish=self._publish, evaluate=self._figures, on_commit=self._committed,
+            pace=server.pace,
         )  # fmt: skip
         self._changed()
 
