@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the figures: all of them, or those named. `run.py [fold] [rounds] [wire_bytes] [memory] [quadratics]`."""
+"""Run the figures: all of them, or those named. `run.py [fold] [rounds] ...`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FIGURES = ("fold", "rounds", "wire_bytes", "memory", "quadratics")
+FIGURES = ("fold", "rounds", "wire_bytes", "memory", "quadratics", "simulate", "stragglers")
 
 
 def processor() -> str:

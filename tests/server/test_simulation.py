@@ -206,9 +206,10 @@ def test_devices_are_dealt_to_classes_by_share_and_get_skewed_samples() -> None:
 # ---- whole runs
 
 
-def test_every_update_counts_once_and_the_bytes_add_up() -> None:
+@pytest.mark.parametrize("policy", [POLICY, replace(POLICY, buffer=6)], ids=["synchronous", "asynchronous"])
+def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
     strategy = Listed()
-    run = simulation(fleet_of(40), Server(strategy, TRAINING, POLICY))
+    run = simulation(fleet_of(40), Server(strategy, TRAINING, policy))
     heard: Counter[str] = Counter()
     receive = run.sessions.receive
 
@@ -226,15 +227,15 @@ def test_every_update_counts_once_and_the_bytes_add_up() -> None:
     for commit, folded in zip(result.commits, strategy.rounds, strict=False):
         record = commit.record
         names = [update.device for update in folded]
-        assert record.reported == len(names) == len(set(names)) <= record.selected
+        assert record.reported == len(names) == len(set(names))
         assert record.examples == sum(update.examples for update in folded)
         assert record.partial == sum(update.partial for update in folded)
-    network, counted_by = result.network, result.clients["tunnel"]
-    in_flight = sum(len(update) for update in strategy.rounds[len(result.commits) :])
-    receipts = sum(c.record.reported for c in result.commits) + in_flight
-    assert receipts - 12 <= counted_by["updates"] <= receipts
+    network, clients = result.network, result.clients["tunnel"]
+    # Who was away when its receipt came, or whose upload the deadline cut off, learns it from the commit, if at all.
+    folds = sum(map(len, strategy.rounds))
+    assert folds - 2 * len(result.commits) <= clients["updates"] <= folds
     wills = sum(heard.values()) - network["bytes_up"]
-    assert 0 < wills < 100 * counted_by["connections"]
+    assert 0 < wills < 100 * clients["connections"]
     assert network["bytes_lost"] > 0 and network["tries_failed"] > 0
     assert result.server["bytes"] == sum(heard.values())
     lost_or_late = network["sent_up"] + network["sent_down"] - network["bytes_up"] - network["bytes_down"]
