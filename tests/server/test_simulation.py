@@ -105,7 +105,8 @@ def test_a_link_takes_its_time_and_keeps_the_order() -> None:
     assert network.free_at(0) == 601.5
     clock.run(700)
     assert came == [(601.5, b"x"), (601.75, b"z"), (602.0, b"y")]
-    assert network.counters == Counter(sent_up=150, bytes_up=150, sent_down=1000, bytes_down=1000)
+    passed = Counter(sent_up=150, bytes_up=150, sent_down=1000, bytes_down=1000)
+    assert network.counters == passed + Counter(connections=1)
 
 
 def test_what_fails_is_repeated_or_lost() -> None:
@@ -238,6 +239,8 @@ def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
     assert 0 < wills < 100 * clients["connections"]
     assert network["bytes_lost"] > 0 and network["tries_failed"] > 0
     assert result.server["bytes"] == sum(heard.values())
+    assert network["connections"] == clients["connections"]
+    assert network["sent_up"] <= clients["bytes_out"] < network["sent_up"] + 40 * 3000  # some waits for a busy link
     lost_or_late = network["sent_up"] + network["sent_down"] - network["bytes_up"] - network["bytes_down"]
     assert 0 <= lost_or_late - network["bytes_lost"] < 40 * 3000  # what is still under way
 

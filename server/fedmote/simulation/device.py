@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from fedmote.codec import decode, encode
@@ -38,6 +39,7 @@ class VirtualDevice:
     steps: int = 0  # of the present plan
     due: float = -1.0  # of the next turn that counts
     fetching: bool = False  # a model chunk is under way
+    before: Counter[str] = field(default_factory=Counter)  # what the client counted while it was brought back
     fetch_lost: int = -1  # its timeouts when a chunk was lost: it asks again after one more
 
     @classmethod
@@ -67,6 +69,13 @@ class VirtualDevice:
         self.client.deliver(encode("Welcome", boot=hello[1].Boot()), own)
         self.client.poll(own)
         self.client.take()  # its state, which the server knows
+        self.before = Counter(self.client.counters)
+
+    def counted(self) -> Counter[str]:
+        """Return what the client counted, apart from how it was brought back."""
+        counters = Counter(self.client.counters)
+        counters.subtract(self.before)
+        return counters
 
     def turn(self, now: float) -> Outcome:
         """Poll until it rests, has a message to send, or has done a step."""

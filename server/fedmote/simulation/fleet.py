@@ -94,7 +94,7 @@ class VirtualFleet:
         """Return what all clients counted, by the name of their class."""
         totals = {c.name: Counter(counted) for c, counted in zip(self.population.classes, self._counted, strict=True)}
         for device, woken in self.awake.items():
-            totals[self.population.of(device).name].update(woken.client.counters)
+            totals[self.population.of(device).name].update(woken.counted())
         return totals
 
     # ---- coming and going
@@ -112,7 +112,7 @@ class VirtualFleet:
 
     def _park(self, device: int) -> None:
         parked = self.awake.pop(device)
-        self._counted[self.population.kind[device]].update(parked.client.counters)
+        self._counted[self.population.kind[device]].update(parked.counted())
 
     def _link_changed(self, device: int, up: bool) -> None:
         now = self.clock.now

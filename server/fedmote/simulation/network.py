@@ -86,6 +86,7 @@ class Network:
         if up != self.up[device]:
             self.up[device] = up
             self.connection[device] += 1
+            self.counters["connections"] += up
             self._free[UP][device] = self._free[DOWN][device] = self.clock.now
             self.changed(device, up)
 
