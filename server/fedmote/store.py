@@ -226,8 +226,8 @@ class Store:
 
         counted: devices whose assigned work it holds. asked: for those asked since the last commit, the latest round.
         """
+        version = number + 1
         with self._transaction():
-            version = int(self._read("SELECT max(version) FROM model")[0][0]) + 1
             self._insert(version, number, model)
             self._db.execute("INSERT INTO round VALUES (?, ?)", (number, json.dumps(record)))
             self._db.execute("DELETE FROM model WHERE version <= ?", (version - self.keep,))

@@ -1,0 +1,607 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What befalls a gateway: damaged files, full disks, other programs, lost brokers, jumping clocks, suspended machines.
+
+Each ends in a clear state and a message that says what, where and what to do; nothing that was committed is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from real_broker import CHUNK, ELEMENTS, Broker, Devices, Floats, Known, mean
+
+from fedmote.layout import Layout, Tensor
+from fedmote.server import STORE_RETRY_S
+from fedmote.store import Store, StoreError
+
+LAYOUT = Layout((Tensor("parameter0", (ELEMENTS,)),))
+ROUNDS, KEPT = 12, 10
+WAIT_S = 60.0
+PAGE = 4096
+COUNT = 3  # devices
+NOBODY = "mqtt://127.0.0.1:1"
+ANEW = "restore the file from a backup, or move it away to start the federation anew"
+
+
+def until(what: Callable[[], object], else_: Callable[[], str]) -> None:
+    """Wait until it is true."""
+    deadline = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < deadline, else_()[-2000:]
+        time.sleep(0.01)
+
+
+class Process:
+    """`fedmote server` in a process of its own, as a person runs it."""
+
+    def __init__(self, folder: Path, broker: str, *arguments: str, data: str = ".", policy: str = "", **env: str):
+        toml = folder / "federation.toml"
+        toml.write_text(
+            f'[federation]\nname = "f"\ndata = "{data}"\n[mqtt]\nurl = "{broker}"\n'
+            f'[model]\ntensors = [{{ name = "parameter0", shape = [{ELEMENTS}] }}]\n'
+            f"[limits]\nretry_ms = 50\n"
+            f'[round]\ndevices = {COUNT}\nchunk_elements = {CHUNK}\nencodings = ["float32"]\nresume_s = 0\n'
+            f"{policy or 'goal = 1.0'}\n"
+        )
+        self.said = folder / f"said-{time.monotonic_ns()}"
+        command = [str(Path(sys.executable).parent / "fedmote"), "server", str(toml), *arguments]
+        # Through a pipe: what the process writes itself is to be its database alone, which the tests limit.
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "1000"} | env
+        )
+        with self.said.open("wb") as file:
+            self.copy = subprocess.Popen(["cat"], stdin=self.process.stdout, stdout=file)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.copy.wait()
+
+    @property
+    def output(self) -> str:
+        return " ".join(self.said.read_text().split())
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until it has said so."""
+        until(
+            lambda: self.output.count(text) >= times or self.process.poll() is not None,
+            lambda: f"{text!r} is not in: {self.output}",
+        )
+        assert self.output.count(text) >= times, self.output
+
+    def end(self, code: int) -> str:
+        """Wait for its end, return what it said: never a traceback."""
+        assert self.process.wait(WAIT_S) == code, self.output
+        self.copy.wait(WAIT_S)
+        assert "Traceback" not in self.output, self.output
+        return self.output
+
+    def interrupt(self) -> str:
+        """End it as a person does."""
+        self.process.send_signal(signal.SIGINT)
+        said = self.end(0)
+        assert "stopped; the last committed model is in the database" in said
+        return said
+
+
+def refused(folder: Path, **options: str) -> str:
+    """Run a server that cannot start; return what it says."""
+    with Process(folder, NOBODY, "--rounds", "1", **options) as server:
+        return server.end(1)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    broker = Broker(folder)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def model_of(round: int) -> Floats:
+    return np.random.default_rng(round).normal(size=ELEMENTS).astype(np.float32)
+
+
+def make(path: Path) -> Store:
+    """A database with some rounds, open."""
+    store = Store(path, LAYOUT, model_of(0), KEPT)
+    for round in range(1, ROUNDS + 1):
+        assert store.commit(round, model_of(round), {"round": round}) == round + 1
+    return store
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "f.sqlite"
+    make(path).close()
+    return path
+
+
+def rounds_in(path: Path) -> int:
+    """Open the database; it must hold whole rounds and the right models, as many as it says."""
+    store = Store(path, LAYOUT, model_of(0), KEPT)
+    try:
+        version, round, model = store.latest()
+        assert version == round + 1 and np.array_equal(model, model_of(round))
+        assert [record["round"] for record in store.rounds()] == list(range(1, round + 1))
+        for kept in range(max(1, version - KEPT + 1), version):
+            assert np.array_equal(store.model(kept), model_of(kept - 1))
+        return round
+    finally:
+        store.close()
+
+
+# ---- the file
+
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "cut to nothing of use": lambda data: data[:100],
+    "cut after a page": lambda data: data[:PAGE],
+    "cut in half": lambda data: data[: len(data) // 2],
+    "cut by a byte": lambda data: data[:-1],
+    "another file": lambda data: b"this is no database" * 1000,
+    "zeros": lambda data: bytes(len(data)),
+    "a model's bytes": lambda data: data.replace(model_of(ROUNDS).tobytes()[:1000], bytes(1000)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_database_is_not_used(database: Path, damage: str) -> None:
+    """It is not taken for a new one either; what is left of it stays as it is."""
+    data = DAMAGE[damage](database.read_bytes())
+    assert data != database.read_bytes()
+    database.write_bytes(data)
+    with pytest.raises(StoreError, match=ANEW) as raised:
+        Store(database, LAYOUT, model_of(0), KEPT)
+    assert str(database) in str(raised.value)
+    assert database.read_bytes() == data
+
+
+def test_the_command_tells_of_damage(database: Path) -> None:
+    """What, where, what to do; and no traceback."""
+    database.write_bytes(database.read_bytes()[:PAGE])
+    said = refused(database.parent)
+    assert str(database) in said and ANEW in said
+
+
+def test_any_page_overwritten(database: Path) -> None:
+    """Whatever page it is: damage is told, or nothing of worth was on it."""
+    data = database.read_bytes()
+    rng = np.random.default_rng(1)
+    told = 0
+    for at in range(0, len(data), PAGE):
+        database.write_bytes(data[:at] + rng.bytes(PAGE) + data[at + PAGE :])
+        for extra in database.parent.glob("f.sqlite-*"):
+            extra.unlink()
+        try:
+            assert rounds_in(database) == ROUNDS
+        except StoreError as error:
+            told += ANEW in str(error)
+    assert told >= KEPT  # each model fills a page of its own at the least
+
+
+def test_the_log_beside_it_is_lost(tmp_path: Path) -> None:
+    """Between rounds it holds nothing: without it, or with another, the file has every round."""
+    store = make(tmp_path / "f.sqlite")
+    for name, log in (("without", None), ("damaged", b"\x37\x7f\x06\x82" + bytes(5000))):
+        (tmp_path / name).mkdir()
+        shutil.copy(tmp_path / "f.sqlite", tmp_path / name)
+        if log is not None:
+            (tmp_path / name / "f.sqlite-wal").write_bytes(log)
+        assert rounds_in(tmp_path / name / "f.sqlite") == ROUNDS
+    store.close()
+
+
+def test_a_crash_before_the_log_was_emptied(tmp_path: Path) -> None:
+    """A log that holds a round and is then damaged anywhere: that round is there or not, whole, or damage is told."""
+    path, copy = tmp_path / "f.sqlite", tmp_path / "copy.sqlite"
+    store = make(path)
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM model").fetchall()  # so the log cannot be emptied
+        store.commit(ROUNDS + 1, model_of(ROUNDS + 1), {"round": ROUNDS + 1})
+        file, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    store.close()
+    assert len(log) > PAGE
+
+    def rounds_with(log: bytes) -> int:
+        for leftover in tmp_path.glob("copy.sqlite*"):
+            leftover.unlink()
+        copy.write_bytes(file)
+        Path(f"{copy}-wal").write_bytes(log)
+        return rounds_in(copy)
+
+    assert rounds_with(log) == ROUNDS + 1
+    outcomes = set()
+    for at in range(0, len(log), 509):
+        with contextlib.suppress(StoreError):
+            outcomes.add(rounds_with(log[:at] + bytes([log[at] ^ 0x55]) + log[at + 1 :]))
+        with contextlib.suppress(StoreError):
+            outcomes.add(rounds_with(log[:at]))
+    assert outcomes <= {ROUNDS, ROUNDS + 1} and ROUNDS in outcomes
+
+
+def test_a_log_without_its_file(database: Path) -> None:
+    """Whoever lost the file and not the log is told, instead of starting anew beside it."""
+    database.unlink()
+    Path(f"{database}-wal").write_bytes(b"some rounds")
+    said = refused(database.parent)
+    assert f"{database} is gone but f.sqlite-wal is still there; restore both, or move that one away too" in said
+    assert not database.exists()
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "f.sqlite").mkdir()
+    assert f"{tmp_path}/f.sqlite is a folder where the database should be; move it away" in refused(tmp_path)
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that nobody can write: for root, that takes a file system of its own."""
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+    else:
+        folder.chmod(0o555)
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", str(folder)], check=True)
+        else:
+            folder.chmod(0o755)
+
+
+def test_read_only(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    make(data / "f.sqlite").close()
+    with read_only(data):
+        said = refused(tmp_path, data="data")
+    assert f"{data}/f.sqlite" in said and "the server's user must be able to write the file and its folder" in said
+    assert rounds_in(data / "f.sqlite") == ROUNDS
+
+
+# ---- others at the database
+
+
+def test_a_second_server(tmp_path: Path, broker: Broker) -> None:
+    """It is told so, and the first goes on."""
+    with Process(tmp_path, broker.url, "--rounds", "3") as first:
+        first.wait_for("federation f on")
+        until((tmp_path / "f.sqlite").exists, lambda: first.output)
+        said = refused(tmp_path)
+        assert f"{tmp_path}/f.sqlite: another server uses it; stop that one, or give this federation" in said
+        with Devices(broker.url, COUNT) as devices:
+            first.end(0)
+            assert_exact(tmp_path / "f.sqlite", devices.trainers, 3)
+
+
+def lock(path: Path) -> sqlite3.Connection:
+    """Lock the database as another program may."""
+    other = sqlite3.connect(path, isolation_level=None, timeout=WAIT_S)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+def test_locked_at_the_start(database: Path) -> None:
+    with contextlib.closing(lock(database)):
+        said = refused(database.parent)
+    assert f"{database}: database is locked; another program has locked it; close that one" in said
+    assert rounds_in(database) == ROUNDS
+
+
+# ---- trouble in the middle of rounds
+
+
+def assert_exact(path: Path, trainers: list[Known], rounds: int) -> None:
+    """Every round holds every device's work once, and each worked once a round."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        models = dict(db.execute("SELECT round, elements FROM model WHERE round > 0"))
+        assert db.execute("SELECT count(*) FROM round").fetchone() == (max(models),)
+    assert max(models) >= rounds
+    for round, model in models.items():
+        assert model == mean(trainers, round).tobytes(), f"round {round}"
+    for trainer in trainers:
+        assert trainer.fits[: max(models)] == list(range(1, max(models) + 1))
+
+
+def rounds_of(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return int(db.execute("SELECT count(*) FROM round").fetchone()[0])
+
+
+class Trouble:
+    """What keeps the server from writing: begin() it, again if it did not last, and end() it."""
+
+    text = ""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
+    def begin(self, server: Process) -> None: ...
+
+    def end(self, server: Process) -> None: ...
+
+
+class FullDisk(Trouble):
+    """A small file system of its own, for root, and a file that fills it."""
+
+    text = "disk is full; free some space on that disk"
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(data)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(data)], check=True)
+
+    def begin(self, server: Process) -> None:
+        with contextlib.suppress(OSError), (self.data / "filler").open("ab", buffering=0) as filler:
+            while True:
+                filler.write(bytes(512))
+
+    def end(self, server: Process) -> None:
+        (self.data / "filler").unlink()
+
+
+class Limited(Trouble):
+    """The server may write no further than the start of a file."""
+
+    text = "look at that disk: it may be full or broken"
+
+    def begin(self, server: Process) -> None:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+
+    def end(self, server: Process) -> None:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+class Locked(Trouble):
+    """Another program is at the database, and stays."""
+
+    text = "database is locked; another program has locked it; close that one"
+    other: sqlite3.Connection | None = None
+
+    def begin(self, server: Process) -> None:
+        self.other = self.other or lock(self.data / "f.sqlite")
+
+    def end(self, server: Process) -> None:
+        assert self.other is not None
+        self.other.close()
+
+
+class Moved(Trouble):
+    """Somebody moves the file away while the server runs."""
+
+    text = "f.sqlite was moved or deleted while the server runs; put it back"
+
+    def begin(self, server: Process) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self.data / "f.sqlite").rename(self.data / "elsewhere")
+
+    def end(self, server: Process) -> None:
+        (self.data / "elsewhere").rename(self.data / "f.sqlite")
+
+
+@pytest.mark.parametrize("kind", [FullDisk if os.geteuid() == 0 else Limited, Limited, Locked, Moved])
+def test_nothing_can_be_written_for_a_while(tmp_path: Path, broker: Broker, kind: type[Trouble]) -> None:
+    """The round stays open and nothing is announced; when it can be written, it is, and holds everybody's work once."""
+    data = tmp_path / "data"
+    data.mkdir()
+    path = data / "f.sqlite"
+    trouble = kind(data)
+    try:
+        with Process(tmp_path, broker.url, data="data") as server, Devices(broker.url, COUNT) as devices:
+            server.wait_for("round 1:")
+
+            def told() -> bool:
+                trouble.begin(server)
+                return trouble.text in server.output
+
+            until(told, lambda: server.output)
+            open_round = devices.trainers[0].fits[-1]
+            time.sleep(1.5 * STORE_RETRY_S)  # it tries again meanwhile
+            assert devices.trainers[0].fits[-1] == open_round, "a round was announced that is not durable"
+            trouble.end(server)
+            server.wait_for("can be written again; the round goes on")
+            until(lambda: rounds_of(path) >= open_round + 2, lambda: server.output)
+            said = server.interrupt()
+            assert said.count("The round stays open until it can be written") == 1, said
+            assert_exact(path, devices.trainers, open_round + 2)
+    finally:
+        if kind is FullDisk:
+            subprocess.run(["umount", str(data)], check=True)
+
+
+def test_full_at_the_start(tmp_path: Path) -> None:
+    """No half-made database is left that the next server would stumble over."""
+    store = tmp_path / "f.sqlite"
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)); "
+        "from fedmote.cli import main; main(['server', sys.argv[1]])"
+    )
+    with Process(tmp_path, NOBODY) as server:
+        server.end(1)  # for want of a broker; its federation.toml is what is used here
+    for leftover in tmp_path.glob("f.sqlite*"):
+        leftover.unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "federation.toml")], capture_output=True, text=True, timeout=WAIT_S
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert str(store) in done.stderr and "look at that disk: it may be full or broken" in done.stderr
+    assert not store.exists()
+    assert "no MQTT broker" in refused(tmp_path) and store.exists()
+
+
+def test_damage_in_the_middle_of_a_round(tmp_path: Path, broker: Broker) -> None:
+    """The server ends with a message when it comes upon it. As a rule it does not: it has read its file before."""
+    path = tmp_path / "f.sqlite"
+    with Process(tmp_path, broker.url) as server, Devices(broker.url, COUNT):
+        server.wait_for("round 1:")
+
+        with path.open("r+b") as file:
+            file.seek(PAGE)
+            file.write(bytes(path.stat().st_size - PAGE))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=WAIT_S)) as other:
+            other.execute("PRAGMA user_version = 99")  # so that the server reads the file again
+        said = server.end(1)
+    assert f"{path}: " in said and ANEW in said
+
+
+# ---- the broker
+
+
+def test_no_broker_at_the_start(tmp_path: Path) -> None:
+    assert "no MQTT broker at 127.0.0.1:1 (" in (said := refused(tmp_path)) and "start one or name another" in said
+
+
+def test_the_broker_dies_in_the_middle_of_rounds(tmp_path: Path, broker: Broker) -> None:
+    """The server says so, waits, and goes on where it was."""
+    with Process(tmp_path, broker.url) as server, Devices(broker.url, COUNT) as devices:
+        server.wait_for("round 3:")
+        broker.stop(signal.SIGKILL)
+        server.wait_for(f"lost the broker at 127.0.0.1:{broker.port}")
+        server.wait_for(f"no broker at 127.0.0.1:{broker.port}")
+        broker.start()
+        rounds = rounds_of(tmp_path / "f.sqlite") + 2
+        until(lambda: rounds_of(tmp_path / "f.sqlite") >= rounds, lambda: server.output)
+        server.interrupt()
+        assert_exact(tmp_path / "f.sqlite", devices.trainers, rounds)
+
+
+# ---- time
+
+
+CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static int64_t shift(void) {
+  static const volatile int64_t *shared;
+  if (shared == NULL) {
+    const int file = open(getenv("SHIFT"), O_RDONLY);
+    shared = mmap(NULL, sizeof *shared, PROT_READ, MAP_SHARED, file, 0);
+    (void)close(file);
+  }
+  return *shared;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (real == NULL) {
+    *(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
+  }
+  const int result = real(clock, now);
+  if ((clock == CLOCK_REALTIME) || (clock == CLOCK_REALTIME_COARSE)) {
+    now->tv_sec += shift();
+  }
+  return result;
+}
+
+int gettimeofday(struct timeval *now, void *zone) {
+  struct timespec precise;
+  (void)zone;
+  (void)clock_gettime(CLOCK_REALTIME, &precise);
+  now->tv_sec = precise.tv_sec;
+  now->tv_usec = precise.tv_nsec / 1000;
+  return 0;
+}
+
+time_t time(time_t *out) {
+  struct timespec now;
+  (void)clock_gettime(CLOCK_REALTIME, &now);
+  if (out != NULL) {
+    *out = now.tv_sec;
+  }
+  return now.tv_sec;
+}
+"""
+YEAR_S = 365 * 86400
+
+
+def test_the_clock_jumps(tmp_path: Path, broker: Broker) -> None:
+    """Years ahead and back in the middle of rounds: the wall clock decides nothing."""
+    shift, source, shim = tmp_path / "shift", tmp_path / "clock.c", tmp_path / "clock.so"
+    source.write_text(CLOCK)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(shim), str(source), "-ldl"], check=True)
+
+    def jump(years: int) -> None:
+        with shift.open("r+b") as file:  # in place: the server sees it at once
+            file.write(struct.pack("q", years * YEAR_S))
+
+    shift.write_bytes(bytes(8))
+    jump(30)
+    env = {"LD_PRELOAD": str(shim), "SHIFT": str(shift)}
+    told = subprocess.run(
+        [sys.executable, "-c", "import time; print(time.time())"], env=os.environ | env, capture_output=True, check=True
+    )
+    assert float(told.stdout) > time.time() + 29 * YEAR_S  # the jump is one
+    with Process(tmp_path, broker.url, **env) as server, Devices(broker.url, COUNT) as devices:
+        for times, years in enumerate((0, 30, -20, 10, -1), 1):
+            server.wait_for(f"round {2 * times}:")
+            jump(years)
+        rounds = rounds_of(tmp_path / "f.sqlite") + 2
+        until(lambda: rounds_of(tmp_path / "f.sqlite") >= rounds, lambda: server.output)
+        server.interrupt()
+        assert_exact(tmp_path / "f.sqlite", devices.trainers, rounds)
+    store = Store(tmp_path / "f.sqlite", LAYOUT, model_of(0))
+    assert all(0 <= record["seconds"] < YEAR_S for record in store.rounds())
+    store.close()
+
+
+def test_the_machine_is_suspended(tmp_path: Path, broker: Broker) -> None:
+    """In the middle of a round, for longer than any deadline: it is told, and rounds of what came go on."""
+    policy = "goal = 1.0\nsoft_deadline_s = 1.0\nhard_deadline_s = 2.0"
+    path = tmp_path / "f.sqlite"
+    with Process(tmp_path, broker.url, policy=policy) as server, Devices(broker.url, COUNT) as devices:
+        trainer, suspended = devices.trainers[0], threading.Event()
+        fit = trainer.fit
+
+        def suspend(*arguments: Any) -> Any:
+            trainer.fit = fit
+            server.process.send_signal(signal.SIGSTOP)
+            suspended.set()
+            return fit(*arguments)
+
+        trainer.fit = suspend
+        until(suspended.is_set, lambda: server.output)
+        time.sleep(4.0)  # that is how long
+        server.process.send_signal(signal.SIGCONT)
+        server.wait_for("the server stood still for")
+        rounds = rounds_of(path) + 2
+        until(lambda: rounds_of(path) >= rounds, lambda: server.output)
+        server.interrupt()
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            models = dict(db.execute("SELECT round, elements FROM model WHERE round > 0"))
+        some = [s for n in range(1, COUNT + 1) for s in itertools.combinations(devices.trainers, n)]
+        for round, model in models.items():
+            assert model in [mean(list(trainers), round).tobytes() for trainers in some]
