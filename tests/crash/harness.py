@@ -132,6 +132,7 @@ class Crash:
         return (self.folder / "errors").read_text()[-3000:]
 
 
+WHEN = ("before", "after")
 FRESH = [
     "PRAGMA journal_mode = 1", "PRAGMA synchronous = 1", "BEGIN IMMEDIATE 1", "CREATE TABLE model 1",
     "CREATE TABLE round 1", "CREATE TABLE federation 1", "ALTER TABLE federation 1", "UPDATE federation SET 1",
@@ -153,13 +154,18 @@ STEPS = (
 )
 """Steps of opening the database, greeting devices, and of the first two rounds after that."""
 
-WHEN = ("before", "after")
-CHOSEN = [(f"{when} {step}", steps is FRESH) for steps in (FRESH, STEPS) for step in steps for when in WHEN]
+Point = tuple[str, bool]  # and whether it takes a database that is made anew
 
 
-def spread(points: list[tuple[str, bool]], count: int) -> list[tuple[str, bool]]:
-    """Return so many of the points, from the first to the last."""
-    return [points[i * (len(points) - 1) // max(1, count - 1)] for i in range(count)]
+def chosen(count: int) -> list[Point]:
+    """Return so many points, the most telling among them; those with a new database come first."""
+    telling: list[Point] = [("before COMMIT 1", True), ("before rename 1", True), ("after COMMIT 3", True)]
+    telling += [(f"{when} {step} {n}", False) for step, n in (("COMMIT", 2), ("Commit", 1)) for when in WHEN]
+    telling += [("after Plan 24", False), ("after Receipt 24", False), ("before Receipt 50", False)]
+    points = [(f"{when} {step}", steps is FRESH) for steps in (FRESH, STEPS) for step in steps for when in WHEN]
+    points = telling + [point for point in points if point not in telling]
+    assert len(set(points)) == len(points) >= count
+    return sorted(points[:count], key=lambda point: not point[1])
 
 
 def judge(crash: Crash) -> int:
