@@ -34,7 +34,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, 4e6), "seed": (0, 2**63 - 1),
     "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1), "buffer": (0, math.inf), "max_staleness": (0, 1000),
     "staleness_exponent": (0, 10), "min_deadline_s": (0.1, 4e6), "tiers": (1, 10), "min_battery": (0, 100),
-    "min_free_memory_kib": (0, 2**32 - 1), "arrivals_per_s": (0.01, 1e6), "meet_s": (1, 86400),
+    "min_free_memory_kib": (0, 2**32 - 1), "arrivals_per_s": (1, 1e6), "meet_s": (1, 86400),
     "ineligible_s": (0, 86400),
 }  # fmt: skip
 

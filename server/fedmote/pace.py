@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 
-WINDOW: Final = 256  # report times that count
+WINDOW: Final = 20  # rounds whose report times count
 SPREADS: Final = 3.0  # standard deviations above the median, of a normal distribution as wide as the middle of this one
 MAD_TO_SIGMA: Final = 1.4826
 GROWS: Final = 1.5  # factor after a round in which fewer than the goal were done
 SHRINKS: Final = 0.9  # least factor after another one
 MOST_AWAY_S: Final = 86_400.0  # longest that a device is sent away for
+GOLDEN: Final = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
 
 
 class Deadline(NamedTuple):
@@ -33,15 +34,16 @@ class Deadlines:
     share of the asked that should be done by the soft deadline.
 
     The soft deadline is the median of the recent report times and three spreads (the median absolute deviation, brought
-    to sigma). Who was not done counts as at least the deadline, so the median is right while more than half are. When
-    fewer than the goal were done, those times say too little, and the deadline grows whatever they say; it shrinks by a
-    tenth a round at most. So a few quick rounds cannot make it collapse, and one that has become too short recovers.
+    to sigma). Who was not done takes longer than anybody who was, for all that is known: both are right while at least
+    half are done. When fewer than the goal were, those times say too little, and the deadline grows whatever they say;
+    it shrinks by a tenth a round at most. So a few quick rounds cannot make it collapse, and one that has become too
+    short recovers. With a goal below a half it stays the longest: such rounds end before a median is known.
     """
 
     def __init__(self, bounds: Deadline, least_s: float, goal: float) -> None:
         self._bounds, self._least_s, self._goal = bounds, min(least_s, bounds.soft_s), goal
         self._soft_s = bounds.soft_s
-        self._times: deque[float] = deque(maxlen=WINDOW)
+        self._rounds: deque[list[float]] = deque(maxlen=WINDOW)  # the seconds of each device asked
 
     @property
     def present(self) -> Deadline:
@@ -50,24 +52,24 @@ class Deadlines:
             return self._bounds
         return Deadline(self._soft_s, self._soft_s * self._bounds.hard_s / self._bounds.soft_s)
 
-    def learn(self, done: Iterable[float], not_done: Iterable[float]) -> None:
-        """Take in a round: the seconds of those who were done, and how long the others were waited for in vain."""
-        reported = list(done)
-        waited = [max(seconds, self._soft_s) for seconds in not_done]
-        if not reported and not waited:
+    def learn(self, done: Sequence[float], not_done: int) -> None:
+        """Take in a round: the seconds of those who were done in time, and how many were not."""
+        if not done and not not_done:
             return
-        self._times.extend(reported)
-        self._times.extend(waited)
-        if len(reported) < self._goal * (len(reported) + len(waited)):
+        self._rounds.append([*done, *[math.inf] * not_done])
+        if len(done) < self._goal * (len(done) + not_done):
             soft_s = GROWS * self._soft_s
         else:
             soft_s = max(self._wanted(), SHRINKS * self._soft_s)
         self._soft_s = min(max(soft_s, self._least_s), self._bounds.soft_s)
 
     def _wanted(self) -> float:
-        times = np.array(self._times)
-        median = float(np.median(times))
-        return median + SPREADS * MAD_TO_SIGMA * float(np.median(np.abs(times - median)))
+        times = np.concatenate(self._rounds)
+        median = np.quantile(times, 0.5, method="lower")
+        if np.isinf(median):
+            return math.inf
+        spread = np.quantile(np.abs(times - median), 0.5, method="lower")
+        return float(median + SPREADS * MAD_TO_SIGMA * spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +89,51 @@ class Pace:
 class Arrivals:
     """Sends each device away until a moment of its own, so that few come at a time however many there are.
 
-    Pace steering (Bonawitz et al. 2019, section 2.3) with one number of state instead of an estimate of the fleet: the
-    moments are handed out one after the other, from the one at which devices are wanted. Ten devices so come together,
-    as a hundredth of a second a device is nothing, and a million comes over hours, evenly.
+    Pace steering (Bonawitz et al. 2019, section 2.3), with one count a second instead of an estimate of the fleet: each
+    device is given a place in the first second that is not full, from the one on in which it is wanted. Ten devices so
+    come together, and a million comes over hours, evenly. A server that restarts does not know the places that it gave.
 
     Clocks that run wrong and links that take their time make of even distances those of chance, a Poisson process. Its
-    rate is aimed six standard deviations below what is borne: in one second of a million or fewer more will come.
+    rate is aimed six standard deviations below what is borne. Where that is 50 a second or more, one second in ten
+    million will bring more; at 10 it is one in 250,000, at 1 one in 3,000.
     """
 
     def __init__(self, arrivals_per_s: float) -> None:
         rate = (math.sqrt(arrivals_per_s + 9.0) - 3.0) ** 2  # rate + 6 sqrt(rate) = arrivals_per_s
-        self._apart_s = 1.0 / rate
-        self._free_at = -math.inf
+        self._slice_s = math.ceil(1.0 / rate) if rate < 1.0 else 1
+        self._places = max(1, int(rate))  # in each slice of time
+        self._taken: dict[int, int] = {}  # places of slices
+        self._behind: dict[int, int] = {}  # full slice -> a later one, before which all are full
+        self._overflow = 0.0
 
     def come_back_s(self, now: float, wanted_at: float) -> float:
-        """Return in how many seconds a device is to come back that is wanted from `wanted_at` on."""
-        at = max(now, wanted_at, self._free_at)
-        if at >= now + MOST_AWAY_S:  # a day holds no more: the next one begins anew
-            self._free_at = at = max(now, min(wanted_at, now + MOST_AWAY_S))
-        self._free_at = at + self._apart_s
+        """Return in how many seconds a device is to come back that is wanted from `wanted_at` on, at most a day."""
+        wanted_at = min(max(now, wanted_at), now + MOST_AWAY_S)
+        place = self._free(math.ceil(wanted_at / self._slice_s))
+        taken = self._taken.get(place, 0)
+        at = (place + taken / self._places) * self._slice_s
+        if at > now + MOST_AWAY_S:  # a day holds no more of them: anywhere in it, evenly
+            self._overflow = (self._overflow + GOLDEN) % 1.0
+            return wanted_at - now + self._overflow * (now + MOST_AWAY_S - wanted_at)
+        self._taken[place] = taken + 1
+        if taken + 1 == self._places:
+            self._behind[place] = place + 1
+        if len(self._taken) > 2 * MOST_AWAY_S / self._slice_s:
+            self._forget(math.floor(now / self._slice_s))
         return at - now
+
+    def _free(self, place: int) -> int:
+        """Return the first slice from this one on that is not full; next time the way there is shorter."""
+        passed = []
+        while place in self._behind:
+            passed.append(place)
+            place = self._behind[place]
+        self._behind.update(dict.fromkeys(passed, place))
+        return place
+
+    def _forget(self, present: int) -> None:
+        self._taken = {place: taken for place, taken in self._taken.items() if place >= present}
+        self._behind = {place: behind for place, behind in self._behind.items() if place >= present}
 
 
 def next_meeting(now: float, meet_s: float) -> float:

@@ -260,7 +260,7 @@ class Machine(ABC):
         for device, seconds in overdue.items():
             self.selector.missed(device, seconds)
         if self.policy.adaptive and tier != Tiers.PROFILING:
-            self.deadlines[tier].learn(self.times.values(), overdue.values())
+            self.deadlines[tier].learn(list(self.times.values()), len(overdue))
         self.times = {}
 
     def commit(self, seconds: float) -> Record:

@@ -10,7 +10,9 @@ import numpy as np
 from fedmote import codec
 from fedmote.buffered import machine
 from fedmote.layout import Layout, Tensor
+from fedmote.pace import Pace
 from fedmote.round import Policy, Record, Training
+from fedmote.selection import Selection
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store
 from fedmote.strategy import FedAvg
@@ -27,16 +29,20 @@ def new_store() -> Store:
 class Bench:
     """One federation, and what it said."""
 
-    def __init__(self, slots: int = 64, store: Store | None = None, **policy: float | bool) -> None:
+    def __init__(
+        self, slots: int = 64, store: Store | None = None, selection: Selection | None = None, pace: Pace | None = None,
+        **policy: float | bool,
+    ) -> None:  # fmt: skip
         self.now = 0.0
         self.said: list[tuple[str, str]] = []  # (device, message)
         self.records: list[Record] = []
-        self.fleet = Fleet(LAYOUT, Limits(slots=slots))
+        self.fleet = Fleet(LAYOUT, Limits(slots=slots), selection=selection or Selection())
         self.published: set[int] = set()  # versions of models that are available
         chosen = Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy))  # type: ignore[arg-type]
         self.rounds = machine(chosen)(
             self.fleet, store or new_store(), FedAvg(), Training(), chosen,
             broadcast=lambda message: self.send("all", message), publish=self.publish, on_commit=self.records.append,
+            pace=pace,
         )  # fmt: skip
 
     def publish(self, version: int, chunks: list[bytes]) -> None:
