@@ -195,13 +195,13 @@ class Buffered(Machine):
             given = self.given.get(slot.update.device)
             if given is not None and given.work.round == slot.round <= last and self.is_foldable(slot):
                 self.take(cut_off(slot), slot.crc32)
-        self._learn(now)
         record = self.record
         record.dropped, record.withdrawn = len(self.dropped), len(self.withdrawn)
         record.staleness = self.staleness / len(self.receipts)
         counted = self.counted
         assert self.started is not None
         self.commit(now - self.started)
+        self._learn(now)  # not before: a commit that failed is tried again
         self.started = now
         for device, number in counted.items():
             self.fleet.tell(device, encode("Commit", round=number, model_version=self.version))

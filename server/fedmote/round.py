@@ -489,11 +489,11 @@ class Rounds(Machine):
         self._deselect()
         self.holders = set(holders)
         self.selected = sorted(holders + chosen)
-        self.selector.asked(self.selected, self.number)
         self.deadline = self.deadlines[tier].present
         self.record.tier, self.record.soft_deadline_s = tier, self.deadline.soft_s
         self.record.selected = len(self.receipts) + len(self.selected)
         self.store.begin()
+        self.selector.asked(self.selected, self.number)
         self.started = now
         self.state = State.TRAINING
         plan = self.encode_plan(self.number, self.base, self.deadline)
@@ -520,13 +520,15 @@ class Rounds(Machine):
         if len(self.receipts) + len(slots) >= self.policy.min_reports:
             for slot in slots:
                 self.take(cut_off(slot), slot.crc32)
-        late = set(self.planned) - self.withdrawn - self.holders - self.times.keys()
-        self.learn(self.record.tier, dict.fromkeys(sorted(late), now - self.started))
+        late = sorted(set(self.planned) - self.withdrawn - self.holders - self.times.keys())
+        overdue = dict.fromkeys(late, now - self.started)
         if len(self.receipts) < self.policy.min_reports:
+            self.learn(self.record.tier, overdue)
             self.state = State.SELECTING  # the same round goes on with others; what was folded or came stays
             return
         self.record.dropped, self.record.withdrawn = len(self.dropped), len(self.withdrawn)
         record = self.commit(now - self.started)
+        self.learn(record.tier, overdue)  # not before: a commit that failed is tried again
         self.broadcast(encode("Commit", round=record.round, model_version=self.version))
         self.state = State.SELECTING
         self.add_base(self.version, self.model)

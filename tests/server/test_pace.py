@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from fedmote import codec
 from fedmote.pace import MOST_AWAY_S, SHRINKS, Arrivals, Deadline, Deadlines, Pace, next_meeting
 from fedmote.selection import CHARGING, Selection
+from fedmote.store import Store, StoreUnavailableError
 
 BOUNDS = Deadline(600.0, 900.0)
 
@@ -302,3 +306,21 @@ def test_a_latecomer_is_wanted_at_the_next_round(policy: dict[str, float]) -> No
     bench.tick(4.0)
     bench.now = 5.0
     assert bench.come_back_s("later") == 3.0
+
+
+@pytest.mark.parametrize("policy", [{}, {"buffer": 2}])
+def test_a_commit_that_fails_teaches_nothing(policy: dict[str, float], tmp_path: Path) -> None:
+    """The database is locked for a while: the round is committed afterwards, and its reports have counted once."""
+    store = Store(tmp_path / "f.sqlite", LAYOUT, np.zeros(ELEMENTS, np.float32))
+    bench = Listening(store=store, devices=2, adaptive=True, min_deadline_s=1.0, **policy)
+    bench.come("a", "b")
+    bench.now = 1.0
+    bench.report("a", 1.0)
+    bench.report("b", 1.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError):
+            bench.tick(1.0)
+    bench.tick(2.0)
+    assert len(bench.records) == 1 and bench.rounds.deadlines[-1].present.soft_s == 9.0
+    store.close()
