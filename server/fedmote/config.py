@@ -31,13 +31,23 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 65535), "batch_size": (1, 65535), "learning_rate": (0, 1e6), "prox_mu": (0, 1e6),
     "max_steps": (0, 2**32 - 1), "select": (0, 1e9), "devices": (1, math.inf), "goal": (0, 1),
     "resume_s": (0, 4e6), "soft_deadline_s": (0, 4e6), "hard_deadline_s": (0, 4e6), "min_reports": (1, math.inf),
-    "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, 4e6), "seed": (0, 2**63 - 1),
+    "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, 4e6), "seed": (0, 2**32 - 1),
     "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1), "buffer": (0, math.inf), "max_staleness": (0, 1000),
     "staleness_exponent": (0, 10), "min_deadline_s": (0.1, 4e6), "tiers": (1, 10), "min_battery": (0, 100),
     "min_free_memory_kib": (0, 2**32 - 1), "arrivals_per_s": (1, 1e6), "meet_s": (1, 86400),
     "ineligible_s": (0, 86400),
 }  # fmt: skip
 
+_ENCODINGS = ("float32", "int8")
+RECORDS: dict[str, type[Any]] = {
+    "training": Training, "round": Policy, "selection": Selection, "pace": Pace, "limits": Limits,
+}  # fmt: skip
+"""Sections that are a dataclass each."""
+OTHERS: dict[str, list[str]] = {
+    "federation": ["name", "data"], "model": ["tensors", "initial"], "mqtt": ["url", "ca_file"],
+    "serial": ["ports", "baud"], "strategy": ["name"],
+}  # fmt: skip
+"""The keys of the other sections."""
 
 _DEVICE = r"(?!\.+$)[A-Za-z0-9_.-]{1,63}"
 
@@ -121,9 +131,8 @@ class _Reader:
             if value not in choices:
                 raise self.fail(where, f"{value!r} must be one of {', '.join(choices)}")
             return value
-        allowed = ("float32", "int8")
-        if not isinstance(value, list) or not value or not set(value) <= set(allowed):
-            raise self.fail(where, f"{value!r} must be a list of {', '.join(allowed)}")
+        if not isinstance(value, list) or not value or not all(one in _ENCODINGS for one in value):
+            raise self.fail(where, f"{value!r} must be a list of {', '.join(_ENCODINGS)}")
         return tuple(value)
 
     def text(self, section: str, key: str, pattern: str, what: str) -> str | None:
@@ -138,14 +147,9 @@ class _Reader:
 def load(path: Path) -> Settings:
     """Read a federation.toml; ConfigError says what is wrong with it."""
     reader = _Reader(path)
-    sections = [
-        "federation", "model", "mqtt", "serial", "strategy", "training", "round", "selection", "pace", "limits",
-        "simulation",
-    ]  # fmt: skip
-    reader.known("", reader.tables, sections)
-    reader.section("federation", ["name", "data"])
-    reader.section("mqtt", ["url", "ca_file"])
-    reader.section("strategy", ["name"])
+    reader.known("", reader.tables, [*OTHERS, *RECORDS, "simulation"])
+    for section, keys in OTHERS.items():
+        reader.section(section, keys)
     ports = tuple(_ports(reader))
     name = reader.text("federation", "name", r"(?!\.+$)[A-Za-z0-9_.-]{1,32}", "1 to 32 letters, digits, _, . or -")
     if name is None:
@@ -231,7 +235,7 @@ def _ca_file(reader: _Reader, broker: str | None) -> Path | None:
 
 def _ports(reader: _Reader) -> list[Port]:
     """Read [serial]: ports, each a URL or { url, baud, device }, and the baud rate of those that name none."""
-    section = reader.section("serial", ["ports", "baud"])
+    section = reader.section("serial", OTHERS["serial"])
     listed = section.get("ports", [])
     if not isinstance(listed, list) or (section and not listed):
         raise reader.fail("serial.ports", 'is missing; list the ports: ["/dev/ttyUSB0", "socket://host:4000"]')
@@ -253,7 +257,7 @@ def _ports(reader: _Reader) -> list[Port]:
 
 
 def _tensors(reader: _Reader) -> list[Tensor]:
-    model = reader.section("model", ["tensors", "initial"])
+    model = reader.section("model", OTHERS["model"])
     listed = model.get("tensors")
     if not isinstance(listed, list) or not listed:
         raise reader.fail("model.tensors", 'is missing; list the shared tensors: [{ name = "w", shape = [64, 10] }]')

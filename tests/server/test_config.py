@@ -11,6 +11,8 @@ from certificates import Authority
 
 from fedmote.config import ConfigError, load
 from fedmote.links.url import BrokerUrl
+from fedmote.pace import Pace
+from fedmote.selection import Selection
 
 GOOD = """
 [federation]
@@ -85,6 +87,45 @@ def test_good(tmp_path: Path) -> None:
             '[strategy]\nname = "fednova"\n[training]\nprox_mu = 0.1',
             "training.prox_mu: must be 0 with fednova",
         ),
+        (
+            "[training]",
+            '[selection]\nby = "utilty"\n[training]',
+            "selection.by: 'utilty' must be one of fair, random, utility",
+        ),
+        ("[training]", "[selection]\nby = 3\n[training]", "selection.by: 3 must be one of fair, random, utility"),
+        ("[training]", "[selection]\ntiers = 11\n[training]", "selection.tiers: 11 must be from 1 to 10"),
+        (
+            "[training]",
+            "[selection]\nmin_battery = 101\n[training]",
+            "selection.min_battery: 101 must be from 0 to 100",
+        ),
+        ("[training]", "[selection]\nrequire_idle = 1\n[training]", "selection.require_idle: 1 must be true or false"),
+        ("[training]", "[pace]\narrivals_per_s = 0.5\n[training]", "pace.arrivals_per_s: 0.5 must be from 1 to 1e+06"),
+        ("[training]", "[pace]\nmeet = 60\n[training]", "pace.meet: unknown; did you mean meet_s?"),
+        (
+            "[round]",
+            "[selection]\ntiers = 2\n[round]\nbuffer = 5",
+            "selection.tiers: is for synchronous rounds; take it out",
+        ),
+        ("[round]", "[round]\nbuffer = 5\none_at_a_time = true", "round.one_at_a_time: is for synchronous rounds"),
+        (
+            "[round]",
+            "[round]\nadaptive = true\none_at_a_time = true",
+            "round.adaptive: is for devices that work side by side",
+        ),
+        (
+            "[round]",
+            "[round]\nsoft_deadline_s = 200",
+            "round.hard_deadline_s: 120 must be at least soft_deadline_s, 200",
+        ),
+        (
+            "[round]",
+            "[round]\nadaptive = true\nsoft_deadline_s = 5",
+            "round.min_deadline_s: 10 must be at most soft_deadline_s, 5",
+        ),
+        ("[round]", "[round]\nselect = inf", "round.select: inf must be from 0 to 1e+09"),
+        ("[round]", "[round]\nseed = -1", "round.seed: -1 must be from 0 to"),
+        ('["int8"]', "[[1]]", "round.encodings: [[1]] must be a list of float32, int8"),
         ("[federation]", "[federation", "federation.toml: "),
     ],
 )
@@ -119,6 +160,15 @@ def test_initial_model(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", w=np.ones((3, 4)), b=np.zeros(3))
     with pytest.raises(ConfigError, match=r"w is \(3, 4\), expected \(4, 3\)"):
         load(write(tmp_path, text))
+
+
+def test_selection_and_pace(tmp_path: Path) -> None:
+    """Both reach the server that the settings make."""
+    more = '[selection]\nby = "utility"\ntiers = 3\nmin_battery = 30\n[pace]\narrivals_per_s = 20\n'
+    settings = load(write(tmp_path, GOOD + more))
+    federation = settings.federation(None)
+    assert federation.selection == Selection(by="utility", tiers=3, min_battery=30)
+    assert federation.pace == Pace(arrivals_per_s=20.0)
 
 
 def test_tls(tmp_path: Path) -> None:
