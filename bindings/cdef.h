@@ -100,6 +100,12 @@ typedef struct {
 } fm_work_t;
 
 typedef struct {
+  uint32_t count;
+  float sum;
+  uint32_t counts[32];
+} fm_histogram_t;
+
+typedef struct {
   fm_client_counters_t counters;
   fm_plan_t plan;
   fm_work_t work;
@@ -187,6 +193,7 @@ typedef struct {
   uint32_t backoff_max_ms;
   uint32_t retry_min_ms;
   uint32_t retry_max_ms;
+  uint32_t free_memory_kib;
   uint8_t encodings;
   bool prefer_delta;
   bool memory;
@@ -307,6 +314,8 @@ extern "Python+C" int fmb_python_begin(void *python, uint32_t round, uint32_t ta
                                        uint32_t seed, fm_work_t *work);
 extern "Python+C" int fmb_python_step(void *python, fm_work_t *work);
 extern "Python+C" int fmb_python_evaluate(void *python, fm_work_t *work);
+extern "Python+C" int fmb_python_query(void *python, uint32_t field, float low, float high, uint32_t bins,
+                                       fm_histogram_t *answer);
 
 typedef struct {
   fmb_sansio_t sansio;

@@ -2,7 +2,7 @@
 """Messages to dictionaries and back through the C codec: the device's own view of the wire.
 
 The names are the schema's: a body is `"hello"` or `"update_begin"`, its fields are a dictionary. Strings are str, byte
-vectors bytes, ranges a list of (first, count).
+vectors bytes, ranges a list of (first, count), counts a list of int.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ TYPES: Final[dict[str, int]] = {name: number for number, name in BODIES.items()}
 _FIELDS: Final = {name: [field for field, _ in member.type.fields] for name, member in _MEMBERS.items()}
 _STRINGS: Final = {"device_id", "detail"}
 _RANGE: Final = struct.Struct("<II")
+_COUNT: Final = struct.Struct("<I")
 
 Fields = dict[str, Any]
 """Fields of a body by name."""
@@ -32,12 +33,16 @@ def _from_view(name: str, view: Any) -> Any:
     raw = bytes(ffi.buffer(view.data, view.size)) if view.size else b""
     if name in _STRINGS:
         return raw.decode("utf-8", "replace")
+    if name == "counts":
+        return [count for (count,) in _COUNT.iter_unpack(raw)]
     return list(_RANGE.iter_unpack(raw)) if name == "ranges" else raw
 
 
 def _to_bytes(name: str, value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
+    if name == "counts":
+        return b"".join(map(_COUNT.pack, value))
     return b"".join(_RANGE.pack(*item) for item in value) if name == "ranges" else bytes(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -25,7 +26,7 @@ STATES: Final = (
 )  # fmt: skip
 """Names of the client's states, as in fm_state_t."""
 
-_OK, _DONE, _FAILED = 0, 2, 10  # fm_status_t
+_OK, _DONE, _UNSUPPORTED, _FAILED = 0, 2, 6, 10  # fm_status_t
 _RATES = (9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)  # fm_posix_tty.c
 _ENCODINGS = {"float32": 1, "int8": 1 | 1 << 2}
 
@@ -50,11 +51,29 @@ class NumPyClient(Protocol):
         ...
 
 
+class Queryable(Protocol):
+    """What a NumPyClient that answers queries also has."""
+
+    def query(self, field: int, low: float, high: float, bins: int) -> tuple[Sequence[int], float]:
+        """Return (values in each of `bins` bins of equal width over [low, high), their sum).
+
+        Values outside the range count as the nearer of its ends. field: field_number() of its name. KeyError: there is
+        no such field.
+        """
+        ...
+
+
+def field_number(name: str) -> int:
+    """Return what stands for a field of queries on the wire: the CRC-32 of its name."""
+    return zlib.crc32(name.encode())
+
+
 @dataclass(frozen=True)
 class CTrainer:
     """Train dense layers in C.
 
     layers: widths, features first: (64, 32, 10). x: float32 [examples, features]. y: labels [examples].
+    Queries may ask for the fields "label", "feature0", "feature1", ...
     """
 
     layers: Sequence[int]
@@ -72,6 +91,7 @@ class Device:
     trainer: a CTrainer or a NumPyClient.
     flash: keeps model and update over a power cut: the next Device made with it goes on where this one was.
     encoding: "float32" or "int8" (where the plan allows it). delta: send differences to the base model.
+    free_memory_kib: what training may take, told to the server; 0: unknown.
 
     Not for several threads at once. Raises ValueError for settings that the C library refuses.
     """
@@ -91,6 +111,7 @@ class Device:
         backoff_ms: tuple[int, int] = (500, 60_000),
         retry_ms: tuple[int, int] = (1000, 60_000),
         flash: Flash | None = None,
+        free_memory_kib: int = 0,
     ) -> None:
         url = urlsplit(broker)
         memory = broker in ("memory:", "memory:request")
@@ -114,6 +135,7 @@ class Device:
         settings.retry_min_ms, settings.retry_max_ms = retry_ms
         settings.encodings = _ENCODINGS[encoding]
         settings.prefer_delta = delta
+        settings.free_memory_kib = free_memory_kib
         settings.memory, settings.fetch_by_request = memory, broker == "memory:request"
         self._keep: list[Any] = [flash]
         if flash is not None:
@@ -373,6 +395,22 @@ class _PythonTrainer:
         work.correct = round(float(metrics.get("accuracy", 0.0)) * examples)
         return _DONE
 
+    def query(self, field: int, low: float, high: float, bins: int, answer: Any) -> int:
+        """Have the client count, all at once."""
+        query = getattr(self.client, "query", None)
+        if query is None:
+            return _UNSUPPORTED
+        try:
+            counts, answer.sum = query(field, low, high, bins)
+        except KeyError:
+            return _UNSUPPORTED
+        if len(counts) != bins:
+            raise ValueError(f"query() returned {len(counts)} counts for {bins} bins")
+        for i, count in enumerate(counts):
+            answer.counts[i] = count
+        answer.count = sum(counts)
+        return _DONE
+
 
 def _guarded(python: Any, call: Callable[[_PythonTrainer], int]) -> int:
     trainer: _PythonTrainer = ffi.from_handle(python)
@@ -412,6 +450,12 @@ def fmb_python_step(python: Any, work: Any) -> int:
 def fmb_python_evaluate(python: Any, work: Any) -> int:
     """Called by C for an evaluation."""
     return _guarded(python, lambda trainer: trainer.evaluate(work))
+
+
+@ffi.def_extern(error=_FAILED)  # type: ignore[untyped-decorator, unused-ignore]
+def fmb_python_query(python: Any, field: int, low: float, high: float, bins: int, answer: Any) -> int:
+    """Called by C for a query."""
+    return _guarded(python, lambda trainer: trainer.query(field, low, high, bins, answer))
 
 
 def run_many(

@@ -65,6 +65,17 @@ static fm_status_t python_evaluate(void *user, fm_work_t *work) {
   return (fm_status_t)fmb_python_evaluate(device->settings.python, work);
 }
 
+static fm_status_t native_query(void *user, const fm_plan_t *plan, fm_histogram_t *answer) {
+  fmb_device_t *device = user;
+  return fm_trainer_query(&device->trainer, plan, answer);
+}
+
+static fm_status_t python_query(void *user, const fm_plan_t *plan, fm_histogram_t *answer) {
+  fmb_device_t *device = user;
+  return (fm_status_t)fmb_python_query(device->settings.python, plan->query_field, plan->query_low, plan->query_high,
+                                       plan->query_bins, answer);
+}
+
 /* ---- putting it together ---- */
 
 int fmb_device_add_tensor(fmb_device_t *device, const char *name, uint32_t count, bool local, float *data,
@@ -108,10 +119,12 @@ static fm_status_t init_trainer(fmb_device_t *device) {
     device->app.work_begin = native_begin;
     device->app.train_step = native_step;
     device->app.evaluate_step = native_evaluate;
+    device->app.query_step = native_query;
   } else {
     device->app.work_begin = python_begin;
     device->app.train_step = python_step;
     device->app.evaluate_step = python_evaluate;
+    device->app.query_step = python_query;
   }
   device->app.user = device;
   return status;
@@ -193,6 +206,7 @@ int fmb_device_init(fmb_device_t *device) {
     config->seed = settings->seed;
     config->examples = settings->examples;
     config->encodings = settings->encodings;
+    config->free_memory_kib = settings->free_memory_kib;
     config->prefer_delta = settings->prefer_delta;
     config->retry_min_ms = settings->retry_min_ms;
     config->retry_max_ms = settings->retry_max_ms;

@@ -38,6 +38,7 @@ typedef struct {
   uint32_t backoff_max_ms;
   uint32_t retry_min_ms;
   uint32_t retry_max_ms;
+  uint32_t free_memory_kib;
   uint8_t encodings;
   bool prefer_delta;
   bool memory;           /* a link in memory, whose other end is the caller, instead of MQTT */
@@ -108,5 +109,6 @@ extern int fmb_python_begin(void *python, uint32_t round, uint32_t task, uint32_
                             uint32_t max_steps, float learning_rate, float prox_mu, uint32_t seed, fm_work_t *work);
 extern int fmb_python_step(void *python, fm_work_t *work);
 extern int fmb_python_evaluate(void *python, fm_work_t *work);
+extern int fmb_python_query(void *python, uint32_t field, float low, float high, uint32_t bins, fm_histogram_t *answer);
 
 #endif

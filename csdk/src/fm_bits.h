@@ -17,6 +17,13 @@ static inline bool fm_little_endian(void) {
   return first[0] == 1u;
 }
 
+static inline void fm_put_le32(uint8_t *out, uint32_t value) {
+  out[0] = (uint8_t)value;
+  out[1] = (uint8_t)(value >> 8);
+  out[2] = (uint8_t)(value >> 16);
+  out[3] = (uint8_t)(value >> 24);
+}
+
 /* xorshift32 (Marsaglia, "Xorshift RNGs", J. Stat. Software 8(14), 2003): for jitter and identities, not for secrets.
  * The state is never 0. */
 static inline uint32_t fm_xorshift(uint32_t *state) {

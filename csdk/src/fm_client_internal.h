@@ -23,7 +23,7 @@ enum { FM_SESSION_NONE = 0, FM_SESSION_GREETING, FM_SESSION_READY, FM_SESSION_RE
 #define FM_DUE_STATE 0x04u
 #define FM_DUE_BEGIN 0x08u
 #define FM_DUE_END 0x10u
-#define FM_DUE_EVALUATION 0x20u
+#define FM_DUE_RESULT 0x20u /* Evaluation or Answer */
 #define FM_DUE_FETCH 0x40u
 #define FM_DUE_PROGRESS 0x80u
 

@@ -10,7 +10,7 @@
 #define MOST_CHUNK_ELEMENTS 16384u
 #define MOST_CHECK_FAILURES 3u
 #define ALL_TENSORS UINT32_MAX
-#define JOB_DUE (FM_DUE_BEGIN | FM_DUE_END | FM_DUE_EVALUATION | FM_DUE_FETCH | FM_DUE_PROGRESS)
+#define JOB_DUE (FM_DUE_BEGIN | FM_DUE_END | FM_DUE_RESULT | FM_DUE_FETCH | FM_DUE_PROGRESS)
 
 uint32_t fm_chunk_count(uint32_t elements, uint32_t chunk_elements) {
   return (elements + chunk_elements - 1u) / chunk_elements;
@@ -81,9 +81,10 @@ static void download_from(fm_client_t *client, uint32_t chunk) {
   client->due |= FM_DUE_FETCH;
 }
 
-static void evaluation_report(fm_client_t *client) {
+static void result_report(fm_client_t *client) {
+  client->crc32 = client->plan.seed;
   fm_job_enter(client, FM_STATE_CONFIRMING);
-  client->due |= FM_DUE_EVALUATION;
+  client->due |= FM_DUE_RESULT;
 }
 
 void fm_job_resume(fm_client_t *client, uint32_t open_round) {
@@ -101,7 +102,7 @@ void fm_job_resume(fm_client_t *client, uint32_t open_round) {
     client->offered = true;
     fm_update_offer(client);
   } else {
-    client->due |= FM_DUE_EVALUATION;
+    client->due |= FM_DUE_RESULT;
   }
 }
 
@@ -122,7 +123,7 @@ void fm_job_retry(fm_client_t *client) {
     fm_update_offer(client);
     break;
   case FM_STATE_CONFIRMING:
-    client->due |= (client->plan.task == FM_TASK_FIT) ? FM_DUE_END : FM_DUE_EVALUATION;
+    client->due |= (client->plan.task == FM_TASK_FIT) ? FM_DUE_END : FM_DUE_RESULT;
     break;
   default:
     break; /* no answer is expected */
@@ -131,17 +132,23 @@ void fm_job_retry(fm_client_t *client) {
 
 /* ---- what the server says ---- */
 
+static bool task_valid(const fm_plan_t *plan) {
+  const bool bins = (plan->query_bins >= 1u) && (plan->query_bins <= FM_MAX_BINS);
+  return (plan->task != FM_TASK_QUERY) || ((FM_WITH_QUERY != 0) && bins);
+}
+
 bool fm_job_plan_valid(const fm_client_t *client, const fm_plan_t *plan) {
   return (plan->round != 0u) && (plan->model_version != 0u) && (plan->model_elements == client->shared) &&
          (plan->model_chunk_elements >= 1u) && (plan->model_chunk_elements <= MOST_CHUNK_ELEMENTS) &&
          (plan->update_chunk_elements >= 1u) && (plan->update_chunk_elements <= MOST_CHUNK_ELEMENTS) &&
-         (plan->task != FM_TASK_QUERY);
+         task_valid(plan);
 }
 
 /* The plan of the job in hand, of the last one done, or of a round before it: delivered twice or late. */
 static bool plan_stale(const fm_client_t *client, const fm_plan_t *plan) {
   const bool same = (plan->round == client->plan.round) && (plan->model_version == client->plan.model_version) &&
-                    (plan->model_crc32 == client->plan.model_crc32) && (plan->task == client->plan.task);
+                    (plan->model_crc32 == client->plan.model_crc32) && (plan->task == client->plan.task) &&
+                    (plan->seed == client->plan.seed);
   bool stale;
   if (client->job != (uint8_t)FM_STATE_IDLE) {
     stale = same || (plan->round < client->plan.round);
@@ -162,6 +169,27 @@ bool fm_job_choose_encoding(fm_client_t *client, const fm_plan_t *plan) {
   return (int8 || ((encodings & FM_BIT(FM_ENCODING_FLOAT32)) != 0u)) && (kinds != 0u);
 }
 
+static void work_begin(fm_client_t *client) {
+  const fm_app_t *app = client->config->app;
+  fm_status_t status = FM_OK;
+  (void)memset(&client->work, 0, sizeof client->work);
+#if FM_WITH_QUERY
+  (void)memset(&client->answer, 0, sizeof client->answer);
+#endif
+  client->work.covered = ALL_TENSORS;
+  client->progress_at_ms = client->now_ms + PROGRESS_EVERY_MS;
+  fm_job_enter(client, FM_STATE_WORKING);
+  if ((client->plan.task == FM_TASK_FIT) && !fm_job_has_base(client)) {
+    client->model_version = 0u; /* training in place spoils the only copy */
+  }
+  if (app->work_begin != NULL) {
+    status = app->work_begin(app->user, &client->plan, &client->work);
+  }
+  if (status != FM_OK) {
+    fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
+  }
+}
+
 static void plan_begin(fm_client_t *client) {
   const bool held =
       (client->model_version == client->plan.model_version) && (client->model_crc32 == client->plan.model_crc32);
@@ -174,12 +202,15 @@ static void plan_begin(fm_client_t *client) {
   client->by_request = false;
   client->restored = false;
   client->keep_due = 0u; /* the job's record says of the former one what matters */
-  fm_client_keep(client, FM_KEEP_JOB);
-  if (held) {
+  if ((FM_WITH_QUERY != 0) && (client->plan.task == FM_TASK_QUERY)) {
+    work_begin(client); /* needs no model; over a reset the server asks again */
+  } else if (held) {
+    fm_client_keep(client, FM_KEEP_JOB);
     fm_client_keep(client, FM_KEEP_MODEL);
     client->crc32 = 0u;
     fm_job_enter(client, FM_STATE_CHECKING);
   } else {
+    fm_client_keep(client, FM_KEEP_JOB);
     download_from(client, 0u);
   }
 }
@@ -217,24 +248,6 @@ void fm_job_restored(fm_client_t *client) {
 }
 
 /* ---- checking the model ---- */
-
-static void work_begin(fm_client_t *client) {
-  const fm_app_t *app = client->config->app;
-  fm_status_t status = FM_OK;
-  (void)memset(&client->work, 0, sizeof client->work);
-  client->work.covered = ALL_TENSORS;
-  client->progress_at_ms = client->now_ms + PROGRESS_EVERY_MS;
-  fm_job_enter(client, FM_STATE_WORKING);
-  if ((client->plan.task == FM_TASK_FIT) && !fm_job_has_base(client)) {
-    client->model_version = 0u; /* training in place spoils the only copy */
-  }
-  if (app->work_begin != NULL) {
-    status = app->work_begin(app->user, &client->plan, &client->work);
-  }
-  if (status != FM_OK) {
-    fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
-  }
-}
 
 static void check_done(fm_client_t *client) {
   if (client->crc32 == client->plan.model_crc32) {
@@ -299,7 +312,7 @@ void fm_job_chunk_done(fm_client_t *client) {
 
 static void work_done(fm_client_t *client) {
   if (client->plan.task != FM_TASK_FIT) {
-    evaluation_report(client);
+    result_report(client);
   } else {
     client->elements = fm_tensors_elements(client->config->tensors, client->config->tensor_count, client->work.covered);
     if ((client->work.steps == 0u) || (client->elements == 0u)) {
@@ -324,11 +337,35 @@ void fm_job_close(fm_client_t *client) {
   }
 }
 
+static fm_status_t query_step(fm_client_t *client) {
+  fm_status_t status = FM_ERR_UNSUPPORTED;
+#if FM_WITH_QUERY
+  const fm_app_t *app = client->config->app;
+  if (app->query_step != NULL) {
+    status = app->query_step(app->user, &client->plan, &client->answer);
+  }
+  for (uint32_t i = 0u; (status == FM_DONE) && !fm_little_endian() && (i < client->plan.query_bins); i++) {
+    fm_put_le32((uint8_t *)&client->answer.counts[i], client->answer.counts[i]);
+  }
+#else
+  (void)client;
+#endif
+  return status;
+}
+
 static fm_status_t one_step(fm_client_t *client) {
   const fm_app_t *app = client->config->app;
   fm_status_t (*step)(void *user, fm_work_t *work) =
       (client->plan.task == FM_TASK_FIT) ? app->train_step : app->evaluate_step;
-  return (step != NULL) ? step(app->user, &client->work) : FM_ERR_UNSUPPORTED;
+  fm_status_t status = FM_ERR_UNSUPPORTED;
+  if ((FM_WITH_QUERY != 0) && (client->plan.task == FM_TASK_QUERY)) {
+    status = query_step(client);
+  } else if (step != NULL) {
+    status = step(app->user, &client->work);
+  } else {
+    /* the application cannot */
+  }
+  return status;
 }
 
 static void after_step(fm_client_t *client, fm_status_t status, uint32_t *wait_ms) {

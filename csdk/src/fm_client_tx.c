@@ -56,13 +56,7 @@ static void fill_hello(const fm_client_t *client, fm_hello_t *hello) {
   }
   hello->battery = client->battery;
   hello->flags = client->flags;
-}
-
-static void put_le32(uint8_t *out, uint32_t value) {
-  out[0] = (uint8_t)value;
-  out[1] = (uint8_t)(value >> 8);
-  out[2] = (uint8_t)(value >> 16);
-  out[3] = (uint8_t)(value >> 24);
+  hello->free_memory_kib = config->free_memory_kib;
 }
 
 /* The covered tensors as ranges of the model, neighbours joined. Nothing when that is the whole model. */
@@ -76,13 +70,13 @@ static uint32_t fill_ranges(const fm_client_t *client, uint8_t *ranges) {
     if (!tensor->local) {
       if ((client->work.covered & (1uL << t)) != 0u) {
         if (first != end) {
-          put_le32(&ranges[size], first);
+          fm_put_le32(&ranges[size], first);
           length = 0u;
           size += 8u;
         }
         length += tensor->count;
         end = first + tensor->count;
-        put_le32(&ranges[size - 4u], length);
+        fm_put_le32(&ranges[size - 4u], length);
       }
       first += tensor->count;
     }
@@ -113,6 +107,31 @@ static void fill_evaluation(const fm_client_t *client, fm_evaluation_t *evaluati
   evaluation->examples = client->work.examples;
   evaluation->correct = client->work.correct;
   evaluation->loss = client->work.loss;
+  evaluation->seed = client->plan.seed;
+}
+
+static void fill_answer(const fm_client_t *client, fm_answer_t *answer) {
+#if FM_WITH_QUERY
+  answer->round = client->plan.round;
+  answer->seed = client->plan.seed;
+  answer->count = client->answer.count;
+  answer->sum = client->answer.sum;
+  answer->counts.data = (const uint8_t *)client->answer.counts;
+  answer->counts.size = 4u * (uint32_t)client->plan.query_bins;
+#else
+  (void)client;
+  (void)answer;
+#endif
+}
+
+static void fill_result(const fm_client_t *client, fm_message_t *message) {
+  if ((FM_WITH_QUERY != 0) && (client->plan.task == FM_TASK_QUERY)) {
+    message->type = FM_BODY_ANSWER;
+    fill_answer(client, &message->body.answer);
+  } else {
+    message->type = FM_BODY_EVALUATION;
+    fill_evaluation(client, &message->body.evaluation);
+  }
 }
 
 static void fill_progress(const fm_client_t *client, fm_progress_t *progress) {
@@ -152,9 +171,8 @@ static void fill_message(const fm_client_t *client, uint32_t due, uint8_t *range
     message->body.update_end.chunks = client->chunks;
     message->body.update_end.crc32 = client->crc32;
     break;
-  case FM_DUE_EVALUATION:
-    message->type = FM_BODY_EVALUATION;
-    fill_evaluation(client, &message->body.evaluation);
+  case FM_DUE_RESULT:
+    fill_result(client, message);
     break;
   case FM_DUE_FETCH:
     message->type = FM_BODY_CHUNK_REQUEST;
@@ -192,7 +210,7 @@ void fm_client_send_due(fm_client_t *client) {
   if (status != FM_AGAIN) {
     client->sent = (uint8_t)due;
     client->due &= ~due;
-    if ((due & (FM_DUE_HELLO | FM_DUE_BEGIN | FM_DUE_END | FM_DUE_EVALUATION | FM_DUE_FETCH)) != 0u) {
+    if ((due & (FM_DUE_HELLO | FM_DUE_BEGIN | FM_DUE_END | FM_DUE_RESULT | FM_DUE_FETCH)) != 0u) {
       fm_client_arm(client);
     }
   }

@@ -181,12 +181,19 @@ void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status) 
   }
 }
 
+static void job_done(fm_client_t *client) {
+  client->done_round = client->plan.round;
+  fm_job_drop(client);
+}
+
 void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt) {
-  const bool mine = (receipt->round == client->plan.round) && (client->job >= (uint8_t)FM_STATE_OFFERING);
-  if (mine && (client->plan.task != FM_TASK_FIT)) {
-    client->done_round = client->plan.round;
-    fm_job_drop(client);
-  } else if (mine && (receipt->crc32 == client->crc32)) {
+  const bool mine = (receipt->round == client->plan.round) && (client->job >= (uint8_t)FM_STATE_OFFERING) &&
+                    (receipt->crc32 == client->crc32);
+  if (!mine) {
+    fm_client_unexpected(client);
+  } else if (client->plan.task != FM_TASK_FIT) {
+    job_done(client);
+  } else {
     if (!client->receipted) {
       client->receipted = true;
       client->counters.updates++;
@@ -195,14 +202,11 @@ void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt) {
     fm_job_enter(client, FM_STATE_HOLDING);
     client->attempts = UINT8_MAX; /* if no commit comes: ask, but rarely */
     fm_client_arm(client);
-  } else {
-    fm_client_unexpected(client);
   }
 }
 
 void fm_update_on_commit(fm_client_t *client, const fm_commit_t *commit) {
   if ((client->job != (uint8_t)FM_STATE_IDLE) && (commit->round >= client->plan.round)) {
-    client->done_round = client->plan.round;
-    fm_job_drop(client);
+    job_done(client);
   }
 }

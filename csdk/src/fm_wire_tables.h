@@ -31,7 +31,7 @@ typedef uint16_t fm_field_t;
 /* Members' places must fit 8 bits. */
 typedef char fm_members_fit_t[(sizeof(fm_message_t) <= 256u) ? 1 : -1];
 
-#define FM_BODY_LAST 17u
+#define FM_BODY_LAST 18u
 #define FM_IDENTIFIER 0x46u, 0x4Du, 0x4Fu, 0x31u
 
 /* Values of absent scalars. */
@@ -39,11 +39,11 @@ static const uint32_t fm_defaults[] = {0x0u, 0x0u, 0x0u,  0x0u,  0x0u,        0x
                                        0x1u, 0x1u, 0x20u, 0xFFu, 0x3DCCCCCDu, 0x3F800000u};
 
 /* Scalars are below these; 0: any value will do. */
-static const uint8_t fm_limits[] = {0u, 2u, 3u, 4u, 6u, 9u, 18u, 0u, 2u, 0u, 0u, 0u, 0u};
+static const uint8_t fm_limits[] = {0u, 2u, 3u, 4u, 6u, 9u, 19u, 0u, 2u, 0u, 0u, 0u, 0u};
 
 /* The fields of body b are [fm_fields_start[b], fm_fields_start[b + 1]); those of Message itself come first. */
-static const uint8_t fm_fields_start[] = {0u,  2u,  18u, 22u, 26u, 45u, 47u, 50u, 52u, 65u,
-                                          69u, 72u, 78u, 83u, 85u, 87u, 89u, 92u, 97u};
+static const uint8_t fm_fields_start[] = {0u,  2u,  19u, 23u, 27u, 50u, 52u, 55u, 57u,  70u,
+                                          74u, 77u, 83u, 88u, 90u, 92u, 94u, 97u, 103u, 108u};
 
 static const fm_field_t fm_fields[] = {
     FM_FIELD(FM_FORM_U8 | FM_RULE(6u), type),
@@ -64,6 +64,7 @@ static const fm_field_t fm_fields[] = {
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.held_crc32),
     FM_FIELD(FM_FORM_U8 | FM_RULE(10u), body.hello.battery),
     FM_FIELD(FM_FORM_U8 | FM_RULE(0u), body.hello.flags),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.hello.free_memory_kib),
     FM_FIELD(FM_FORM_U8 | FM_RULE(7u), body.welcome.protocol),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.welcome.boot),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.welcome.open_round),
@@ -91,6 +92,10 @@ static const fm_field_t fm_fields[] = {
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.seed),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.soft_deadline_ms),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.hard_deadline_ms),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.query_field),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.query_low),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.plan.query_high),
+    FM_FIELD(FM_FORM_U8 | FM_RULE(0u), body.plan.query_bins),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.withdraw.round),
     FM_FIELD(FM_FORM_U8 | FM_RULE(4u), body.withdraw.reason),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.model_chunk.version),
@@ -143,6 +148,12 @@ static const fm_field_t fm_fields[] = {
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.examples),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.correct),
     FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.loss),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.evaluation.seed),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.answer.round),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.answer.seed),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.answer.count),
+    FM_FIELD(FM_FORM_U32 | FM_RULE(0u), body.answer.sum),
+    FM_FIELD(FM_FORM_VECTOR | FM_FORM_ELEMENT(2u), body.answer.counts),
 };
 
 #endif

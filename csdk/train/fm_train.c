@@ -353,6 +353,6 @@ fm_status_t fm_trainer_evaluate(void *trainer, fm_work_t *work) {
 }
 
 fm_app_t fm_trainer_app(fm_trainer_t *trainer) {
-  const fm_app_t app = {trainer, fm_trainer_begin, fm_trainer_step, fm_trainer_evaluate, NULL, NULL};
+  const fm_app_t app = {trainer, fm_trainer_begin, fm_trainer_step, fm_trainer_evaluate, NULL, NULL, fm_trainer_query};
   return app;
 }

@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 import flatbuffers
+import numpy as np
 
 from fedmote.wire import Message as _message
 from fedmote.wire.Body import Body
@@ -20,7 +21,7 @@ def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-def encode(body: str, **fields: int | float | bool | str | bytes) -> bytes:
+def encode(body: str, **fields: int | float | bool | str | bytes | list[int]) -> bytes:
     """Return the message whose body is the table `body` with these fields, named as in the schema.
 
     Fields not given keep their defaults. A bytes field is the last thing in the message, so that a
@@ -33,6 +34,8 @@ def encode(body: str, **fields: int | float | bool | str | bytes) -> bytes:
     for name, value in fields.items():
         if isinstance(value, bytes):
             offsets[name] = builder.CreateByteVector(value)
+        elif isinstance(value, list):
+            offsets[name] = builder.CreateNumpyVector(np.array(value, "<u4"))
     for name, value in fields.items():
         if isinstance(value, str):
             offsets[name] = builder.CreateString(value)

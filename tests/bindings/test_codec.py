@@ -31,7 +31,8 @@ MESSAGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "receipt": {"round": U32, "crc32": U32},
     "commit": {"round": U32, "model_version": U32},
     "device_state": {"online": FLAG, "battery": U8, "flags": U8},
-    "evaluation": {"round": U32, "correct": U32, "loss": F32},
+    "evaluation": {"round": U32, "correct": U32, "loss": F32, "seed": U32},
+    "answer": {"round": U32, "count": U32, "sum": F32, "counts": st.lists(U32, max_size=40)},
 }
 bodies = st.sampled_from(sorted(MESSAGES)).flatmap(
     lambda name: st.tuples(st.just(name), st.fixed_dictionaries(MESSAGES[name]))
@@ -40,7 +41,7 @@ bodies = st.sampled_from(sorted(MESSAGES)).flatmap(
 
 def test_every_body_is_tried() -> None:
     assert set(MESSAGES) == set(codec.TYPES)
-    assert [codec.BODIES[number] for number in (1, 8, 17)] == ["hello", "update_begin", "evaluation"]
+    assert [codec.BODIES[number] for number in (1, 8, 18)] == ["hello", "update_begin", "answer"]
 
 
 @given(bodies)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedmote_device import CTrainer, Device, codec, kernels, run_many
+from fedmote_device import CTrainer, Device, codec, field_number, kernels, run_many
 
 CHUNK = 50
 Floats = NDArray[np.float32]
@@ -28,6 +28,7 @@ class Server:
         self.begin: codec.Fields = {}
         self.chunks: dict[int, tuple[float, bytes]] = {}
         self.evaluation: codec.Fields = {}
+        self.answer: codec.Fields = {}
         self.withdrawn: int | None = None
         self.grant = True
         self.commit = True
@@ -92,7 +93,11 @@ class Server:
 
     def on_evaluation(self, fields: codec.Fields) -> None:
         self.evaluation = fields
-        self.finish(0)
+        self.finish(fields["seed"])
+
+    def on_answer(self, fields: codec.Fields) -> None:
+        self.answer = fields
+        self.finish(fields["seed"])
 
     def on_withdraw(self, fields: codec.Fields) -> None:
         self.withdrawn = fields["reason"]
@@ -219,6 +224,70 @@ def test_an_evaluation_reports_loss_and_accuracy() -> None:
     logits = hidden @ rest[8:32].reshape(8, 3) + rest[32:]
     assert server.evaluation["examples"] == 40
     assert server.evaluation["correct"] == int((logits.argmax(axis=1) == y).sum())
+
+
+def query(name: str, low: float, high: float, bins: int) -> dict[str, Any]:
+    field = field_number(name)
+    return {"task": 2, "seed": 9, "query_field": field, "query_low": low, "query_high": high, "query_bins": bins}
+
+
+def test_a_query_counts_labels() -> None:
+    device = native()
+    server = Server(device, model(), **query("label", -0.5, 2.5, 3))
+    server.run(lambda: server.committed and device.state == "idle")
+    _, y = data()
+    assert server.answer["counts"] == np.bincount(y, minlength=3).tolist()
+    assert (server.answer["count"], server.answer["sum"], server.answer["seed"]) == (40, y.sum(), 9)
+    assert server.log == ["hello", "answer"]  # and no model came
+
+
+def test_a_query_counts_features_in_bins() -> None:
+    x = np.random.default_rng(7).normal(size=(40, 12)).astype(np.float32)
+    device = Device("d1", "memory:", federation="test", trainer=CTrainer((12, 3), x, data()[1]))
+    server = Server(device, np.zeros(39, np.float32), **query("feature11", -2.0, 2.0, 32))
+    server.run(lambda: server.committed)
+    clipped = np.clip(x[:, 11], -2, 2)
+    assert server.answer["counts"] == np.histogram(clipped, 32, (-2, 2))[0].tolist()
+    assert server.answer["sum"] == pytest.approx(clipped.sum(), abs=1e-4)
+
+
+def test_a_query_for_an_unknown_field_is_withdrawn_from() -> None:
+    server = Server(native(), model(), **query("feature4", 0, 1, 4))
+    server.run(lambda: server.withdrawn is not None)
+    assert "answer" not in server.log
+
+
+class Queried(Linear):
+    """Answers for one field."""
+
+    def query(self, field: int, low: float, high: float, bins: int) -> tuple[list[int], float]:
+        number = {field_number("temperature"): 3}[field]
+        return [number] * bins, low + high
+
+
+def test_a_numpy_client_answers_queries() -> None:
+    device = Device("d1", "memory:", federation="test", trainer=Queried())
+    server = Server(device, np.zeros(70, np.float32), **query("temperature", -1.0, 5.5, 4))
+    server.run(lambda: server.committed)
+    assert (server.answer["counts"], server.answer["count"], server.answer["sum"]) == ([3] * 4, 12, 4.5)
+
+
+@pytest.mark.parametrize(("trainer", "field"), [(Linear, "temperature"), (Queried, "pressure")])
+def test_a_numpy_client_without_the_field_withdraws(trainer: type[Linear], field: str) -> None:
+    device = Device("d1", "memory:", federation="test", trainer=trainer())
+    server = Server(device, np.zeros(70, np.float32), **query(field, 0, 1, 4))
+    server.run(lambda: server.withdrawn is not None)
+    assert "answer" not in server.log
+
+
+def test_hello_tells_the_free_memory() -> None:
+    x, y = data()
+    device = Device("d1", "memory:", federation="test", trainer=CTrainer((4, 8, 3), x, y), free_memory_kib=192)
+    device.poll(0)
+    message = device.take()
+    assert message is not None
+    name, fields = codec.decode(message) or ("", {})
+    assert (name, fields["free_memory_kib"]) == ("hello", 192)
 
 
 def test_a_broken_link_costs_no_chunk_twice() -> None:

@@ -36,6 +36,7 @@ static const view_place_t view_places[] = {
     VIEW(FM_BODY_UPDATE_BEGIN, VIEW_VECTOR, update_begin.ranges),
     VIEW(FM_BODY_UPDATE_CHUNK, VIEW_BULK, update_chunk.data),
     VIEW(FM_BODY_UPDATE_STATUS, VIEW_VECTOR, update_status.received),
+    VIEW(FM_BODY_ANSWER, VIEW_VECTOR, answer.counts),
 };
 #define VIEW_PLACES (sizeof view_places / sizeof view_places[0])
 

@@ -173,6 +173,20 @@ static inline void app_state(void *user, uint8_t state) {
   ((device_t *)user)->state_changes++;
 }
 
+/* Four values a call: 0.5 in bin 0, 1.5 in bin 1 and so on. */
+static inline fm_status_t app_query(void *user, const fm_plan_t *plan, fm_histogram_t *answer) {
+  device_t *device = user;
+  if (device->step_status != FM_OK) {
+    return device->step_status;
+  }
+  for (uint32_t i = 0u; i < 4u; i++) {
+    answer->counts[answer->count % plan->query_bins]++;
+    answer->sum += (float)(answer->count % plan->query_bins) + 0.5f;
+    answer->count++;
+  }
+  return (answer->count >= (4u * device->steps_wanted)) ? FM_DONE : FM_OK;
+}
+
 static inline fm_status_t tensor_flash_read(void *user, uint32_t offset, uint8_t *out, uint32_t size) {
   device_t *device = user;
   if (device->flash_broken) {
@@ -198,7 +212,7 @@ static inline void setup(void) {
   d.tensors[0] = (fm_tensor_t){"w", W, false, d.data, d.base, NULL};
   d.tensors[1] = (fm_tensor_t){"b", B, false, &d.data[W], &d.base[W], NULL};
   d.tensors[2] = (fm_tensor_t){"head", HEAD, true, &d.data[W + B], NULL, NULL};
-  d.app = (fm_app_t){&d, app_begin, app_step, app_step, app_may, app_state};
+  d.app = (fm_app_t){&d, app_begin, app_step, app_step, app_may, app_state, app_query};
   d.config = (fm_client_config_t){.device_id = "pump-7",
                                   .tensors = d.tensors,
                                   .tensor_count = 3u,
@@ -320,6 +334,15 @@ static inline fm_message_t plan_message(uint32_t round) {
   m.body.plan.partial_allowed = true;
   m.body.plan.epochs = 1u;
   m.body.plan.seed = 77u;
+  return m;
+}
+
+static inline fm_message_t query_message(uint32_t round, uint8_t bins) {
+  fm_message_t m = plan_message(round);
+  m.body.plan.task = FM_TASK_QUERY;
+  m.body.plan.query_field = 7u;
+  m.body.plan.query_high = (float)bins;
+  m.body.plan.query_bins = bins;
   return m;
 }
 

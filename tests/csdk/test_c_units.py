@@ -19,7 +19,7 @@ ROOT = HERE.parents[1]
 FOLDERS = ("csdk/src", "csdk/train", "csdk/port/posix")
 FLAGS = [
     "-std=c99", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wundef", "-Wstrict-prototypes",
-    "-pedantic", "-Werror",
+    "-pedantic", "-Werror", "-DFM_WITH_QUERY=1",
     "-I", str(ROOT / "csdk/include"), *(f"-I{ROOT / folder}" for folder in FOLDERS),
     f"-I{HERE}", f"-I{ROOT / 'bindings/src'}",
 ]  # fmt: skip

@@ -508,10 +508,89 @@ static void test_evaluate(void) {
   welcome(1u);
   CHECK(poll_out(3u));
   CHECK(took(FM_BODY_EVALUATION));
-  receipt(1u, 0u);
+  CHECK(got.body.evaluation.seed == 77u);
+  receipt(1u, 78u); /* of another task of the round */
+  CHECK(fm_client_state(&d.client) == FM_STATE_CONFIRMING);
+  receipt(1u, 77u);
   CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
   give(&m);
   CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  m.body.plan.seed++; /* the round's next task */
+  give(&m);
+  CHECK(fm_client_state(&d.client) == FM_STATE_CHECKING); /* the model is still here */
+}
+
+static uint32_t count_at(uint32_t bin) {
+  const uint8_t *b = &got.body.answer.counts.data[4u * bin];
+  return b[0] | ((uint32_t)b[1] << 8) | ((uint32_t)b[2] << 16) | ((uint32_t)b[3] << 24);
+}
+
+static void test_query(void) {
+  setup();
+  d.steps_wanted = 300u;
+  connect_link();
+  welcome(1u);
+  fm_message_t m = query_message(1u, 3u);
+  give(&m);
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING); /* no model is fetched */
+  for (uint32_t repeat = 0u; repeat < 2u; repeat++) {    /* no answer: the same again */
+    CHECK(poll_out(400u));
+    CHECK(took(FM_BODY_ANSWER));
+    CHECK((got.body.answer.round == 1u) && (got.body.answer.seed == 77u));
+    CHECK((got.body.answer.count == 1200u) && (got.body.answer.sum == 1800.0f));
+    CHECK(got.body.answer.counts.size == 12u);
+    CHECK((count_at(0u) == 400u) && (count_at(1u) == 400u) && (count_at(2u) == 400u));
+    d.now += 61000u;
+  }
+  d.link.connection = 0u;
+  poll_once();
+  connect_link();
+  welcome(1u);
+  CHECK(poll_out(3u));
+  CHECK(took(FM_BODY_ANSWER));
+  CHECK(count_at(2u) == 400u);
+  receipt(1u, 77u);
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  give(&m); /* delivered twice */
+  CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  m = query_message(1u, 32u); /* refined, in the same round; a message of this size fits the least buffer */
+  m.body.plan.seed = 78u;
+  give(&m);
+  CHECK(poll_out(400u));
+  CHECK(took(FM_BODY_ANSWER));
+  CHECK((got.body.answer.seed == 78u) && (got.body.answer.count == 1200u) && (got.body.answer.counts.size == 128u));
+  CHECK((count_at(0u) == 38u) && (count_at(31u) == 37u));
+  plan(1u); /* and then the round's training */
+  CHECK(fm_client_state(&d.client) == FM_STATE_DOWNLOADING);
+}
+
+static void test_query_that_the_application_cannot(void) {
+  for (uint32_t i = 0u; i < 2u; i++) {
+    setup();
+    d.app.query_step = (i == 0u) ? NULL : app_query;
+    d.step_status = FM_ERR_UNSUPPORTED;
+    connect_link();
+    welcome(1u);
+    fm_message_t m = query_message(1u, 3u);
+    give(&m);
+    CHECK(poll_out(3u));
+    CHECK(took(FM_BODY_WITHDRAW));
+    CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
+  }
+}
+
+/* What is half counted is of no use: a query goes on when it is told to hurry. */
+static void test_query_is_complete_or_nothing(void) {
+  setup();
+  d.steps_wanted = 20u;
+  connect_link();
+  welcome(1u);
+  fm_message_t m = query_message(1u, 3u);
+  give(&m);
+  closing(1u);
+  CHECK(poll_out(40u));
+  CHECK(took(FM_BODY_ANSWER));
+  CHECK(got.body.answer.count == 80u);
 }
 
 static void test_evaluate_closes_early(void) {
@@ -629,7 +708,7 @@ static void test_holding_asks_again(void) {
 }
 
 static void test_bad_plans(void) {
-  for (uint32_t i = 0u; i < 9u; i++) {
+  for (uint32_t i = 0u; i < 10u; i++) {
     setup();
     connect_link();
     welcome(1u);
@@ -641,7 +720,8 @@ static void test_bad_plans(void) {
     p->encodings = (i == 5u) ? 8u : p->encodings;
     p->kinds = (i == 6u) ? 0u : p->kinds;
     p->model_version = (i == 7u) ? 0u : p->model_version;
-    p->task = (i == 8u) ? (uint8_t)FM_TASK_QUERY : p->task;
+    p->task = (i >= 8u) ? (uint8_t)FM_TASK_QUERY : p->task;
+    p->query_bins = (i == 9u) ? 33u : 0u;
     give(&m);
     CHECK(poll_out(3u));
     CHECK(took(FM_BODY_WITHDRAW));
@@ -1103,6 +1183,9 @@ int main(void) {
   test_training_fails();
   test_evaluate();
   test_evaluate_closes_early();
+  test_query();
+  test_query_that_the_application_cannot();
+  test_query_is_complete_or_nothing();
   test_unwilling_and_withdraw();
   test_withdraw_on_its_way();
   test_welcome_of_an_earlier_connection();

@@ -977,6 +977,32 @@ static void test_model_of_the_application(void) {
   CHECK(keep.restored == (CHUNKS + 1u));
 }
 
+/* A query takes no space; after a reset the server asks again. */
+static void test_query_is_dropped(void) {
+  format(256u, 1u);
+  boot();
+  one_round();
+  fm_message_t m = query_message(3u, 4u);
+  connect_link();
+  welcome(3u);
+  d.steps_wanted = 1000u;
+  give(&m);
+  poll_once();
+  CHECK(fm_client_state(&d.client) == FM_STATE_WORKING);
+  boot();
+  CHECK(d.client.job == (uint8_t)FM_STATE_IDLE);
+  CHECK(keep.errors == 0u);
+  connect_link();
+  welcome(3u);
+  d.steps_wanted = 2u;
+  give(&m);
+  CHECK(poll_out(20u));
+  CHECK(took(FM_BODY_ANSWER));
+  receipt(3u, 77u);
+  boot();
+  CHECK(d.client.job == (uint8_t)FM_STATE_IDLE);
+}
+
 int main(void) {
   test_cut_everywhere(256u, 1u, false);
   test_cut_everywhere(128u, 4u, true);
@@ -1020,5 +1046,6 @@ int main(void) {
   test_update_without_its_model();
   test_other_chunk_size();
   test_model_of_the_application();
+  test_query_is_dropped();
   return check_report();
 }

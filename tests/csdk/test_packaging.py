@@ -226,7 +226,7 @@ def kconfig_of(path: Path, header: Path, **values: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("values", "limits"), [
     ({}, "tensors 16 acks 8"),
-    ({"FEDMOTE_MAX_TENSORS": "4", "FEDMOTE_INT8": "n"}, "tensors 4 acks 8"),
+    ({"FEDMOTE_MAX_TENSORS": "4", "FEDMOTE_INT8": "n", "FEDMOTE_QUERY": "y"}, "tensors 4 acks 8"),
 ])  # fmt: skip
 def test_zephyr_module(values: dict[str, str], limits: str, tmp_path: Path) -> None:
     module = yaml.safe_load((ROOT / "zephyr/module.yml").read_text())
@@ -240,6 +240,7 @@ def test_zephyr_module(values: dict[str, str], limits: str, tmp_path: Path) -> N
     assert project(tmp_path / "p", lines, *options, program="app") == WORKS + limits
     commands = run("ninja", "-C", tmp_path / "p/build", "-t", "commands", "app")
     assert f"FM_WITH_INT8={int('FEDMOTE_INT8' not in values)}" in commands
+    assert f"FM_WITH_QUERY={int('FEDMOTE_QUERY' in values)}" in commands
 
 
 def test_zephyr_module_that_is_off(tmp_path: Path) -> None:

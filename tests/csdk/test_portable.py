@@ -15,7 +15,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 GOLDEN = sorted((ROOT / "tests/interop/golden").glob("*/*.fmo"))
 SOURCES = [f"csdk/src/fm_{name}.c" for name in ("codec", "crc32", "tensor", "encoding", "serial", "cobs")]
-SOURCES += ["csdk/train/fm_train.c", "csdk/train/fm_train_math.c", "tests/csdk/portable.c"]
+SOURCES += [
+    "csdk/train/fm_train.c",
+    "csdk/train/fm_train_math.c",
+    "csdk/train/fm_train_query.c",
+    "tests/csdk/portable.c",
+]
 INCLUDES = [f"-I{ROOT / folder}" for folder in ("csdk/include", "csdk/src")]
 # Without contraction: PowerPC would fuse multiplications and additions, which rounds once instead of twice.
 FLAGS = ["-std=gnu99", "-Os", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-DFM_SERIAL_PAYLOAD=64"]

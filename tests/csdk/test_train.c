@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "fedmote/fm_crc32.h"
 #include "fedmote/fm_train.h"
 
 #define MOST 400
@@ -246,6 +247,76 @@ static void test_very_many_steps(void) {
   CHECK(work.planned_steps == 131072u * 32767u);
 }
 
+static uint32_t answered; /* examples; 0: the query was declined */
+
+static fm_histogram_t ask(const char *field, float low, float high, uint8_t bins) {
+  fm_plan_t plan = {0};
+  fm_histogram_t answer = {0};
+  fm_status_t status = FM_OK;
+  plan.query_field = fm_crc32(0u, field, (uint32_t)strlen(field));
+  plan.query_low = low;
+  plan.query_high = high;
+  plan.query_bins = bins;
+  while (status == FM_OK) {
+    status = fm_trainer_query(&trainer, &plan, &answer);
+  }
+  answered = (status == FM_DONE) ? answer.count : 0u;
+  return answer;
+}
+
+static void test_query(void) {
+  const uint32_t shape[2] = {6u, 3u};
+  uint32_t of_label[3] = {0u, 0u, 0u};
+  float example[6];
+  float sum = 0.0f;
+  uint32_t below = 0u;
+  setup(shape, 1u, 40u);
+  for (uint32_t i = 0u; i < 40u; i++) {
+    uint32_t label = 0u;
+    config.data.read(config.data.user, i, example, &label);
+    of_label[label]++;
+    below += (example[5] < 0.0f) ? 1u : 0u;
+    sum += example[5];
+  }
+  fm_histogram_t answer = ask("label", -0.5f, 2.5f, 3u);
+  CHECK(answered == 40u);
+  CHECK(memcmp(answer.counts, of_label, sizeof of_label) == 0);
+  CHECK(answer.sum == (float)(of_label[1] + (2u * of_label[2])));
+  answer = ask("feature5", -100.0f, 100.0f, 2u);
+  CHECK((answered == 40u) && (answer.counts[0] == below) && (answer.counts[1] == (40u - below)));
+  CHECK(fabsf(answer.sum - sum) < 1e-4f);
+  (void)ask("feature6", 0.0f, 1.0f, 2u);
+  CHECK(answered == 0u);
+}
+
+static void test_histogram(void) {
+  fm_plan_t plan = {0};
+  fm_histogram_t h = {0};
+  const float values[7] = {-5.0f, 1.0f, 1.999f, 2.0f, 4.999f, 5.0f, 1e9f};
+  const uint32_t expected[4] = {3u, 1u, 0u, 3u};
+  plan.query_low = 1.0f;
+  plan.query_high = 5.0f;
+  plan.query_bins = 4u;
+  for (uint32_t i = 0u; i < 7u; i++) {
+    fm_histogram_add(&h, &plan, values[i]);
+  }
+  CHECK((h.count == 7u) && (memcmp(h.counts, expected, sizeof expected) == 0));
+  CHECK(fabsf(h.sum - (1.0f + 1.0f + 1.999f + 2.0f + 4.999f + 5.0f + 5.0f)) < 1e-4f);
+  fm_histogram_add(&h, &plan, nanf(""));
+  CHECK(h.counts[0] == 4u);
+  plan.query_high = 1.0f; /* a range of no width */
+  fm_histogram_add(&h, &plan, 3.0f);
+  CHECK((h.counts[0] == 5u) && (h.count == 9u));
+  plan.query_low = 0.0f; /* whole numbers fall into their bins */
+  plan.query_high = 30000.0f;
+  plan.query_bins = 30u;
+  for (uint32_t i = 0u; i < 30000u; i += 999u) {
+    fm_histogram_t one = {0};
+    fm_histogram_add(&one, &plan, (float)i);
+    CHECK(one.counts[i / 1000u] == 1u);
+  }
+}
+
 int main(void) {
   const uint32_t one[2] = {6u, 3u}, two[3] = {6u, 8u, 2u}, three[4] = {5u, 7u, 6u, 3u};
   test_gradient(one, 1u);
@@ -257,5 +328,7 @@ int main(void) {
   test_extreme_logits();
   test_errors();
   test_very_many_steps();
+  test_query();
+  test_histogram();
   return check_report();
 }

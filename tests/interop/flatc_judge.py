@@ -3,7 +3,7 @@
 
 Nothing here uses the project's own generator: bodies and fields come from `flatc --jsonschema`, defaults from
 `flatc --defaults-json`. A body is named as in the schema (`UpdateBegin`), its fields are a dictionary of the values
-that `fedmote_device.codec` uses: numbers, str, bytes, and a list of (first, count) for ranges.
+that `fedmote_device.codec` uses: numbers, str, bytes, a list of (first, count) for ranges, a list of int for counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Said = tuple[str, Fields]
 class Field:
     """A field of a body: what kind of value it takes, and the largest of it."""
 
-    kind: str  # integer, number, boolean, enum, string, bytes or ranges
+    kind: str  # integer, number, boolean, enum, string, bytes, ranges or counts
     largest: int = 0
     symbols: tuple[str, ...] = ()
     required: bool = False
@@ -55,7 +55,8 @@ def _field(rule: dict[str, Any], definitions: dict[str, Any], required: bool) ->
     if "$ref" in rule:
         return Field("enum", symbols=tuple(definitions[rule["$ref"].rsplit("/", 1)[-1]]["enum"]))
     if rule["type"] == "array":
-        return Field("ranges" if "$ref" in rule["items"] else "bytes")
+        items = rule["items"]
+        return Field("ranges" if "$ref" in items else "bytes" if items["maximum"] == 255 else "counts")
     return Field(rule["type"], largest=rule.get("maximum", 0), required=required)
 
 
@@ -152,7 +153,7 @@ def defaults() -> dict[str, Fields]:
     least = [(name, required(name)) for name in bodies()]
     out = dict(read(write(least)))
     for name, known in bodies().items():
-        empty = {"string": "", "bytes": b"", "ranges": []}
+        empty = {"string": "", "bytes": b"", "ranges": [], "counts": []}
         out[name] |= {k: empty[f.kind] for k, f in known.items() if f.kind in empty and not f.required}
     return out
 
@@ -206,9 +207,12 @@ def read_python(message: bytes) -> Said | None:
     fields: Fields = {}
     for name, field in bodies()[body].items():
         get = getattr(table, camel(name))
-        if field.kind in ("bytes", "ranges"):
+        if field.kind in ("bytes", "ranges", "counts"):
             items = [get(i) for i in range(getattr(table, f"{camel(name)}Length")())]
-            fields[name] = bytes(items) if field.kind == "bytes" else [(r.First(), r.Count()) for r in items]
+            as_ranges = field.kind == "ranges"
+            fields[name] = (
+                bytes(items) if field.kind == "bytes" else [(r.First(), r.Count()) if as_ranges else r for r in items]
+            )
         elif field.kind == "string":
             fields[name] = (get() or b"").decode("utf-8", "replace")
         else:
@@ -233,12 +237,14 @@ def _extreme(field: Field) -> Any:
             return "\N{GRINNING FACE}\N{LATIN SMALL LETTER E WITH ACUTE}" * 5
         case "bytes":
             return b"\xff" * 32
+        case "counts":
+            return [2**32 - 1] * 32
         case _:
             return [(2**32 - 1, 2**32 - 1), (0, 1)]
 
 
 def _zero(field: Field) -> Any:
-    return {"number": 0.0, "boolean": False, "string": "d", "bytes": b"", "ranges": []}.get(field.kind, 0)
+    return {"number": 0.0, "boolean": False, "string": "d", "bytes": b"", "ranges": [], "counts": []}.get(field.kind, 0)
 
 
 def _typical(field: Field, turn: int) -> Any:
@@ -255,6 +261,8 @@ def _typical(field: Field, turn: int) -> Any:
             return "device.7"[: 5 + turn % 4]
         case "bytes":
             return bytes(range(1, 6 + turn % 4))
+        case "counts":
+            return [0, 70_000, 2]
         case _:
             return [(7, 20), (64, 3)]
 

@@ -1,36 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the golden messages of this version, once, before it is released.
+"""Write golden messages: of what is not released yet, or, once, of a version.
 
-    python tests/interop/make_golden.py
+    python tests/interop/make_golden.py [VERSION]
 
 They go into tests/interop/golden/<version>/: messages as bytes, written by the C codec, the server's Python and flatc,
 and fields.json, which tells what they say. What a released version wrote must be read for ever, so nothing there is
-ever changed, and this script overwrites nothing.
+ever changed. Only `unreleased`, what is written without VERSION, is made anew; a release moves it to its version.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import flatc_judge as judge
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
-
-
-def version() -> str:
-    """Return the project's version."""
-    return str(tomllib.loads((judge.ROOT / "pyproject.toml").read_text())["project"]["version"])
+UNRELEASED = "unreleased"
 
 
 def plain(value: Any) -> Any:
     """Return a field's value as JSON can say it: bytes in hexadecimal, pairs as lists."""
     if isinstance(value, bytes):
         return value.hex()
-    return [list(item) for item in value] if isinstance(value, list) else value
+    return (
+        [list(item) for item in value] if isinstance(value, list) and value and isinstance(value[0], tuple) else value
+    )
 
 
 def messages() -> dict[str, tuple[bytes, judge.Said]]:
@@ -48,7 +46,10 @@ def messages() -> dict[str, tuple[bytes, judge.Said]]:
 
 def main() -> int:
     """Run the command line."""
-    folder = GOLDEN / version()
+    version = sys.argv[1] if len(sys.argv) > 1 else UNRELEASED
+    folder = GOLDEN / version
+    if version == UNRELEASED:
+        shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         print(f"{folder} is there already, and golden messages are never changed", file=sys.stderr)
         return 1

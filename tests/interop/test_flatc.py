@@ -37,6 +37,8 @@ def values(field: judge.Field, floats: st.SearchStrategy[float]) -> st.SearchStr
             return st.text(min_size=1 if field.required else 0, max_size=20)
         case "bytes":
             return st.binary(max_size=70)
+        case "counts":
+            return st.lists(u32, max_size=40)
         case _:
             return st.lists(st.tuples(u32, u32), max_size=5)
 

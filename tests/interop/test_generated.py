@@ -39,7 +39,7 @@ def test_an_unchanged_copy_of_the_schema_gives_no_difference(tmp_path: Path) -> 
     ("old", "new"),
     [
         ("remaining_ms: uint32;", "remaining_ms: uint32;\n  later: uint16;"),
-        ("DeviceState, Evaluation\n}\n", "DeviceState, Evaluation, Later\n}\n\ntable Later { round: uint32; }\n"),
+        ("Evaluation, Answer\n}\n", "Evaluation, Answer, Later\n}\n\ntable Later { round: uint32; }\n"),
     ],
     ids=["a field more", "a body more"],
 )

@@ -32,6 +32,16 @@ typedef struct {
   uint32_t covered;       /* bit t: tensor t of the table was trained. Set to all before work_begin */
 } fm_work_t;
 
+#define FM_MAX_BINS 32u /* of a query */
+
+/* What a query's answer has come to: a histogram over [plan->query_low, plan->query_high) in plan->query_bins bins of
+ * equal width. The core passes it on and never computes with it. */
+typedef struct {
+  uint32_t count; /* values in it */
+  float sum;      /* of the values; those outside the range count as the nearer of its ends, here and in the bins */
+  uint32_t counts[FM_MAX_BINS];
+} fm_histogram_t;
+
 /* The application's side. `user` is handed back. None of these may block for longer than the application can do without
  * poll, or call the client (but for what is said at each function). */
 typedef struct {
@@ -49,6 +59,11 @@ typedef struct {
   /* The job's state changed, or began anew (for a display, a log, persistence); of the session ask fm_client_state()
    * and fm_client_online(). NULL: not told. */
   void (*state_changed)(void *user, uint8_t state);
+  /* One bounded piece of counting local values of the field whose name has the CRC-32 plan->query_field. All of
+   * *answer is 0 before the first, so that answer->count tells how far it came. FM_OK: more. FM_AGAIN: nothing to do
+   * right now, more later. FM_DONE: complete. FM_ERR_UNSUPPORTED: no such field; withdraw. NULL: query plans are
+   * withdrawn from, as with FM_WITH_QUERY 0. */
+  fm_status_t (*query_step)(void *user, const fm_plan_t *plan, fm_histogram_t *answer);
 } fm_app_t;
 
 typedef enum {
@@ -57,11 +72,11 @@ typedef enum {
   FM_STATE_IDLE,        /* waiting for a plan */
   FM_STATE_DOWNLOADING,
   FM_STATE_CHECKING, /* CRC of the model */
-  FM_STATE_WORKING,  /* train_step or evaluate_step */
+  FM_STATE_WORKING,  /* train_step, evaluate_step or query_step */
   FM_STATE_SEALING,  /* CRC of the update */
   FM_STATE_OFFERING, /* UpdateBegin sent, no slot yet */
   FM_STATE_UPLOADING,
-  FM_STATE_CONFIRMING, /* UpdateEnd (or an evaluation's result) sent, no receipt yet */
+  FM_STATE_CONFIRMING, /* UpdateEnd (or a task's result) sent, no receipt yet */
   FM_STATE_HOLDING,    /* receipt came, commit not yet */
   FM_STATE_REFUSED     /* the server refused this device for good */
 } fm_state_t;
@@ -102,12 +117,13 @@ typedef struct {
   uint32_t rx_buffer_size;
   uint8_t *tx_buffer;
   uint32_t tx_buffer_size;
-  uint32_t seed;         /* of jitter, boot number and stochastic rounding; best from a true random source */
-  uint32_t examples;     /* local training examples, told to the server */
-  uint8_t encodings;     /* this device may send: bit e is 1u << FM_ENCODING_*; 0: float32 only */
-  bool prefer_delta;     /* send deltas where the plan allows and every shared tensor has a base */
-  uint32_t retry_min_ms; /* first wait for an answer; 0: 1000. Doubles with jitter up to */
-  uint32_t retry_max_ms; /* 0: 60000 */
+  uint32_t seed;            /* of jitter, boot number and stochastic rounding; best from a true random source */
+  uint32_t examples;        /* local training examples, told to the server */
+  uint8_t encodings;        /* this device may send: bit e is 1u << FM_ENCODING_*; 0: float32 only */
+  bool prefer_delta;        /* send deltas where the plan allows and every shared tensor has a base */
+  uint32_t retry_min_ms;    /* first wait for an answer; 0: 1000. Doubles with jitter up to */
+  uint32_t retry_max_ms;    /* 0: 60000 */
+  uint32_t free_memory_kib; /* that training may take, told to the server; 0: unknown */
 } fm_client_config_t;
 
 /* One counter for each reason; the application may set any to 0. */
@@ -165,7 +181,7 @@ typedef struct fm_client {
   uint32_t elements;      /* of the update */
   uint32_t shared;        /* elements of the shared tensors */
   uint32_t cursor;        /* bytes (checking) or chunks (sealing) done */
-  uint32_t crc32;         /* so far (checking, sealing), then the update's */
+  uint32_t crc32;         /* so far (checking, sealing), then the update's; of a task's result, the plan's seed */
   uint32_t window_first;  /* see `window` */
   uint32_t model_version; /* the complete, checked model in the tensors; 0: none */
   uint32_t model_crc32;
@@ -186,6 +202,9 @@ typedef struct fm_client {
   uint32_t come_back_ms; /* the server's last advice */
   uint8_t window[32];    /* chunks the server has, from window_first */
   fm_client_counters_t counters;
+#if FM_WITH_QUERY
+  fm_histogram_t answer; /* of the present query; once complete, its counts are little-endian */
+#endif
 } fm_client_t;
 
 /* Check the config and make the client ready. Keeps the pointer to `config`. FM_ERR_ARGUMENT: a missing or out-of-range

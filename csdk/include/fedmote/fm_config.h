@@ -48,4 +48,10 @@
 #define FM_WITH_INT8 1
 #endif
 
+/* 1: the task query is compiled in (150 bytes of flash on a Cortex-M0+, 136 of RAM); 0: left out. The size of
+ * fm_client_t depends on it: the application sees the same value as the library. */
+#ifndef FM_WITH_QUERY
+#define FM_WITH_QUERY 0
+#endif
+
 #endif

@@ -68,10 +68,15 @@ fm_status_t fm_trainer_init(fm_trainer_t *trainer, const fm_trainer_config_t *co
 /* The application's side of the client, with this trainer as its user. */
 fm_app_t fm_trainer_app(fm_trainer_t *trainer);
 
-/* The three functions of fm_app_t, for applications that wrap them; `trainer` is an fm_trainer_t. */
+/* The functions of fm_app_t, for applications that wrap them; `trainer` is an fm_trainer_t. */
 fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *work);
 fm_status_t fm_trainer_step(void *trainer, fm_work_t *work);
 fm_status_t fm_trainer_evaluate(void *trainer, fm_work_t *work);
+/* Fields "label", and "feature0", "feature1", ... of the training data; up to 32 examples a call. */
+fm_status_t fm_trainer_query(void *trainer, const fm_plan_t *plan, fm_histogram_t *answer);
+
+/* Count one value in the answer to `plan`. One that is no number counts as plan->query_low. */
+void fm_histogram_add(fm_histogram_t *answer, const fm_plan_t *plan, float value);
 
 /* Add one example's gradient of the loss to `gradient` (fm_train_parameters() floats, in the tensors' order) and return
  * its loss. */

@@ -34,6 +34,7 @@ enum {
   FM_BODY_COMMIT = 15,
   FM_BODY_DEVICE_STATE = 16,
   FM_BODY_EVALUATION = 17,
+  FM_BODY_ANSWER = 18,
 };
 
 enum {
@@ -103,6 +104,7 @@ typedef struct {
   uint32_t held_crc32;
   uint8_t battery;
   uint8_t flags;
+  uint32_t free_memory_kib;
 } fm_hello_t;
 
 typedef struct {
@@ -139,6 +141,10 @@ typedef struct {
   uint32_t seed;
   uint32_t soft_deadline_ms;
   uint32_t hard_deadline_ms;
+  uint32_t query_field;
+  float query_low;
+  float query_high;
+  uint8_t query_bins;
 } fm_plan_t;
 
 typedef struct {
@@ -230,7 +236,16 @@ typedef struct {
   uint32_t examples;
   uint32_t correct;
   float loss;
+  uint32_t seed;
 } fm_evaluation_t;
+
+typedef struct {
+  uint32_t round;
+  uint32_t seed;
+  uint32_t count;
+  float sum;
+  fm_bytes_t counts;
+} fm_answer_t;
 
 typedef struct {
   uint8_t type;         /* FM_BODY_* */
@@ -253,6 +268,7 @@ typedef struct {
     fm_commit_t commit;
     fm_device_state_t device_state;
     fm_evaluation_t evaluation;
+    fm_answer_t answer;
   } body;
 } fm_message_t;
 

@@ -21,3 +21,4 @@ class Body(object):
     Commit = 15
     DeviceState = 16
     Evaluation = 17
+    Answer = 18

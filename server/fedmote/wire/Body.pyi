@@ -27,4 +27,5 @@ class Body(object):
   Commit = cast(int, ...)
   DeviceState = cast(int, ...)
   Evaluation = cast(int, ...)
+  Answer = cast(int, ...)
 

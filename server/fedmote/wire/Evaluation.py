@@ -64,8 +64,15 @@ class Evaluation(object):
             return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
         return 0.0
 
+    # Evaluation
+    def Seed(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
 def EvaluationStart(builder: flatbuffers.Builder):
-    builder.StartObject(5)
+    builder.StartObject(6)
 
 def Start(builder: flatbuffers.Builder):
     EvaluationStart(builder)
@@ -99,6 +106,12 @@ def EvaluationAddLoss(builder: flatbuffers.Builder, loss: float):
 
 def AddLoss(builder: flatbuffers.Builder, loss: float):
     EvaluationAddLoss(builder, loss)
+
+def EvaluationAddSeed(builder: flatbuffers.Builder, seed: int):
+    builder.PrependUint32Slot(5, seed, 0)
+
+def AddSeed(builder: flatbuffers.Builder, seed: int):
+    EvaluationAddSeed(builder, seed)
 
 def EvaluationEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()

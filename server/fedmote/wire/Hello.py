@@ -142,8 +142,15 @@ class Hello(object):
             return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
         return 0
 
+    # Hello
+    def FreeMemoryKib(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(36))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
 def HelloStart(builder: flatbuffers.Builder):
-    builder.StartObject(16)
+    builder.StartObject(17)
 
 def Start(builder: flatbuffers.Builder):
     HelloStart(builder)
@@ -243,6 +250,12 @@ def HelloAddFlags(builder: flatbuffers.Builder, flags: int):
 
 def AddFlags(builder: flatbuffers.Builder, flags: int):
     HelloAddFlags(builder, flags)
+
+def HelloAddFreeMemoryKib(builder: flatbuffers.Builder, freeMemoryKib: int):
+    builder.PrependUint32Slot(16, freeMemoryKib, 0)
+
+def AddFreeMemoryKib(builder: flatbuffers.Builder, freeMemoryKib: int):
+    HelloAddFreeMemoryKib(builder, freeMemoryKib)
 
 def HelloEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()

@@ -162,8 +162,36 @@ class Plan(object):
             return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
         return 0
 
+    # Plan
+    def QueryField(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(42))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Plan
+    def QueryLow(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(44))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
+
+    # Plan
+    def QueryHigh(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(46))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
+
+    # Plan
+    def QueryBins(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(48))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
 def PlanStart(builder: flatbuffers.Builder):
-    builder.StartObject(19)
+    builder.StartObject(23)
 
 def Start(builder: flatbuffers.Builder):
     PlanStart(builder)
@@ -281,6 +309,30 @@ def PlanAddHardDeadlineMs(builder: flatbuffers.Builder, hardDeadlineMs: int):
 
 def AddHardDeadlineMs(builder: flatbuffers.Builder, hardDeadlineMs: int):
     PlanAddHardDeadlineMs(builder, hardDeadlineMs)
+
+def PlanAddQueryField(builder: flatbuffers.Builder, queryField: int):
+    builder.PrependUint32Slot(19, queryField, 0)
+
+def AddQueryField(builder: flatbuffers.Builder, queryField: int):
+    PlanAddQueryField(builder, queryField)
+
+def PlanAddQueryLow(builder: flatbuffers.Builder, queryLow: float):
+    builder.PrependFloat32Slot(20, queryLow, 0.0)
+
+def AddQueryLow(builder: flatbuffers.Builder, queryLow: float):
+    PlanAddQueryLow(builder, queryLow)
+
+def PlanAddQueryHigh(builder: flatbuffers.Builder, queryHigh: float):
+    builder.PrependFloat32Slot(21, queryHigh, 0.0)
+
+def AddQueryHigh(builder: flatbuffers.Builder, queryHigh: float):
+    PlanAddQueryHigh(builder, queryHigh)
+
+def PlanAddQueryBins(builder: flatbuffers.Builder, queryBins: int):
+    builder.PrependUint8Slot(22, queryBins, 0)
+
+def AddQueryBins(builder: flatbuffers.Builder, queryBins: int):
+    PlanAddQueryBins(builder, queryBins)
 
 def PlanEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()
