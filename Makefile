@@ -142,6 +142,11 @@ crash: venv ## the server killed at 200 random points and 200 chosen ones, with 
 	@.ci/need 'command -v mosquitto' mosquitto
 	@PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest --kills 200 --durations 3 -rP $(ARGS) tests/crash
 
+chaos: venv ## 30 minutes of a bad network while everything dies now and then; root. ARGS="--minutes 5" for less
+	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'command -v ip' iproute2
+	@PATH="$$PATH:/usr/sbin" $(BIN)/python tests/chaos/chaos.py $(ARGS)
+
 format: venv ## put Python and C into the project's format
 	$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet
 	clang-format -i $(C_FORMAT)
