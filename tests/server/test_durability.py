@@ -439,8 +439,10 @@ def test_full_at_the_start(tmp_path: Path) -> None:
     """No half-made database is left that the next server would stumble over."""
     store = tmp_path / "f.sqlite"
     code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)); "
-        "from fedmote.cli import main; main(['server', sys.argv[1]])"
+        "import resource, sys; from fedmote.cli import main; before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))\n"
+        "try: main(['server', sys.argv[1]])\n"
+        "finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)"  # the coverage of this process is a file as well
     )
     with Process(tmp_path, NOBODY) as server:
         server.end(1)  # for want of a broker; its federation.toml is what is used here
