@@ -138,7 +138,7 @@ hil: venv firmware-tools ## emulated boards in federations, and 50 power cuts of
 	  tests/hil/test_fleet.py tests/hil/test_power_cuts.py tests/hil/test_emulated_device.py tests/hil/test_tun.py \
 	  tests/hil/test_soak.py
 
-crash: venv ## the server killed at 200 random points and 200 chosen ones, with 50 devices; ARGS for pytest
+crash: venv ## the server killed at 200 random points, 200 chosen ones, and 200 of asynchronous rounds; ARGS for pytest
 	@.ci/need 'command -v mosquitto' mosquitto
 	@PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest --kills 200 --durations 3 -rP $(ARGS) tests/crash
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from work import DEVICES, EXAMPLES, trajectory, weights
+import numpy as np
+from work import DEVICES, EXAMPLES, buffered, trajectory, weights
 
 from fedmote.broker import private_broker
 
@@ -25,10 +26,10 @@ WAIT_S = 120.0
 
 
 class Crash:
-    """A federation in a folder whose server dies and comes back."""
+    """A federation in a folder whose server dies and comes back. buffer: of asynchronous rounds, 0: synchronous."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, buffer: int = 0) -> None:
+        self.folder, self.buffer = folder, buffer
         self.errors = (folder / "errors").open("ab")
         self.server: subprocess.Popen[bytes] | None = None
 
@@ -54,7 +55,8 @@ class Crash:
 
     def start(self, point: str = "never", rounds: int = 0) -> None:
         """Start the server: to be killed at `point`, or to end when round `rounds` is committed."""
-        self.server = self._spawn("server_process.py", str(self.folder), self.broker, point, str(rounds))
+        arguments = (str(self.folder), self.broker, point, str(rounds), str(self.buffer))
+        self.server = self._spawn("server_process.py", *arguments)
 
     def wait(self, expected: int) -> None:
         """Wait for the server's end, which must be with this exit code."""
@@ -205,3 +207,39 @@ def _judge_folds(log: list[dict[str, Any]], models: list[int]) -> None:
             assert round == len(models) or entry["finish"] == models[round], f"round {round} ended with another model"
             finished.add(round)
     assert finished >= set(range(1, len(models)))
+
+
+def judge_buffered(crash: Crash) -> int:
+    """Assert that each work of each device is in one model, and each model made of what it says; return the rounds."""
+    data = crash.models()
+    models = [np.frombuffer(model, np.float32) for model in data]
+    rounds = len(models) - 1
+    made: dict[int, list[tuple[str, int]]] = {}  # round -> (device, CRC-32 of its update) of the committed model
+    numbers = {crc32(model): version for version, model in enumerate(data, 1)}  # round n starts from model n
+    for entry in crash.log():
+        if "begin" in entry:
+            round, folds = numbers[entry["begin"]], []
+        elif "fold" in entry:
+            assert entry["was"] and entry["whole"], entry
+            folds.append((entry["fold"], entry["crc32"]))
+        elif "finish" in entry and numbers.get(entry["finish"]) == round + 1:
+            made[round] = folds
+    reports = crash.stop_devices()
+    works = {
+        (f"d{i:02}", crc32(weights(models[planned - 1], planned, i).tobytes())): (i, planned)
+        for i, report in enumerate(reports)
+        for planned in report["fits"]
+    }
+    counted: list[tuple[int, int]] = []
+    for round in range(1, rounds + 1):
+        updates = [works[fold] for fold in made[round]]
+        assert len({index for index, _ in updates}) == len(updates) == crash.records()[round - 1]["reported"]
+        np.testing.assert_allclose(models[round], buffered(models, round, updates), rtol=1e-6, atol=1e-4)
+        counted += updates
+    assert len(set(counted)) == len(counted), "a device's work counted twice"
+    for index, report in enumerate(reports):
+        fits = report["fits"]
+        assert fits == sorted(set(fits)), f"device {index} did the same work twice: {fits}"
+        lost = [planned for planned in fits[:-1] if (index, planned) not in counted]  # the last may be under way
+        assert not lost, f"device {index} worked for nothing in {lost}"
+    return rounds

@@ -25,7 +25,7 @@ from zlib import crc32
 
 import numpy as np
 import paho.mqtt.client as mqtt
-from work import CHUNK, DEVICES, ELEMENTS
+from work import CHUNK, DEVICES, ELEMENTS, MAX_STALENESS, STALENESS_EXPONENT
 
 from fedmote.codec import decode
 from fedmote.layout import Layout, Tensor
@@ -99,14 +99,20 @@ def watch_storage(steps: Steps) -> None:
 
     class Connection(sqlite3.Connection):
         def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
-            name = " ".join(statement.split()[:3])
-            return steps.run(name, lambda: super(Connection, self).execute(statement, *arguments))
+            return steps.run(_name(statement), lambda: super(Connection, self).execute(statement, *arguments))
+
+        def executemany(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            return steps.run(_name(statement), lambda: super(Connection, self).executemany(statement, *arguments))
 
     connect = sqlite3.connect
     sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
     rename, fsync = os.rename, os.fsync
     os.rename = lambda *names: steps.run("rename", lambda: rename(*names))
     os.fsync = lambda file: steps.run("fsync", lambda: fsync(file))
+
+
+def _name(statement: str) -> str:
+    return " ".join(statement.split()[:3])
 
 
 def watch_messages(steps: Steps) -> None:
@@ -147,8 +153,8 @@ def count_lines(nth: int, count: list[int]) -> None:
         frame = frame.f_back
 
 
-def main(folder: Path, broker: str, point: str, rounds: int) -> None:
-    """Serve until round `rounds` is committed, 0: until killed."""
+def main(folder: Path, broker: str, point: str, rounds: int, buffer: int) -> None:
+    """Serve until round `rounds` is committed, 0: until killed. buffer: of the asynchronous policy, 0: synchronous."""
     logging.basicConfig(level="INFO")
     log = Log(folder / "log")
     log(start=time.monotonic(), point=point)
@@ -163,7 +169,8 @@ def main(folder: Path, broker: str, point: str, rounds: int) -> None:
         "f", Layout((Tensor("parameter0", (ELEMENTS,)),)), broker,
         policy=Policy(
             devices=DEVICES, goal=1.0, soft_deadline_s=FOREVER_S, hard_deadline_s=FOREVER_S, resume_s=0.0,
-            chunk_elements=CHUNK, encodings=("float32",),
+            chunk_elements=CHUNK, encodings=("float32",), buffer=buffer, max_staleness=MAX_STALENESS,
+            staleness_exponent=STALENESS_EXPONENT,
         ),
         limits=Limits(retry_ms=50), database=folder / "f.sqlite", initial=np.zeros(ELEMENTS, np.float32),
     )  # fmt: skip
@@ -183,4 +190,4 @@ def main(folder: Path, broker: str, point: str, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -11,7 +11,8 @@ import random
 from pathlib import Path
 
 import pytest
-from harness import Crash, chosen, judge
+from harness import WHEN, Crash, chosen, judge, judge_buffered
+from work import DEVICES
 
 AFTERWARDS = 2  # rounds without a kill
 
@@ -62,3 +63,28 @@ def test_random_points(tmp_path: Path, kills: int) -> None:
         crash.run(AFTERWARDS)
         rounds = judge(crash)
         print(f"{kills} random points, {crash.lost()} of them with updates in memory; {rounds} rounds")
+
+
+def test_asynchronous_rounds(tmp_path: Path, kills: int) -> None:
+    """Rounds of half the devices each: who was asked for what, and whose work a model holds, outlives the server."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    steps = [
+        "INSERT OR REPLACE 1",
+        "INSERT OR REPLACE 2",
+        "COMMIT 3",
+        "Receipt 20",
+        "UPDATE assignment SET 1",
+        "Commit 1",
+    ]
+    with Crash(tmp_path, buffer=DEVICES // 2) as crash:
+        crash.start("line 0", rounds=4)
+        crash.wait(0)
+        lines = max(entry.get("lines", 0) for entry in crash.log())
+        for number in range(kills):
+            step = f"{WHEN[number % 2]} {draw.choice(steps)}"
+            crash.kill_at(step if number % 4 < 2 else f"line {draw.randint(1, lines)}")
+        crash.run(2 * AFTERWARDS)
+        rounds = judge_buffered(crash)
+        print(f"{kills} points of asynchronous rounds, {crash.lost()} with updates in memory; {rounds} rounds")

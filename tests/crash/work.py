@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 ELEMENTS, CHUNK, DEVICES = 600, 128, 50
+MAX_STALENESS, STALENESS_EXPONENT = 1000, 0.5  # of asynchronous rounds: nothing is ever too old
 EXAMPLES = [10 + 7 * index for index in range(DEVICES)]
 
 
@@ -26,6 +27,17 @@ def trajectory(rounds: int) -> list[Floats]:
         parts = [EXAMPLES[i] * weights(models[-1], round, i).astype(np.float64) for i in range(DEVICES)]
         models.append((np.sum(parts, axis=0) / sum(EXAMPLES)).astype(np.float32))
     return models
+
+
+def buffered(models: list[Floats], round: int, updates: list[tuple[int, int]]) -> NDArray[np.float64]:
+    """What an asynchronous round makes of updates, (device, round of its plan), each discounted by its staleness."""
+    base = models[round - 1].astype(np.float64)
+    moved = np.zeros(ELEMENTS)
+    for index, planned in updates:
+        then = models[planned - 1]
+        discount = float((1 + round - planned) ** -STALENESS_EXPONENT)
+        moved += EXAMPLES[index] * discount * (weights(then, planned, index).astype(np.float64) - then)
+    return np.asarray(base + moved / sum(EXAMPLES[index] for index, _ in updates))
 
 
 class Trainer:
