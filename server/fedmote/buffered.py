@@ -118,11 +118,11 @@ class Buffered(Machine):
 
     def wanted_at(self) -> float:
         """Return when a device is wanted: at once, unless enough are at work, or too few there for a start."""
-        now, there = self.fleet.now, len(self.fleet.ready())
-        if not self.given and not self.receipts and there < self.policy.devices:
+        now = self.fleet.now
+        if not self.given and not self.receipts and not self.fleet.are_ready(self.policy.devices):
             return next_meeting(now, self.pace.meet_s)
         working = sum(given.overdue_at > now for given in self.given.values())
-        if self.started is None or working < self._wanted(there):
+        if self.started is None or working < self._wanted(len(self.fleet.sessions)):
             return now
         return max(now, self.started + (self.lasted_s or self.deadlines[-1].present.hard_s))
 

@@ -543,7 +543,7 @@ class Rounds(Machine):
         now = self.fleet.now
         if self.state is not State.SELECTING:
             return max(now, self.started + (self.lasted_s or self.deadline.hard_s))
-        return now if len(self.fleet.ready()) >= self.policy.devices else next_meeting(now, self.pace.meet_s)
+        return now if self.fleet.are_ready(self.policy.devices) else next_meeting(now, self.pace.meet_s)
 
     def _awaits(self, slot: Slot) -> bool:
         return slot.round == self.number and slot.update.device in self._outstanding()

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -197,6 +198,11 @@ class Fleet:
     def ready(self) -> list[str]:
         """Return the devices that are there and may be asked, in a fixed order."""
         return sorted(s.device for s in self.sessions.values() if s.online and self._may_ask(s))
+
+    def are_ready(self, count: int) -> bool:
+        """Tell whether so many are, at the cost of finding them: with each Hello, a list of all would be too much."""
+        found = (s for s in self.sessions.values() if s.online and self._may_ask(s))
+        return sum(1 for _ in islice(found, count)) == count
 
     def is_ready(self, device: str) -> bool:
         """Tell whether a device is there and may be asked."""
