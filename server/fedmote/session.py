@@ -345,6 +345,7 @@ class Fleet:
         session.online = True
         session.examples = hello.Examples()
         session.battery, session.flags = hello.Battery(), hello.Flags()
+        session.free_memory_kib = hello.FreeMemoryKib()
         session.held_round = hello.HeldRound()
         session.begun_round = 0
         come_back_ms = int(1000 * self.work.come_back_s(device))

@@ -3,8 +3,8 @@
 
 Real C devices, three of them, the server's real session and round, and a store that outlives the server. Every commit
 must be the mean of whom it says it folded, each once, for what came of it; and left alone, every state leads on to the
-next commit. For synchronous rounds that take whole updates only, for those that take them in part, and for asynchronous
-ones.
+next commit. For synchronous rounds that take whole updates only, for those that take them in part, for asynchronous
+ones, and for those of tiers with adaptive deadlines.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from real_broker import Known
 from fedmote.buffered import machine
 from fedmote.layout import Layout, Tensor
 from fedmote.round import Policy, Record, Training
+from fedmote.selection import Selection
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store
 from fedmote.strategy import Accumulator, FedAvg, Model, Update
@@ -78,6 +79,7 @@ class Interleavings(RuleBasedStateMachine):
     """What may happen, and what must hold after each of it."""
 
     policy = WHOLE
+    selection = Selection()
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +112,8 @@ class Interleavings(RuleBasedStateMachine):
 
     def start_server(self) -> None:
         self.strategy = Listed(self.plan_round)
-        self.fleet = Fleet(LAYOUT, Limits(slots=SLOTS, slot_silence_s=10.0, retry_ms=100))
+        limits = Limits(slots=SLOTS, slot_silence_s=10.0, retry_ms=100)
+        self.fleet = Fleet(LAYOUT, limits, selection=self.selection)
         self.rounds = machine(self.policy)(
             self.fleet, self.store, self.strategy, Training(), self.policy, broadcast=self.broadcast,
             publish=lambda version, chunks: None, on_commit=self.committed,
@@ -301,9 +304,18 @@ class InterleavingsAsynchronous(Interleavings):
     policy = ASYNCHRONOUS
 
 
+class InterleavingsSelected(InterleavingsInPart):
+    """Devices in two tiers by speed, of those that teach most, with deadlines that follow them."""
+
+    policy = replace(IN_PART, select=2.0, adaptive=True, min_deadline_s=1.0)
+    selection = Selection(by="utility", tiers=2)
+
+
 SETTINGS = settings(max_examples=60, stateful_step_count=50)
 TestInterleavings = Interleavings.TestCase
 TestInterleavingsInPart = InterleavingsInPart.TestCase
 TestInterleavingsAsynchronous = InterleavingsAsynchronous.TestCase
-for case in (TestInterleavings, TestInterleavingsInPart, TestInterleavingsAsynchronous):
+TestInterleavingsSelected = InterleavingsSelected.TestCase
+for case in (TestInterleavings, TestInterleavingsInPart, TestInterleavingsAsynchronous, TestInterleavingsSelected):
     case.settings = SETTINGS
+del case  # pytest would run it once more

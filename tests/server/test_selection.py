@@ -309,15 +309,19 @@ def test_no_figure_of_a_device_is_kept_without_need() -> None:
 
 def test_rounds_ask_only_whom_they_may() -> None:
     """A device that says what is required is asked, also when it says so later."""
-    bench = Bench(selection=Selection(require_charging=True, min_battery=50), devices=1)
+    required = Selection(require_charging=True, min_battery=50, min_free_memory_kib=64)
+    bench = Bench(selection=required, devices=1)
     hello = {"elements": ELEMENTS, "layout_crc32": LAYOUT.crc32}
     bench.hear("a", "Hello", device_id="a", flags=CHARGING, battery=49, **hello)
     bench.hear("b", "Hello", device_id="b", flags=0, battery=80, **hello)
+    bench.hear("c", "Hello", device_id="c", flags=CHARGING, battery=80, free_memory_kib=63, **hello)
     bench.tick(0.0)
     assert bench.fleet.ready() == [] and bench.rounds.record.selected == 0
     bench.hear("b", "DeviceState", flags=CHARGING, battery=80)
     bench.tick(1.0)
     assert ("b", "Plan") in bench.said and ("a", "Plan") not in bench.said
+    bench.hear("c", "Hello", device_id="c", flags=CHARGING, battery=80, free_memory_kib=64, **hello)
+    assert bench.fleet.ready() == ["b", "c"]
 
 
 @pytest.mark.parametrize("policy", [{}, {"buffer": 1}])
