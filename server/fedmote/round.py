@@ -486,6 +486,8 @@ class Rounds(Machine):
         others = [device for device in ready if not self.fleet.holds(device, self.number)]
         slowest_s = self.deadlines[-1].present.soft_s
         tier, chosen = self.selector.choose(others, count - len(holders), self.number, slowest_s)
+        if holders and self.fleet.selection.tiers > 1:
+            tier = Tiers.PROFILING  # some of them may be slow
         self._deselect()
         self.holders = set(holders)
         self.selected = sorted(holders + chosen)

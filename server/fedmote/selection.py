@@ -170,8 +170,9 @@ class Selector:
         preferred_s: a device that takes longer is worth less. draw: tells apart several draws of one round.
         """
         random = np.random.default_rng([self.seed, number, draw])
-        tier, members = 1, np.arange(len(candidates))
-        if self.selection.tiers > 1 and count:
+        tiered = self.selection.tiers > 1
+        tier, members = Tiers.PROFILING if tiered else 1, np.arange(len(candidates))
+        if tiered and count:
             seconds = [known.seconds if (known := self._known.get(d)) else math.nan for d in candidates]
             tier, members = self.tiers.pick(np.array(seconds, np.float64), min(count, len(candidates)))
         devices = [candidates[i] for i in members.tolist()]

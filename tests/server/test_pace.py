@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ from numpy.typing import NDArray
 
 from fedmote import codec
 from fedmote.pace import MOST_AWAY_S, SHRINKS, Arrivals, Deadline, Deadlines, Pace, next_meeting
+from fedmote.round import Policy, Record
 from fedmote.selection import CHARGING, Selection
+from fedmote.simulation.cli import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.simulation.settings import FleetSettings
+from fedmote.simulation.simulation import Server
 from fedmote.store import Store, StoreUnavailableError
+from fedmote.strategy import FedAvg
 
 BOUNDS = Deadline(600.0, 900.0)
 
@@ -324,3 +330,34 @@ def test_a_commit_that_fails_teaches_nothing(policy: dict[str, float], tmp_path:
     bench.tick(2.0)
     assert len(bench.records) == 1 and bench.rounds.deadlines[-1].present.soft_s == 9.0
     store.close()
+
+
+# ---- with real C clients, on a virtual clock
+
+
+def virtual(policy: Policy, selection: Selection) -> list[Record]:
+    """Run two hours of 80 devices, of three classes whose speeds and links are far apart; return the rounds."""
+    fleet = FleetSettings(devices=80, hours=2)
+    result = simulation(fleet, Server(FedAvg(), PRESET_TRAINING, policy, selection=selection)).run(fleet.hours)
+    return [commit.record for commit in result.commits]
+
+
+def test_adaptive_deadlines_make_more_rounds_of_the_same_time() -> None:
+    """At least twice as many as the same deadlines when fixed, with no larger share of updates in part."""
+    policy = replace(PRESET_POLICY, select=10, devices=10, goal=0.8)
+    fixed = virtual(policy, Selection())
+    adaptive = virtual(replace(policy, adaptive=True), Selection())
+    assert len(adaptive) >= 2 * len(fixed) > 40
+    in_part = [sum(r.partial for r in rounds) / sum(r.reported for r in rounds) for rounds in (fixed, adaptive)]
+    assert in_part[1] <= in_part[0] + 0.02
+    assert max(r.soft_deadline_s for r in adaptive[40:]) < 0.3 * policy.soft_deadline_s
+
+
+def test_each_tier_has_its_deadline() -> None:
+    """The groups of real clients that are told apart by their reports: none waits for a slower one."""
+    policy = replace(PRESET_POLICY, select=10, devices=10, goal=0.8, adaptive=True, min_deadline_s=1.0)
+    rounds = virtual(policy, Selection(tiers=3))[60:]
+    soft = [np.median([r.soft_deadline_s for r in rounds if r.tier == tier]) for tier in (1, 2, 3)]
+    assert soft[0] < 0.6 * soft[1] < 0.6 * soft[2]
+    turns = np.bincount([r.tier for r in rounds], minlength=4)[1:]
+    assert turns.max() - turns.min() <= 3

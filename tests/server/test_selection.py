@@ -371,3 +371,16 @@ def test_a_round_of_each_tier() -> None:
         bench.tick(bench.now)
     assert [(r.tier, r.selected) for r in bench.records] == [(0, 4), (1, 2), (2, 2), (1, 2), (2, 2)]
     assert [r.seconds for r in bench.records] == [8.0, 1.0, 8.0, 1.0, 8.0]
+
+
+def test_who_holds_work_is_given_the_longest_deadline() -> None:
+    """A round opened again, or after a restart: whoever has its update is asked before others, of whatever speed."""
+    bench = Bench(selection=Selection(tiers=2), devices=3, select=2.0)
+    hello = {"elements": ELEMENTS, "layout_crc32": LAYOUT.crc32}
+    for device, speed in (("a", 1.0), ("b", 1.0), ("c", 9.0)):
+        bench.rounds.selector.reported(device, 1, speed, 1, 1.0)
+    for device, held in (("a", 0), ("b", 0), ("c", 1)):
+        bench.hear(device, "Hello", device_id=device, held_round=held, **hello)
+    bench.tick(0.0)
+    assert "c" in bench.rounds.selected and len(bench.rounds.selected) == 2  # type: ignore[attr-defined]
+    assert bench.rounds.record.tier == Tiers.PROFILING
