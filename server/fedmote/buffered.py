@@ -151,6 +151,8 @@ class Buffered(Machine):
         if len(self.receipts) >= self.policy.buffer:
             self._finish(now)
         working = sum(given.overdue_at > now for given in self.given.values())
+        if not working and not self.receipts:
+            self.tasks.tick(now, self, [device for device in self.fleet.ready() if device not in self.given])
         asked = self._ask(now, working)
         if self.receipts and not working and not asked:
             self._finish(now)
@@ -166,6 +168,8 @@ class Buffered(Machine):
         """Ask as many as may work besides those that do; return their number."""
         there = self.fleet.ready()
         free = self._wanted(len(there)) - working
+        if self.tasks.hold(len(there)):  # those at work come to their end first
+            return 0
         if self.done or not (working or self.receipts or self.enough(there, now)) or free <= 0:
             return 0
         ready = [d for d in there if d not in self.given and d not in self.receipts and d not in self.withdrawn]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `fedmote demo`, `fedmote server`, `fedmote simulate`."""
+"""The command line: `fedmote demo`, `fedmote server`, `fedmote simulate`, `fedmote evaluate`, `fedmote query`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from rich.logging import RichHandler
 
 from fedmote import __version__
+from fedmote.ask import evaluate, query
 from fedmote.broker import BrokerError, private_broker
 from fedmote.config import ConfigError, Settings, load
 from fedmote.demo.cli import command as demo
@@ -84,3 +85,5 @@ def _check_apart(settings: list[Settings]) -> None:
 
 main.add_command(demo, "demo")
 main.add_command(simulate, "simulate")
+main.add_command(evaluate, "evaluate")
+main.add_command(query, "query")

@@ -24,6 +24,7 @@ from fedmote.selection import Selection
 from fedmote.server import Federation
 from fedmote.session import Limits
 from fedmote.strategy import STRATEGIES
+from fedmote.tasks import TaskLimits
 
 T = TypeVar("T")
 
@@ -35,12 +36,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1), "buffer": (0, math.inf), "max_staleness": (0, 1000),
     "staleness_exponent": (0, 10), "min_deadline_s": (0.1, 4e6), "tiers": (1, 10), "min_battery": (0, 100),
     "min_free_memory_kib": (0, 2**32 - 1), "arrivals_per_s": (1, 1e6), "meet_s": (1, 86400),
-    "ineligible_s": (0, 86400),
+    "ineligible_s": (0, 86400), "min_cohort": (2, math.inf), "max_per_device": (1, 2**32 - 1),
+    "answer_s": (1, 4e6), "wait_s": (1, 4e6),
 }  # fmt: skip
 
 _ENCODINGS = ("float32", "int8")
 RECORDS: dict[str, type[Any]] = {
     "training": Training, "round": Policy, "selection": Selection, "pace": Pace, "limits": Limits,
+    "tasks": TaskLimits,
 }  # fmt: skip
 """Sections that are a dataclass each."""
 OTHERS: dict[str, list[str]] = {
@@ -73,12 +76,13 @@ class Settings:
     strategy: str = "fedavg"
     selection: Selection = field(default_factory=Selection)
     pace: Pace = field(default_factory=Pace)
+    tasks: TaskLimits = field(default_factory=TaskLimits)
 
     def federation(self, broker: str | None) -> Federation:
         """Return what the server runs."""
         return Federation(
             self.name, self.layout, broker, self.training, self.policy, self.limits, self.database, self.initial,
-            self.ports, self.ca_file, self.selection, self.pace,
+            self.ports, self.ca_file, self.selection, self.pace, self.tasks,
         )  # fmt: skip
 
 
@@ -183,6 +187,7 @@ def load(path: Path) -> Settings:
         strategy=strategy,
         selection=selection,
         pace=reader.record("pace", Pace),
+        tasks=reader.record("tasks", TaskLimits),
     )
 
 

@@ -23,6 +23,7 @@ from fedmote.selection import Selector, Tiers
 from fedmote.session import Assignment, Fleet, Slot
 from fedmote.store import Store
 from fedmote.strategy import Model, Strategy, Update
+from fedmote.tasks import TaskLimits, Tasks
 from fedmote.wire.Encoding import Encoding
 from fedmote.wire.RefusalReason import RefusalReason
 from fedmote.wire.UpdateKind import UpdateKind
@@ -144,9 +145,11 @@ class Machine(ABC):
         on_commit: Callable[[Record], None] | None = None,
         last_round: int | None = None,
         pace: Pace | None = None,
+        tasks: TaskLimits | None = None,
     ) -> None:
         self.fleet, self.store, self.strategy = fleet, store, strategy
         fleet.work = self
+        self.tasks = Tasks(fleet, tasks or TaskLimits())
         self.training, self.policy, self.pace = training, policy, pace or Pace()
         self.selector = Selector(fleet.selection, policy.seed, store.asked)
         self.arrivals = Arrivals(self.pace.arrivals_per_s)
@@ -204,9 +207,16 @@ class Machine(ABC):
 
     def keep_bases(self, versions: set[int]) -> None:
         """Take back the models that nobody is to start from any longer: all but these."""
-        for version in self.bases.keys() - versions:
+        for version in self.bases.keys() - versions - {self.tasks.version}:
             del self.bases[version]
             self.publish(version, [])
+
+    def lend(self, version: int) -> Base:
+        """Have a committed model ready for a task's devices; 0: the latest. StoreError: it is not kept."""
+        version = version or self.version
+        if version not in self.bases:
+            self.add_base(version, self.store.model(version))
+        return self.bases[version]
 
     def encode_plan(self, number: int, base: Base, deadline: Deadline) -> bytes:
         """Return the plan of round `number`, which starts from `base`."""
@@ -340,7 +350,7 @@ class Machine(ABC):
     def come_back_s(self, device: str) -> float:
         """Return for how long a device that says Hello need not expect a plan."""
         now = self.fleet.now
-        if self.assignment(device) is not None:
+        if self.assignment(device) is not None or self.tasks.plan(device) is not None:
             return 0.0
         wanted_at = self.wanted_at()
         if not self.fleet.is_ready(device):
@@ -477,6 +487,8 @@ class Rounds(Machine):
         if now < self._selects_from:
             return
         there = self.fleet.ready()
+        if self.tasks.tick(now, self, [device for device in there if not self._at_work(device)]):
+            return
         ready = [device for device in there if device not in self.receipts]
         if self.done or not self.enough(there, now) or not ready:
             return
@@ -501,6 +513,11 @@ class Rounds(Machine):
         plan = self.encode_plan(self.number, self.base, self.deadline)
         self.work = replace(self.work, plan=plan, slot_granted=self.slot_granted)
         self._plan_devices()
+
+    def _at_work(self, device: str) -> bool:
+        """Tell whether the device may have this round's work in hand, which the plan of a task would replace."""
+        planned = device in self.planned and device not in self.withdrawn
+        return planned or device in self.receipts or self.fleet.holds(device, self.number)
 
     def _plan_devices(self) -> None:
         """Send the plan to those who are to have it by now."""

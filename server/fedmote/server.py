@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,13 @@ from fedmote.selection import Selection
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store, StoreError, StoreUnavailableError
 from fedmote.strategy import FedAvg, Strategy
+from fedmote.tasks import Request, Result, TaskError, TaskLimits, Tasks, from_json
 
 log = logging.getLogger(__name__)
 
 MODELS_KEPT = 10  # in the database, at least
 STORE_RETRY_S = 1.0
+REQUESTS_S = 1.0  # between looks for what operators ask
 STANDSTILL_S = 2.0  # later than that for what is due, and the process was stopped or the machine suspended
 LISTEN_S = 1.0  # after a standstill, for what came meanwhile
 
@@ -54,6 +57,7 @@ class Federation:
     ca_file: Path | None = None
     selection: Selection = field(default_factory=Selection)
     pace: Pace = field(default_factory=Pace)
+    tasks: TaskLimits = field(default_factory=TaskLimits)
 
 
 class Server:
@@ -79,6 +83,9 @@ class Server:
             initial = federation.layout.glorot(federation.policy.seed)
         keep = max(MODELS_KEPT, federation.policy.max_staleness + 2)
         self.store = Store(federation.database, federation.layout, initial, keep)
+        self._asked: set[int] = set()  # ids of the tasks in the database that were taken up
+        self._look_at = 0.0
+        self._stopping = False
         self._trouble = ""  # why nothing can be written now
         self._damage: StoreError | None = None  # found while a message was handled
 
@@ -125,12 +132,14 @@ class Server:
             on_commit=self.on_round,
             last_round=rounds,
             pace=federation.pace,
+            tasks=federation.tasks,
         )
         if ready is not None:
             ready()
         try:
             while not running.done:
                 try:
+                    self._take_requests(running.tasks, time.monotonic())
                     due = running.tick(time.monotonic())
                 except StoreUnavailableError as error:
                     self._tell_once(str(error))
@@ -147,10 +156,50 @@ class Server:
                     log.warning("the server stood still for %.0f s; it listens before it closes what is due", late)
                     await asyncio.sleep(LISTEN_S)
         finally:
+            self._stopping = True
+            running.tasks.stop()
             # All at once, so that trouble with one, or a cancellation, keeps none from closing.
             for trouble in await asyncio.gather(*(link.stop() for link in links), return_exceptions=True):
                 if trouble is not None:
                     log.error("a link did not stop in order: %s", trouble)
+
+    async def ask(self, request: Request) -> Result:
+        """Have a task done between rounds, while run() runs; return its result. TaskError: why there is none."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def done(result: Result | TaskError) -> None:
+            if future.done():  # who asked has gone
+                return
+            if isinstance(result, TaskError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self.rounds.tasks.ask(request, done)
+        return await future
+
+    def _take_requests(self, tasks: Tasks, now: float) -> None:
+        """Take up what operators ask through the database, once a second. What a restart broke off is done again."""
+        if now < self._look_at:
+            return
+        self._look_at = now + REQUESTS_S
+        for task, text in self.store.requests():
+            if task not in self._asked:
+                self._asked.add(task)
+                release = partial(self._release, task)
+                try:
+                    tasks.ask(from_json(text), release)
+                except TaskError as error:
+                    release(error)
+
+    def _release(self, task: int, result: Result | TaskError) -> None:
+        if self._stopping:
+            return  # the next server does it
+        try:
+            self.store.release(task, {"error": str(result)} if isinstance(result, TaskError) else result)
+        except StoreUnavailableError:
+            self._asked.discard(task)  # it is done again when the database can be written
+            raise
 
     def _tell_once(self, trouble: str) -> None:
         """Log that nothing can be written, and that it can again; not at every attempt."""

@@ -113,6 +113,22 @@ class Work(Protocol):
         ...
 
 
+class TaskDesk(Protocol):
+    """What a session asks of the tasks besides fit."""
+
+    def plan(self, device: str) -> bytes | None:
+        """Return the plan that the device is to have now; None: none."""
+        ...
+
+    def result(self, device: str, name: str, body: Any) -> None:
+        """Take an Evaluation or Answer."""
+        ...
+
+    def withdrew(self, device: str, round: int) -> None:
+        """The device will not do that round's work."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds on what one device can cost."""
@@ -188,6 +204,7 @@ class Fleet:
     changed: Callable[[], None] = lambda: None
     selection: Selection = field(default_factory=Selection)
     work: Work = field(init=False)  # says so itself
+    tasks: TaskDesk = field(init=False)  # and so do these
     sessions: dict[str, Session] = field(default_factory=dict)
     waiting: dict[str, Any] = field(default_factory=dict)  # the offers of selected devices that found no slot, in order
     counters: Counter[str] = field(default_factory=Counter)
@@ -356,6 +373,8 @@ class Fleet:
         session.planned_round = 0
         if assignment is not None and hello.HeldRound() != assignment.round:
             session.send(assignment.plan)
+        if (plan := self.tasks.plan(device)) is not None:
+            session.send(plan)
         if assignment is not None and (notice := self.work.closing_notice) is not None:
             session.send(notice)
 
@@ -368,6 +387,7 @@ class Fleet:
         if session.slot is not None and session.slot.round == withdraw.Round():
             session.slot = None
         self.work.withdrew(session.device, withdraw.Round())
+        self.tasks.withdrew(session.device, withdraw.Round())
         self._grant_next()
 
     def _on_chunk_request(self, session: Session, request: Any) -> None:
@@ -376,6 +396,11 @@ class Fleet:
             self.counters["unexpected"] += 1
         else:
             session.send(chunk)
+
+    def _on_result(self, session: Session, name: str, result: Any) -> None:
+        self.tasks.result(session.device, name, result)
+        # Also for one that no longer counts: the device has done its work. It is told which, so that no other ends.
+        session.send(encode("Receipt", round=result.Round(), crc32=result.Seed()))
 
     def _settled(self, session: Session, round: int, crc32: int) -> bool:
         """Answer for a round that is over or an update that was folded. False: neither."""
@@ -561,6 +586,8 @@ _HANDLERS: dict[str, Callable[[Fleet, Session, Any], None]] = {
     "UpdateBegin": Fleet._on_begin,
     "UpdateEnd": Fleet._on_end,
     "Progress": lambda fleet, session, body: None,
+    "Evaluation": lambda fleet, session, body: fleet._on_result(session, "Evaluation", body),
+    "Answer": lambda fleet, session, body: fleet._on_result(session, "Answer", body),
 }
 
 

@@ -38,6 +38,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (  # the device registry: what fairness must not forget
         "CREATE TABLE device (device TEXT PRIMARY KEY, asked INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    # what operators ask of the fleet, and the result: an aggregate, or why there is none; they take it out again
+    ("CREATE TABLE task (id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, result TEXT)",),
 )
 """Statements that lead from each format of the database to the next, from 0, an empty one. PRAGMA user_version holds
 the format. Append; what was released is never changed: a database that went through it will not do so again."""
@@ -274,6 +276,15 @@ class Store:
         """Return the committed round for which each device was asked last; one that never was is left out."""
         listed = "SELECT device, asked FROM device WHERE device IN (SELECT value FROM json_each(?))"
         return dict(self._read(listed, json.dumps(devices)))
+
+    def requests(self) -> list[tuple[int, str]]:
+        """Return (id, request) of the tasks that wait for a result, oldest first."""
+        return self._read("SELECT id, request FROM task WHERE result IS NULL ORDER BY id")
+
+    def release(self, task: int, result: dict[str, Any]) -> None:
+        """Write the result of a task, unless nobody waits for it any longer."""
+        with self._transaction():
+            self._db.execute("UPDATE task SET result = ? WHERE id = ?", (json.dumps(result), task))
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the log of rounds, oldest first."""

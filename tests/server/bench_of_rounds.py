@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Bench:
         assert decoded is not None
         self.said.append((device, decoded[0]))
 
-    def hear(self, device: str, name: str, **fields: int | float | bool | str | bytes) -> None:
+    def hear(self, device: str, name: str, **fields: Any) -> None:
         self.fleet.receive(device, codec.encode(name, **fields), self.now, self.send)
 
     def come(self, *devices: str) -> None:

@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks evaluate and query: real C devices and the server's rounds, messages passed by hand, no clock but the test's.
+
+A lying device is played by the test.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_of_rounds import CHUNK, ELEMENTS, Bench, new_store
+from numpy.typing import NDArray
+
+from fedmote import codec, tasks
+from fedmote.buffered import machine
+from fedmote.layout import Layout, Tensor
+from fedmote.round import Policy, Training
+from fedmote.session import Fleet
+from fedmote.store import Store
+from fedmote.strategy import FedAvg
+from fedmote.tasks import Evaluate, HeavyHitters, Histogram, Quantiles, Request, Result, TaskError, TaskLimits, Tasks
+from fedmote_device import CTrainer, Device
+
+Outcome = Result | TaskError
+CLASSES = 200
+WIDTHS = (3, CLASSES)
+NETWORK = Layout((Tensor("dense0.kernel", (3, CLASSES)), Tensor("dense0.bias", (CLASSES,))))
+
+
+class Hall:
+    """Devices and the server of one federation in one room; training never begins."""
+
+    def __init__(self, shares: list[tuple[NDArray[np.float32], NDArray[np.int64]]], **limits: Any) -> None:
+        self.now = 0.0
+        self.inboxes: dict[str, list[bytes]] = {}
+        self.model = np.random.default_rng(3).normal(size=NETWORK.elements).astype(np.float32)
+        self.fleet = Fleet(NETWORK)
+        policy = Policy(devices=1000, chunk_elements=100)
+        self.rounds = machine(policy)(
+            self.fleet, Store(":memory:", NETWORK, self.model), FedAvg(), Training(batch_size=16), policy,
+            broadcast=lambda message: None, publish=lambda version, chunks: None,
+            tasks=TaskLimits(**({"min_cohort": 3, "answer_s": 1e6} | limits)),
+        )  # fmt: skip
+        self.devices = {
+            f"d{i}": Device(f"d{i}", "memory:", federation="t", trainer=CTrainer(WIDTHS, x, y), seed=i + 1)
+            for i, (x, y) in enumerate(shares)
+        }
+        self.run(lambda: len(self.fleet.ready()) == len(shares))
+
+    def send(self, device: str, message: bytes) -> None:
+        self.inboxes.setdefault(device, []).append(message)
+
+    def pump(self) -> None:
+        for name, device in self.devices.items():
+            milliseconds = int(1000 * self.now)
+            if device.wanted is not None and (chunk := self.rounds.chunk(*device.wanted)) is not None:
+                device.deliver(chunk, milliseconds)
+            elif inbox := self.inboxes.get(name):
+                device.deliver(inbox.pop(0), milliseconds)
+            else:
+                device.poll(milliseconds)
+            if (message := device.take()) is not None:
+                self.fleet.receive(name, message, self.now, self.send)
+        self.rounds.tick(self.now)
+
+    def run(self, until: Callable[[], bool]) -> None:
+        for _ in range(20_000):
+            if until():
+                return
+            self.now += 0.01
+            self.pump()
+        raise AssertionError(f"not done; devices are {[d.state for d in self.devices.values()]}")
+
+    def ask(self, request: Request) -> Result:
+        outcomes: list[Outcome] = []
+        self.rounds.tasks.ask(request, outcomes.append)
+        self.run(lambda: bool(outcomes))
+        (outcome,) = outcomes
+        if isinstance(outcome, TaskError):
+            raise outcome
+        return outcome
+
+
+def shares(count: int, examples: int = 60, seed: int = 1) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """What each device has: a quarter of all labels are 17, a fifth 150."""
+    draw = np.random.default_rng(seed)
+    out = []
+    for i in range(count):
+        size = examples + 5 * i
+        labels = draw.choice([17, 150, -1], size=size, p=[0.25, 0.2, 0.55])
+        labels = np.where(labels < 0, draw.integers(0, CLASSES, size), labels)
+        out.append((draw.normal(size=(size, 3)).astype(np.float32), labels))
+    return out
+
+
+def together(data: list[tuple[NDArray[np.float32], NDArray[np.int64]]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return np.concatenate([x for x, _ in data]), np.concatenate([y for _, y in data])
+
+
+# ---- what comes back is exact
+
+
+def test_an_evaluation_is_the_weighted_mean_over_devices_and_its_spread() -> None:
+    data = shares(5)
+    hall = Hall(data)
+    result = hall.ask(Evaluate())
+    kernel, bias = hall.model[: 3 * CLASSES].reshape(3, CLASSES).astype(float), hall.model[3 * CLASSES :].astype(float)
+    losses, accuracies = [], []
+    for x, y in data:
+        logits = x @ kernel + bias
+        losses.append(np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]))
+        accuracies.append(np.mean(logits.argmax(axis=1) == y))
+    weights = [len(y) for _, y in data]
+    assert (result["devices"], result["examples"], result["version"]) == (5, sum(weights), 1)
+    for name, values in (("loss", losses), ("accuracy", accuracies)):
+        mean = np.average(values, weights=weights)
+        assert result[name]["mean"] == pytest.approx(mean, rel=1e-5)
+        deviation = np.sqrt(np.average((np.array(values) - mean) ** 2, weights=weights))
+        assert result[name]["deviation"] == pytest.approx(deviation, rel=1e-4, abs=1e-6)
+        assert result[name]["quartiles"] == pytest.approx(np.quantile(values, [0.25, 0.5, 0.75]), rel=1e-5)
+        assert (result[name]["min"], result[name]["max"]) == pytest.approx((min(values), max(values)), rel=1e-5)
+
+
+def test_a_model_that_is_kept_is_evaluated_and_one_that_is_not_is_an_error() -> None:
+    hall = Hall(shares(3))
+    older = np.zeros(NETWORK.elements, np.float32)
+    hall.rounds.store.commit(1, older, {})
+    result = hall.ask(Evaluate(version=2))
+    assert result["version"] == 2
+    assert result["loss"]["mean"] == pytest.approx(np.log(CLASSES), rel=1e-5)
+    with pytest.raises(TaskError, match="no model 7"):
+        hall.ask(Evaluate(version=7))
+    assert hall.ask(Evaluate())["version"] == 1  # and tasks go on
+
+
+def test_a_histogram_counts_every_value_once() -> None:
+    data = shares(4)
+    _, y = together(data)
+    result = Hall(data).ask(Histogram("label", 0, 200, 10))
+    assert result["counts"] == np.histogram(y, 10, (0, 200))[0].tolist()
+    assert (result["count"], result["sum"], result["devices"]) == (len(y), y.sum(), 4)
+    assert result["mean"] == pytest.approx(y.mean())
+    assert result["edges"] == [20.0 * i for i in range(11)]
+
+
+def test_quantiles_are_within_a_bins_width() -> None:
+    data = shares(4)
+    x, _ = together(data)
+    asked = Quantiles("feature1", -4, 4, (0.05, 0.5, 0.9), tolerance=0.001)
+    result = Hall(data).ask(asked)
+    true = np.quantile(x[:, 1], asked.shares, method="inverted_cdf")
+    np.testing.assert_allclose(list(result["quantiles"].values()), true, atol=0.001)
+    assert list(result["quantiles"]) == ["0.05", "0.5", "0.9"]
+
+
+def test_a_quantile_out_of_range_is_told_as_its_end() -> None:
+    result = Hall(shares(3)).ask(Quantiles("feature0", 50, 60, (0.5,)))
+    assert result["quantiles"] == {"0.5": 50}
+
+
+def test_heavy_hitters_are_found_and_nothing_else() -> None:
+    data = shares(5)
+    _, y = together(data)
+    result = Hall(data).ask(HeavyHitters("label", 0, 100_000, share=0.1))
+    codes, counts = np.unique(y, return_counts=True)
+    true = {str(code): count / len(y) for code, count in zip(codes, counts, strict=True) if count >= 0.1 * len(y)}
+    assert set(true) == {"17", "150"}
+    assert result["codes"] == pytest.approx(true)
+
+
+def test_a_device_adds_at_most_its_bound() -> None:
+    data = [*shares(3, examples=50), (np.zeros((5000, 3), np.float32), np.full(5000, 3))]
+    result = Hall(data, max_per_device=40).ask(Histogram("label", 0, 200, 20))
+    assert result["count"] == pytest.approx(4 * 40)
+    expected = np.zeros(20)
+    for _, y in data:
+        expected += np.histogram(y, 20, (0, 200))[0] * (40 / len(y))
+    assert result["counts"] == pytest.approx(expected.tolist())
+    assert result["sum"] == pytest.approx(sum(40 * y.mean() for _, y in data))
+
+
+def test_a_cohort_of_so_many_is_asked() -> None:
+    hall = Hall(shares(6))
+    assert hall.ask(Histogram("label", 0, 200, 4, cohort=4))["devices"] == 4
+
+
+# ---- nothing is released of too few
+
+
+def test_too_few_devices_are_not_even_asked() -> None:
+    hall = Hall(shares(2), wait_s=5.0)
+    with pytest.raises(TaskError, match="2 devices were free, 3 are needed"):
+        hall.ask(Histogram("label", 0, 200, 4))
+    assert [device.round for device in hall.devices.values()] == [0, 0]
+
+
+def test_too_few_answers_release_nothing() -> None:
+    hall = Hall(shares(3))
+    with pytest.raises(TaskError, match="0 devices gave a result; with fewer than 3"):
+        hall.ask(Histogram("feature9", 0, 1, 4))  # no device has it: all withdraw
+    assert all(device.counters["withdrawals"] == 1 for device in hall.devices.values())
+
+
+def test_a_device_that_is_away_is_not_waited_for_for_ever() -> None:
+    hall = Hall(shares(4), answer_s=20.0)
+    hall.devices["d3"].cut_link()
+    assert hall.ask(Histogram("label", 0, 200, 4))["devices"] == 3
+
+
+# ---- by hand
+
+
+class Room(Bench):
+    """A bench whose tasks draw 1, 2, 3 ... and whose devices may lie."""
+
+    def __init__(self, *devices: str, seed: int = 0, store: Store | None = None, **policy: Any) -> None:
+        super().__init__(store=store, **({"devices": 1000} | policy))
+        self.plans: dict[str, Any] = {}
+        drawn = iter(range(seed + 1, 10_000))
+        self.desk = Tasks(self.fleet, TaskLimits(min_cohort=3, answer_s=30.0), lambda: next(drawn))
+        self.rounds.tasks = self.desk
+        self.outcomes: list[Outcome] = []
+        self.come(*devices)
+
+    def send(self, device: str, message: bytes) -> None:
+        super().send(device, message)
+        name, body = codec.decode(message) or ("", None)
+        if name == "Plan":
+            self.plans[device] = body
+        if name == "Receipt":
+            self.receipt = body
+
+    def ask(self, request: Request) -> None:
+        self.desk.ask(request, self.outcomes.append)
+        self.tick(self.now)
+
+    def answer(self, device: str, **fields: Any) -> None:
+        plan = self.plans[device]
+        said = {"round": plan.Round(), "seed": plan.Seed(), "count": 4, "sum": 6.0, "counts": [1, 3]} | fields
+        self.hear(device, "Answer", **said)
+        self.tick(self.now)
+
+    def evaluation(self, device: str, **fields: Any) -> None:
+        plan = self.plans[device]
+        said = {
+            "round": plan.Round(),
+            "seed": plan.Seed(),
+            "model_version": plan.ModelVersion(),
+            "examples": 10,
+        } | fields
+        self.hear(device, "Evaluation", **said)
+        self.tick(self.now)
+
+    @property
+    def outcome(self) -> Outcome:
+        (outcome,) = self.outcomes
+        return outcome
+
+
+TWO_BINS = Histogram("label", 0, 2, 2)
+
+
+def test_the_plan_of_a_query() -> None:
+    room = Room("a", "b", "c")
+    room.ask(TWO_BINS)
+    plan = room.plans["a"]
+    assert plan.QueryField() == zlib.crc32(b"label")
+    assert (plan.QueryLow(), plan.QueryHigh(), plan.QueryBins(), plan.Task()) == (0, 2, 2, 2)
+    assert (plan.ModelElements(), plan.ModelChunkElements()) == (ELEMENTS, CHUNK)  # which a device checks
+
+
+@pytest.mark.parametrize("lie", [
+    {"count": 5}, {"counts": [1, 2]}, {"counts": [4]}, {"counts": [1, 2, 1]}, {"counts": []}, {"sum": float("nan")},
+    {"sum": float("inf")}, {"sum": 9.0}, {"sum": -1.0}, {"count": 0, "counts": [0, 0], "sum": 0.0},
+    {"count": 2_000_000, "counts": [2_000_000, 0]},
+], ids=str)  # fmt: skip
+def test_an_answer_that_makes_no_sense_is_not_counted_and_the_others_are(lie: dict[str, Any]) -> None:
+    room = Room("a", "b", "c", "liar")
+    room.ask(TWO_BINS)
+    room.answer("liar", **lie)
+    for device in "abc":
+        room.answer(device)
+    assert room.outcome == {
+        "devices": 3, "count": 12, "sum": 18, "mean": 1.5, "counts": [3, 9], "edges": [0, 1, 2],
+    }  # fmt: skip
+    assert room.fleet.counters["refused_results"] == 1
+
+
+@pytest.mark.parametrize("lie", [
+    {"examples": 0}, {"correct": 11}, {"loss": float("nan")}, {"model_version": 9}, {"examples": 2_000_000},
+], ids=str)  # fmt: skip
+def test_an_evaluation_that_makes_no_sense_is_not_counted_and_the_others_are(lie: dict[str, Any]) -> None:
+    room = Room("a", "b", "c", "liar")
+    room.ask(Evaluate())
+    room.evaluation("liar", **lie)
+    for i, device in enumerate("abc"):
+        room.evaluation(device, loss=1.0 + i, correct=5)
+    assert isinstance(room.outcome, dict)
+    assert (room.outcome["devices"], room.outcome["examples"], room.outcome["loss"]["mean"]) == (3, 30, 2.0)
+
+
+def test_a_device_counts_once_and_every_result_gets_its_receipt() -> None:
+    room = Room("a", "b", "c")
+    room.ask(TWO_BINS)
+    for device in "aaabbc":
+        room.answer(device)
+        assert (room.receipt.Round(), room.receipt.Crc32()) == (1, room.plans[device].Seed())
+    assert isinstance(room.outcome, dict)
+    assert room.outcome["count"] == 12
+    room.answer("a")  # late: the device is free all the same
+    assert room.said[-1] == ("a", "Receipt")
+
+
+def test_what_answers_another_task_is_not_counted() -> None:
+    room = Room("a", "b", "c")
+    room.ask(TWO_BINS)
+    room.answer("a", seed=12345)
+    room.evaluation("a")
+    assert room.fleet.counters["unexpected"] == 2
+    room.hear("stranger", "Answer", round=1, seed=room.plans["a"].Seed(), count=1, sum=1.0, counts=[0, 1])
+    for device in "bc":
+        room.answer(device)
+    assert room.outcomes == []
+    room.tick(31.0)
+    assert str(room.outcome).startswith("2 devices gave a result; with fewer than 3")
+
+
+def test_a_plan_that_was_lost_comes_again_with_hello() -> None:
+    room = Room("a", "b", "c")
+    room.ask(TWO_BINS)
+    first = room.plans.pop("a")
+    room.come("a")
+    assert room.plans["a"].Seed() == first.Seed()
+    room.answer("a")
+    del room.plans["a"]
+    room.come("a")
+    assert "a" not in room.plans  # it has answered
+
+
+def test_training_waits_for_the_task_and_goes_on_after_it() -> None:
+    room = Room("a", "b", devices=3)
+    room.desk.ask(TWO_BINS, room.outcomes.append)
+    room.come("c")
+    assert [plan.Task() for plan in room.plans.values()] == [2, 2, 2]
+    room.tick(1.0)
+    assert [plan.Task() for plan in room.plans.values()] == [2, 2, 2]
+    for device in "abc":
+        room.answer(device)
+    assert len(room.outcomes) == 1
+    room.tick(2.0)
+    assert [(plan.Task(), plan.Round()) for plan in room.plans.values()] == [(0, 1)] * 3
+    room.ask(TWO_BINS)
+    room.tick(3.0)
+    assert [plan.Task() for plan in room.plans.values()] == [0, 0, 0]  # not within a round
+    for device in "abc":
+        room.report(device, 1.0)
+    room.tick(4.0)
+    room.tick(5.0)
+    assert [(plan.Task(), plan.Round()) for plan in room.plans.values()] == [(2, 2)] * 3
+
+
+def test_a_device_that_holds_an_update_is_not_asked() -> None:
+    room = Room("a", "b", "c", "d", devices=4, min_reports=3, goal=1.0)
+    room.tick(1.0)
+    room.report("a", 1.0)
+    room.tick(21.0)  # too few: the round is opened again, and a keeps its update
+    room.desk.limits = TaskLimits(min_cohort=1)
+    room.plans.clear()
+    for device in "bcd":
+        room.hear(device, "DeviceState", online=False)
+    room.ask(TWO_BINS)
+    assert room.plans == {}
+
+
+def test_after_a_restart_the_task_is_another_and_old_results_do_not_count() -> None:
+    store = new_store()
+    before = Room("a", "b", "c", store=store)
+    before.ask(TWO_BINS)
+    before.answer("a")
+    old = before.plans["b"].Seed()
+    after = Room("a", "b", "c", seed=100, store=store)
+    after.ask(TWO_BINS)
+    after.answer("b", seed=old, counts=[4, 0], sum=0.0)
+    assert after.receipt.Crc32() == old
+    for device in "abc":
+        after.answer(device)
+    assert isinstance(after.outcome, dict)
+    assert after.outcome["counts"] == [3, 9]
+
+
+def test_with_asynchronous_rounds_a_task_waits_for_those_at_work() -> None:
+    room = Room("a", "b", "c", devices=1, buffer=2)
+    assert [plan.Task() for plan in room.plans.values()] == [0, 0, 0]
+    room.ask(TWO_BINS)
+    room.report("a", 1.0)
+    room.tick(1.0)
+    assert room.plans["a"].Task() == 0
+    room.report("b", 1.0)
+    room.tick(2.0)
+    room.report("c", 1.0)
+    room.tick(3.0)
+    room.tick(4.0)
+    assert len(room.records) == 2  # both are committed: nobody has anything in hand
+    assert [plan.Task() for plan in room.plans.values()] == [2, 2, 2]
+    for device in "abc":
+        room.answer(device)
+    assert isinstance(room.outcome, dict)
+    room.tick(5.0)
+    assert [plan.Task() for plan in room.plans.values()] == [0, 0, 0]
+
+
+def test_a_server_that_stops_says_so() -> None:
+    room = Room("a", "b", "c")
+    room.ask(TWO_BINS)
+    room.ask(Evaluate())
+    room.desk.stop()
+    assert [str(outcome) for outcome in room.outcomes] == ["the server stopped; ask again when it runs"] * 2
+
+
+# ---- requests
+
+
+@pytest.mark.parametrize("request_", [
+    Evaluate(3, 20), TWO_BINS, Quantiles("x", 0, 1, (0.1, 0.9), 0.01), HeavyHitters("y", -5, 9, 0.2, 7),
+], ids=lambda r: type(r).__name__)  # fmt: skip
+def test_requests_are_the_same_after_a_way_through_the_database(request_: Request) -> None:
+    assert tasks.from_json(tasks.to_json(request_)) == request_
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "Path"}', '{"kind": "Evaluate", "folder": "/"}', "1"])
+def test_what_is_no_request_is_an_error(text: str) -> None:
+    with pytest.raises(TaskError, match="no request"):
+        tasks.from_json(text)
+
+
+@pytest.mark.parametrize(("make", "complaint"), [
+    (lambda: Histogram("x", 1, 1, 4), "the lower first"),
+    (lambda: Histogram("x", 0, float("inf"), 4), "the lower first"),
+    (lambda: Histogram("x", 0, 1, 33), "1 to 32"),
+    (lambda: Quantiles("x", 0, 1, ()), "1 to 20"),
+    (lambda: Quantiles("x", 0, 1, (1.0,)), "between 0 and 1"),
+    (lambda: Quantiles("x", 0, 1, (0.5,), 1e-9), "at least 1e-05"),
+    (lambda: HeavyHitters("x", 5, 5), "ascending"),
+    (lambda: HeavyHitters("x", 0, 1 << 23), "of at most"),
+    (lambda: HeavyHitters("x", 0, 9, 0.001), "between 0.02 and 1"),
+])  # fmt: skip
+def test_what_cannot_be_found_is_refused(make: Callable[[], Request], complaint: str) -> None:
+    with pytest.raises(TaskError, match=complaint):
+        make()
