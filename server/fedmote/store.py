@@ -87,7 +87,8 @@ class Store:
                     self._create(path, layout, initial)
                 elif path.stat().st_size == 0:
                     raise StoreError(f"{path} is empty, which a database never is; {ANEW}")
-            held.enter_context(self._connected(path))
+            self._connect(path)
+            held.callback(self._db.close)
             self._prepare(layout, initial)
             if str(path) != ":memory:":
                 self._file = os.stat(path)
@@ -95,12 +96,9 @@ class Store:
             self._empty_log()
             self._held = held.pop_all()
 
-    @contextlib.contextmanager
-    def _connected(self, path: str | Path) -> Iterator[None]:
+    def _connect(self, path: str | Path) -> None:
         with self._telling():
             self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
-        with contextlib.closing(self._db):
-            yield
 
     def _create(self, path: Path, layout: Layout, initial: NDArray[np.float32]) -> None:
         """Make the database under another name first: what bears the real one is always whole."""
@@ -110,7 +108,8 @@ class Store:
         new = Path(f"{path}.new")
         for leftover in (log, Path(f"{path}-shm"), new, Path(f"{new}-journal")):
             leftover.unlink(missing_ok=True)
-        with self._connected(new):
+        self._connect(new)
+        with contextlib.closing(self._db):
             self._prepare(layout, initial, journal="DELETE")
         new.rename(path)
         folder = os.open(path.parent, os.O_RDONLY)

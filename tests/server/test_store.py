@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sqlite3
+import threading
 import zlib
 from pathlib import Path
 
@@ -103,6 +105,17 @@ def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (format + 1,)
         assert db.execute("SELECT count(*) FROM extra").fetchone() == (0,)
+
+
+def test_a_store_that_nobody_closed_may_end_on_any_thread() -> None:
+    """Wherever garbage happens to be collected, SQLite has nothing to say about it (pytest makes it an error)."""
+    stores: list[Store] = []
+    thread = threading.Thread(target=lambda: stores.append(Store(":memory:", LAYOUT, np.zeros(8, np.float32))))
+    thread.start()
+    thread.join()
+    assert len(stores) == 1
+    stores.clear()
+    gc.collect()
 
 
 def test_damage_is_told(tmp_path: Path) -> None:
