@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FIGURES = ("fold", "rounds", "wire_bytes", "memory", "quadratics", "simulate", "stragglers")
+FIGURES = ("fold", "rounds", "wire_bytes", "memory", "quadratics", "simulate", "stragglers", "selection")
 
 
 def processor() -> str:

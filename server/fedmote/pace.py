@@ -15,7 +15,7 @@ WINDOW: Final = 20  # rounds whose report times count
 SPREADS: Final = 3.0  # standard deviations above the median, of a normal distribution as wide as the middle of this one
 MAD_TO_SIGMA: Final = 1.4826
 GROWS: Final = 1.5  # factor after a round in which fewer than the goal were done
-SHRINKS: Final = 0.9  # least factor after another one
+SHRINKS: Final = 0.8  # least factor after another one
 MOST_AWAY_S: Final = 86_400.0  # longest that a device is sent away for
 GOLDEN: Final = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
 
@@ -36,7 +36,7 @@ class Deadlines:
     The soft deadline is the median of the recent report times and three spreads (the median absolute deviation, brought
     to sigma). Who was not done takes longer than anybody who was, for all that is known: both are right while at least
     half are done. When fewer than the goal were, those times say too little, and the deadline grows whatever they say;
-    it shrinks by a tenth a round at most. So a few quick rounds cannot make it collapse, and one that has become too
+    it shrinks by a fifth a round at most. So a few quick rounds cannot make it collapse, and one that has become too
     short recovers. With a goal below a half it stays the longest: such rounds end before a median is known.
     """
 

@@ -269,7 +269,7 @@ class Machine(ABC):
         """Draw the lesson of the reports in `times` and of those not done after so many seconds."""
         for device, seconds in overdue.items():
             self.selector.missed(device, seconds)
-        if self.policy.adaptive and tier != Tiers.PROFILING:
+        if self.policy.adaptive:
             self.deadlines[tier].learn(list(self.times.values()), len(overdue))
         self.times = {}
 
@@ -499,7 +499,7 @@ class Rounds(Machine):
         slowest_s = self.deadlines[-1].present.soft_s
         tier, chosen = self.selector.choose(others, count - len(holders), self.number, slowest_s)
         if holders and self.fleet.selection.tiers > 1:
-            tier = Tiers.PROFILING  # some of them may be slow
+            tier = Tiers.PROFILING  # they may be of any speed
         self._deselect()
         self.holders = set(holders)
         self.selected = sorted(holders + chosen)

@@ -47,7 +47,7 @@ def play(deadlines: Deadlines, times: NDArray[np.float64], goal: float) -> tuple
 def test_bounds_hold_whatever_comes(
     rounds: list[tuple[list[float], int]], least_s: float, goal: float
 ) -> None:  # fmt: skip
-    """From the least to the bounds, soft to hard in their ratio, and never down by more than a tenth."""
+    """From the least to the bounds, soft to hard in their ratio, and never down by more than a fifth."""
     deadlines = Deadlines(BOUNDS, least_s, goal)
     for done, not_done in rounds:
         before = deadlines.present.soft_s
@@ -58,7 +58,7 @@ def test_bounds_hold_whatever_comes(
         assert math.isclose(hard_s, 1.5 * soft_s)
 
 
-@pytest.mark.parametrize(("goal", "spreads", "met"), [(0.5, 15.0, 1.0), (0.8, 3.5, 1.0), (1.0, 8.0, 0.75)])
+@pytest.mark.parametrize(("goal", "spreads", "met"), [(0.5, 15.0, 1.0), (0.8, 3.5, 1.0), (1.0, 8.0, 0.6)])
 @pytest.mark.parametrize("spread", [0.05, 0.3, 0.6])
 def test_a_steady_fleet(goal: float, spreads: float, met: float, spread: float) -> None:
     """Log-normal times about 60 s: the deadline comes from 600 s to a few spreads above the median, and stays there.
@@ -75,16 +75,19 @@ def test_a_steady_fleet(goal: float, spreads: float, met: float, spread: float) 
 
 
 def test_a_deadline_that_has_become_too_short_recovers() -> None:
-    """The fleet takes eight times as long at once: after the few rounds that the growth needs, the goal is met."""
+    """The fleet takes eight times as long at once: the goal is met after the few rounds that the growth needs,
+    and in nine rounds of ten once those of before are out of the window.
+    """
     random = np.random.default_rng(4)
     deadlines = Deadlines(BOUNDS, 5.0, 0.8)
     for _ in range(100):
         play(deadlines, random.uniform(20, 30, 40), 0.8)
-    assert deadlines.present.soft_s < 50
+    before = deadlines.present.soft_s
+    assert before < 50
     met = [play(deadlines, random.uniform(160, 240, 40), 0.8)[1] for _ in range(60)]
     assert not met[0]
-    assert all(met[math.ceil(math.log(240 / 25) / math.log(1.5)) :][:3])
-    assert np.mean(met[10:]) >= 0.9
+    assert met.index(True) <= math.ceil(math.log(240 / before) / math.log(1.5))
+    assert np.mean(met[20:]) >= 0.9
 
 
 def test_a_fleet_that_is_away() -> None:
@@ -95,7 +98,7 @@ def test_a_fleet_that_is_away() -> None:
     soft_s = deadlines.present.soft_s
     deadlines.learn([], 0)
     assert deadlines.present.soft_s == soft_s < 100
-    for _ in range(10):
+    for _ in range(11):  # 1.5 to the power of 11 is more than 60
         deadlines.learn([], 5)
     assert deadlines.present == BOUNDS
 
@@ -242,8 +245,8 @@ def test_rounds_adapt(policy: dict[str, float]) -> None:
         bench.report("b", 1.0, round=round)
         bench.tick(bench.now)
         bench.tick(bench.now)
-    assert told[0] == (10_000, 20_000) and told[1] == (9_000, 18_000) and told[-1] == (2_000, 4_000)
-    assert [r.soft_deadline_s for r in bench.records][:2] == [10.0, 9.0]
+    assert told[0] == (10_000, 20_000) and told[1] == (8_000, 16_000) and told[-1] == (2_000, 4_000)
+    assert [r.soft_deadline_s for r in bench.records][:2] == [10.0, 8.0]
 
 
 def test_a_round_keeps_to_its_adapted_deadlines() -> None:
@@ -255,17 +258,17 @@ def test_a_round_keeps_to_its_adapted_deadlines() -> None:
         bench.report("b", 1.0, round=round)
         bench.tick(bench.now)
         bench.tick(bench.now)
-    assert math.isclose(bench.rounds.deadlines[1].present.soft_s, 7.29)
+    assert math.isclose(bench.rounds.deadlines[1].present.soft_s, 5.12)
     bench.report("a", 1.0, round=4)
-    bench.tick(7.28)
+    bench.tick(5.11)
     assert ("all", "ClosingNotice") not in bench.said
-    bench.tick(7.30)
-    assert bench.last("all", "ClosingNotice").RemainingMs() == int(1000 * (2 * 7.29 - 7.30))
-    bench.tick(14.57)
+    bench.tick(5.13)
+    assert bench.last("all", "ClosingNotice").RemainingMs() == int(1000 * (2 * 5.12 - 5.13))
+    bench.tick(10.23)
     assert len(bench.records) == 3
-    bench.tick(14.59)
+    bench.tick(10.25)
     assert len(bench.records) == 4
-    assert math.isclose(bench.rounds.deadlines[1].present.soft_s, 10.0)  # the bound; 1.5 times would be more
+    assert math.isclose(bench.rounds.deadlines[1].present.soft_s, 1.5 * 5.12)
 
 
 def test_overdue_devices_of_asynchronous_rounds_make_deadlines_longer() -> None:
@@ -276,7 +279,7 @@ def test_overdue_devices_of_asynchronous_rounds_make_deadlines_longer() -> None:
         bench.report("a", 1.0, round=round)
         bench.tick(bench.now)
     short = bench.rounds.deadlines[-1].present.soft_s
-    assert math.isclose(short, 10 * 0.9**10)
+    assert math.isclose(short, 10 * 0.8**10)
     bench.now = 25.0
     bench.report("a", 1.0, round=11)
     bench.tick(25.0)
@@ -328,7 +331,7 @@ def test_a_commit_that_fails_teaches_nothing(policy: dict[str, float], tmp_path:
         with pytest.raises(StoreUnavailableError):
             bench.tick(1.0)
     bench.tick(2.0)
-    assert len(bench.records) == 1 and bench.rounds.deadlines[-1].present.soft_s == 9.0
+    assert len(bench.records) == 1 and bench.rounds.deadlines[-1].present.soft_s == 8.0
     store.close()
 
 

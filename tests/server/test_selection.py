@@ -373,7 +373,7 @@ def test_a_round_of_each_tier() -> None:
     assert [r.seconds for r in bench.records] == [8.0, 1.0, 8.0, 1.0, 8.0]
 
 
-def test_who_holds_work_is_given_the_longest_deadline() -> None:
+def test_who_holds_work_is_given_time_for_any_speed() -> None:
     """A round opened again, or after a restart: whoever has its update is asked before others, of whatever speed."""
     bench = Bench(selection=Selection(tiers=2), devices=3, select=2.0)
     hello = {"elements": ELEMENTS, "layout_crc32": LAYOUT.crc32}
