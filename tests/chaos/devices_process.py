@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from fedmote_device import Device, Flash, run_many
 
 Floats = NDArray[np.float32]
 OFF_S = (0.5, 10.0)
+UNDER_WAY = ("sealing", "offering", "uploading", "confirming", "holding")
 
 
 class Trainer:
@@ -36,8 +38,11 @@ class Trainer:
 
     def fit(self, parameters: list[Floats], config: dict[str, Any]) -> tuple[list[Floats], int, dict[str, float]]:
         round, index = int(config["round"]), self.member.index
-        self.member.note("trained", round)
-        return [weights(round, index)], examples(index), {"loss": 1.0}
+        mine = weights(round, index)
+        self.member.look()  # what came before belongs to the round before
+        self.member.trained = round
+        self.member.note("trained", crc32=zlib.crc32(mine.tobytes()))
+        return [mine], examples(index), {"loss": 1.0}
 
     def evaluate(self, parameters: list[Floats], config: dict[str, Any]) -> tuple[float, int, dict[str, float]]:
         raise NotImplementedError
@@ -51,11 +56,16 @@ class Member:
         self.name = f"d{index}"
         self.random = random.Random(index)
         self.starts = self.cuts = 0
+        self.trained = 0  # the round of the work in hand, or done last
+        self.noted: set[str] = set()  # about it
         self.device: Device | None = None
         self.power_on()
 
-    def note(self, event: str, round: int) -> None:
-        line = {"at": time.time(), "device": self.name, "event": event, "round": round}
+    def note(self, event: str, **more: Any) -> None:
+        if event == "trained":
+            self.noted.clear()
+        self.noted.add(event)
+        line = {"at": time.time(), "device": self.name, "event": event, "round": self.trained, **more}
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
 
@@ -69,13 +79,20 @@ class Member:
         )  # fmt: skip
         self.changes_at = time.monotonic() + self.random.expovariate(1 / self.every_s)
 
-    def look(self, now: float) -> None:
-        """Note a receipt; cut or restore the power when it is time."""
-        if self.device is not None:
-            updates = self.device.counters["updates"]
-            if updates > self.updates:
-                self.updates = updates
-                self.note("receipt", self.device.round)
+    def look(self) -> None:
+        """Note what came for the present work: its receipt, then the commit."""
+        if self.device is None or self.trained == 0:
+            return
+        if self.device.counters["updates"] > self.updates:
+            self.updates = self.device.counters["updates"]
+            self.note("receipt")
+        round = self.device.round  # 0 after a power cut that left nothing of it
+        over = round > self.trained or (round == self.trained and self.device.state not in UNDER_WAY)
+        if over and "receipt" in self.noted and "committed" not in self.noted:
+            self.note("committed")
+
+    def switch(self, now: float) -> None:
+        """Cut or restore the power when it is time."""
         if self.flash is None or now < self.changes_at:
             return
         if self.device is not None:
@@ -102,7 +119,8 @@ def main() -> None:
             run_many(fleet, lambda until=until: time.monotonic() >= until, slice_ms=20)  # type: ignore[misc]
             now = time.monotonic()
             for member in members:
-                member.look(now)
+                member.look()
+                member.switch(now)
         totals = {"power_cuts": sum(member.cuts for member in members)}
         (folder / "devices.json").write_text(json.dumps(totals))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chaos run's server: the real one, which writes down what it folds before each commit.
 
-Arguments: the broker's URL, the folder of database and ledger, devices.
+Arguments: the broker's URL, the folder of database and ledger, devices, seconds until the closing notice.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ledger import CHUNK, ELEMENTS
@@ -29,12 +30,16 @@ NO_BROKER = 3
 
 
 class Noted(FedAvg):
-    """FedAvg that writes each round's folds down, durably, when it makes the model of them."""
+    """FedAvg that writes down each fold, and durably each round's when it makes the model of them."""
 
     def __init__(self, path: Path) -> None:
         self.file = open(path, "a")  # noqa: SIM115 (open for as long as the process)
-        self.folds: list[tuple[str, int, str]] = []
-        self.round = 0
+        self.process = time.time_ns()
+        self.folds: list[dict[str, Any]] = []
+
+    def note(self, **line: Any) -> None:
+        self.file.write(json.dumps(line | {"server": self.process, "round": server.rounds.number}) + "\n")
+        self.file.flush()
 
     def begin(self, model: Model) -> Accumulator:
         self.folds = []
@@ -44,23 +49,23 @@ class Noted(FedAvg):
         done = super().fold(accumulator, update)
         if done:
             chunks = "".join(map(str, update.received)) if update.received is not None else "1" * CHUNKS
-            self.folds.append((update.device, kernels.crc32(update.data), chunks))
+            fold = {"device": update.device, "crc32": kernels.crc32(update.data), "chunks": chunks}
+            self.folds.append(fold)
+            self.note(**fold)
         return done
 
     def finish(self, accumulator: Accumulator) -> Model:
         model = super().finish(accumulator)
-        line = {"at": time.time(), "folds": self.folds, "model_crc32": kernels.crc32(model.tobytes())}
-        self.file.write(json.dumps(line | {"round": server.rounds.number}) + "\n")
-        self.file.flush()
+        self.note(at=time.time(), folds=self.folds, model_crc32=kernels.crc32(model.tobytes()))
         os.fsync(self.file.fileno())
         return model
 
 
-def federation(broker: str, folder: Path, devices: int) -> Federation:
-    """Deadlines for a network on which a message takes seconds."""
+def federation(broker: str, folder: Path, devices: int, patience_s: float) -> Federation:
+    """Deadlines in proportion to what a device's work takes on its network."""
     policy = Policy(
-        devices=max(2, devices // 2), goal=0.8, soft_deadline_s=25.0, hard_deadline_s=40.0, min_reports=2,
-        resume_s=5.0, chunk_elements=CHUNK, encodings=("float32",),
+        devices=max(2, devices // 2), goal=0.8, soft_deadline_s=patience_s, hard_deadline_s=1.6 * patience_s,
+        min_reports=2, resume_s=0.6 * patience_s, chunk_elements=CHUNK, encodings=("float32",),
     )  # fmt: skip
     layout = Layout((Tensor("parameter0", (ELEMENTS,)),))
     return Federation(
@@ -84,5 +89,5 @@ async def run() -> None:
 
 if __name__ == "__main__":
     where = Path(sys.argv[2])
-    server = Server(federation(sys.argv[1], where, int(sys.argv[3])), Noted(where / "server.jsonl"))
+    server = Server(federation(sys.argv[1], where, int(sys.argv[3]), float(sys.argv[4])), Noted(where / "server.jsonl"))
     asyncio.run(run())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chaos run in short: all that dies in thirty minutes dies in less than one, on a network that is less bad."""
+"""The chaos run in short: all that dies in thirty minutes dies in half of one, on a network ten times as quick."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 from chaos import Plan, run
 
 
-def test_three_quarters_of_a_minute(tmp_path: Path) -> None:
+def test_half_a_minute(tmp_path: Path) -> None:
     """Rounds keep committing, and the ledger is exact."""
     plan = Plan(
-        seconds=45.0, devices=12, loss=0.05, delay=0.02, jitter=0.02, broker_every_s=12.0, server_restarts=3,
-        calm_s=10.0, power_every_s=10.0, seed=3,
+        seconds=27.0, devices=12, delay=0.05, jitter=0.05, broker_every_s=9.5, server_restarts=2, calm_s=7.0,
+        power_every_s=8.0, patience_s=5.0, rounds=3, seed=3,
     )  # fmt: skip
     report = run(plan, tmp_path)
-    assert report.verdict.errors == []
-    assert report.broker_restarts == 3 and report.server_restarts == 3
-    assert report.power_cuts > 0 and report.packets_lost > 0
-    assert report.verdict.rounds >= 3 and report.verdict.folded >= 3 * 6
-    assert {name for _, name, _ in report.memory} == {"broker", "server", "devices"}
+    verdict = report.verdict
+    assert verdict.errors == []
+    assert (report.broker_restarts, report.server_restarts) == (2, 2)
+    assert report.power_cuts > 0 and report.packets_lost > 0.25 * report.packets
+    assert verdict.rounds >= 3 and verdict.folded >= 2 * verdict.rounds and verdict.confirmed > 0
+    assert {sample.name for sample in report.memory} == {"broker", "server", "devices"}
