@@ -23,7 +23,8 @@ from fedmote.wire.RefusalReason import RefusalReason
 class _Given:
     """What was asked of one device."""
 
-    work: Assignment
+    round: int
+    work: tuple[Assignment, ...]  # of each class of devices; after a restart its own is known from its Hello
     base: Base
     planned_at: float | None  # None: before a restart
     overdue_at: float  # from then on another device may be asked in its place; its update still counts
@@ -75,12 +76,12 @@ class Buffered(Machine):
     def open_round(self, device: str) -> int:
         """Return the round of the device's plan while its work may count, else the one that it may be asked for."""
         given = self.given.get(device)
-        return given.work.round if given is not None else self.counted.get(device, self.number)
+        return given.round if given is not None else self.counted.get(device, self.number)
 
     def assignment(self, device: str) -> Assignment | None:
         """Return what is awaited of the device; None: nothing."""
         given = self.given.get(device)
-        return None if given is None else given.work
+        return None if given is None else given.work[self.fleet.size_of(device)]
 
     def may_plan(self, device: str, round: int) -> bool:
         """Never: who was asked for what is durable, so an update that is not awaited will not be."""
@@ -92,7 +93,7 @@ class Buffered(Machine):
 
     def committed(self, device: str, round: int) -> int | None:
         """Return the model version that the device's update of that round went into."""
-        if device in self.given and self.given[device].work.round == round:
+        if device in self.given and self.given[device].round == round:
             return None
         return self.store.counted_in(device, round)
 
@@ -101,7 +102,7 @@ class Buffered(Machine):
         given = self.given.get(update.device)
         if given is None:
             return int(RefusalReason.NotPlanned)
-        staleness = self.number - given.work.round
+        staleness = self.number - given.round
         if staleness:
             discount = float((1 + staleness) ** -self.policy.staleness_exponent)
             update = replace(update, base=given.base.model, discount=discount)
@@ -110,10 +111,10 @@ class Buffered(Machine):
             self.times.pop(update.device, None)
         if reason is None:
             del self.given[update.device]
-            self.counted[update.device] = given.work.round
+            self.counted[update.device] = given.round
             self.staleness += staleness
         else:
-            self.withdrew(update.device, given.work.round)
+            self.withdrew(update.device, given.round)
         return reason
 
     def wanted_at(self) -> float:
@@ -134,7 +135,7 @@ class Buffered(Machine):
     def withdrew(self, device: str, round: int) -> None:
         """The device will not do that round's work; it is not asked again before the next one."""
         given = self.given.get(device)
-        if given is not None and given.work.round == round:
+        if given is not None and given.round == round:
             del self.given[device]
             self.withdrawn.add(device)
             self.store.unassign(device)
@@ -182,22 +183,20 @@ class Buffered(Machine):
         self.record.soft_deadline_s = deadline.soft_s
         for device in chosen:
             given = self.given[device] = self._give(self.number, self.base, now)
-            self.fleet.plan(device, given.work)
+            self.fleet.plan(device, given.work[self.fleet.size_of(device)])
         self.record.selected += len(chosen)
         return len(chosen)
 
     def _give(self, number: int, base: Base, now: float | None = None) -> _Given:
         deadline = self.deadlines[-1].present
-        plan = self.encode_plan(number, base, deadline)
-        work = Assignment(number, base.version, base.crc32, plan, self.slot_granted)
-        return _Given(work, base, now, (now or 0.0) + deadline.hard_s)
+        return _Given(number, self.give(number, base, deadline), base, now, (now or 0.0) + deadline.hard_s)
 
     def _finish(self, now: float) -> None:
         """Commit, tell whom it holds, and let go of what became too old."""
         last = self.number - self.policy.max_staleness  # plans of this round and before are too old after the commit
         for slot in self.fleet.slots():
             given = self.given.get(slot.update.device)
-            if given is not None and given.work.round == slot.round <= last and self.is_foldable(slot):
+            if given is not None and given.round == slot.round <= last and self.is_foldable(slot):
                 self.take(cut_off(slot), slot.crc32)
         record = self.record
         record.dropped, record.withdrawn = len(self.dropped), len(self.withdrawn)
@@ -209,9 +208,9 @@ class Buffered(Machine):
         self.started = now
         for device, number in counted.items():
             self.fleet.tell(device, encode("Commit", round=number, model_version=self.version))
-        late = [device for device, given in self.given.items() if given.work.round <= last]
+        late = [device for device, given in self.given.items() if given.round <= last]
         for device in late:
-            self.fleet.close(device, self.given.pop(device).work.round)
+            self.fleet.close(device, self.given.pop(device).round)
         self.add_base(self.version, self.model)
         self.keep_bases({self.version} | {given.base.version for given in self.given.values()})
         self.begin_round()

@@ -47,7 +47,7 @@ RECORDS: dict[str, type[Any]] = {
 }  # fmt: skip
 """Sections that are a dataclass each."""
 OTHERS: dict[str, list[str]] = {
-    "federation": ["name", "data"], "model": ["tensors", "initial"], "mqtt": ["url", "ca_file"],
+    "federation": ["name", "data"], "model": ["tensors", "widths", "initial"], "mqtt": ["url", "ca_file"],
     "serial": ["ports", "baud"], "strategy": ["name"],
 }  # fmt: skip
 """The keys of the other sections."""
@@ -166,7 +166,7 @@ def load(path: Path) -> Settings:
         raise reader.fail(
             "federation.data", f"{folder} cannot be made: {error.strerror}; name another folder"
         ) from error
-    layout = Layout(tuple(_tensors(reader)))
+    layout = _layout(reader)
     training = reader.record("training", Training)
     strategy = reader.text("strategy", "name", "|".join(STRATEGIES), f"one of {', '.join(STRATEGIES)}") or "fedavg"
     if strategy == "fednova" and training.prox_mu:
@@ -261,6 +261,20 @@ def _ports(reader: _Reader) -> list[Port]:
     return out
 
 
+def _layout(reader: _Reader) -> Layout:
+    """Read the tensors, and the widths of the sub-models that device classes hold."""
+    tensors = tuple(_tensors(reader))
+    widths = reader.tables["model"].get("widths", [1.0])
+    if not isinstance(widths, list) or not all(type(share) in (int, float) and 0 < share <= 1 for share in widths):
+        raise reader.fail("model.widths", f"{widths!r} must be a list of shares above 0, at most 1: [1.0, 0.5, 0.25]")
+    layout = Layout(tensors, tuple(float(share) for share in widths))
+    try:
+        layout.classes()
+    except ValueError as error:
+        raise reader.fail("model.widths", str(error)) from None
+    return layout
+
+
 def _tensors(reader: _Reader) -> list[Tensor]:
     model = reader.section("model", OTHERS["model"])
     listed = model.get("tensors")
@@ -269,14 +283,19 @@ def _tensors(reader: _Reader) -> list[Tensor]:
     out: list[Tensor] = []
     for i, entry in enumerate(listed):
         where = f"model.tensors[{i}]"
-        if not isinstance(entry, dict) or set(entry) != {"name", "shape"}:
-            raise reader.fail(where, "must be { name = ..., shape = [...] }")
+        if not isinstance(entry, dict) or not {"name", "shape"} <= set(entry) <= {"name", "shape", "scale"}:
+            raise reader.fail(where, "must be { name = ..., shape = [...] }, and scale = [...] for sub-models")
         label, shape = entry["name"], entry["shape"]
         if not isinstance(label, str) or not 1 <= len(label.encode()) <= 31 or label in [t.name for t in out]:
             raise reader.fail(where, f"name {label!r} must be 1 to 31 bytes and unlike the others")
         if not isinstance(shape, list) or not shape or not all(type(n) is int and n > 0 for n in shape):
             raise reader.fail(where, f"shape {shape!r} must be a list of positive integers")
-        out.append(Tensor(label, tuple(shape)))
+        scale = entry.get("scale")
+        if scale is not None and (
+            not isinstance(scale, list) or len(scale) != len(shape) or not all(type(one) is bool for one in scale)
+        ):
+            raise reader.fail(where, f"scale {scale!r} must be a list of true or false, one for each axis of shape")
+        out.append(Tensor(label, tuple(shape), None if scale is None else tuple(scale)))
     return out
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fedmote.codec import encode
+from fedmote.layout import SubLayout
 from fedmote.pace import Arrivals, Deadline, Deadlines, Pace, next_meeting
 from fedmote.selection import Selector, Tiers
 from fedmote.session import Assignment, Fleet, Slot
@@ -29,6 +30,7 @@ from fedmote.wire.RefusalReason import RefusalReason
 from fedmote.wire.UpdateKind import UpdateKind
 from fedmote_device import kernels
 
+CLASS_SHIFT = 28  # where a device's class is in a model's version on the wire
 CALL_S = (5.0, 60.0)  # between calls to say Hello while too few devices are there: at first, at most
 RESELECT_S = 1.0  # between looks for devices while too few are there, or after a round that too few reported in
 
@@ -104,24 +106,44 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """A committed model as devices get it: its checksum and its ModelChunk messages."""
+class Image:
+    """What a class of devices gets of a committed model: checksum and ModelChunk messages, under a version of its own.
+
+    version: on the wire, the class in the upper four bits; class 0, the whole model, has the model's own.
+    """
 
     version: int
-    model: Model
+    elements: int
     crc32: int
     chunks: list[bytes]
 
     @classmethod
-    def of(cls, version: int, model: Model, chunk_elements: int) -> Base:
-        """Cut a model into chunks."""
+    def of(cls, version: int, model: Model, chunk_elements: int) -> Image:
+        """Cut a class's model into chunks."""
         data = model.astype("<f4").tobytes()
         size = 4 * chunk_elements
         chunks = [
             encode("ModelChunk", version=version, index=i, data=data[at : at + size])
             for i, at in enumerate(range(0, len(data), size))
         ]
-        return cls(version, model, kernels.crc32(data), chunks)
+        return cls(version, model.size, kernels.crc32(data), chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A committed model, and what each class of devices gets of it."""
+
+    version: int
+    model: Model
+    images: tuple[Image, ...]
+
+    @classmethod
+    def of(cls, version: int, model: Model, chunk_elements: int, classes: tuple[SubLayout, ...]) -> Base:
+        """Cut a model for each class."""
+        images = (
+            Image.of(size << CLASS_SHIFT | version, one.cut(model), chunk_elements) for size, one in enumerate(classes)
+        )
+        return cls(version, model, tuple(images))
 
 
 class Machine(ABC):
@@ -201,15 +223,16 @@ class Machine(ABC):
 
     def add_base(self, version: int, model: Model) -> None:
         """Have a model ready for devices."""
-        base = self.bases[version] = Base.of(version, model, self.policy.chunk_elements)
+        base = self.bases[version] = Base.of(version, model, self.policy.chunk_elements, self.fleet.classes)
         if not self.done:
-            self.publish(version, base.chunks)
+            for image in base.images:
+                self.publish(image.version, image.chunks)
 
     def keep_bases(self, versions: set[int]) -> None:
         """Take back the models that nobody is to start from any longer: all but these."""
         for version in self.bases.keys() - versions - {self.tasks.version}:
-            del self.bases[version]
-            self.publish(version, [])
+            for image in self.bases.pop(version).images:
+                self.publish(image.version, [])
 
     def lend(self, version: int) -> Base:
         """Have a committed model ready for a task's devices; 0: the latest. StoreError: it is not kept."""
@@ -218,14 +241,21 @@ class Machine(ABC):
             self.add_base(version, self.store.model(version))
         return self.bases[version]
 
-    def encode_plan(self, number: int, base: Base, deadline: Deadline) -> bytes:
-        """Return the plan of round `number`, which starts from `base`."""
+    def give(self, number: int, base: Base, deadline: Deadline) -> tuple[Assignment, ...]:
+        """Return each class's work in round `number`, which starts from `base`."""
+        granted = self.slot_granted
+        return tuple(
+            Assignment(number, image.version, image.crc32, self._encode_plan(number, image, deadline), granted)
+            for image in base.images
+        )
+
+    def _encode_plan(self, number: int, image: Image, deadline: Deadline) -> bytes:
         return encode(
             "Plan",
             round=number,
-            model_version=base.version,
-            model_elements=base.model.size,
-            model_crc32=base.crc32,
+            model_version=image.version,
+            model_elements=image.elements,
+            model_crc32=image.crc32,
             model_chunk_elements=self.policy.chunk_elements,
             update_chunk_elements=self.policy.chunk_elements,
             encodings=self.encodings,
@@ -311,8 +341,10 @@ class Machine(ABC):
 
     def chunk(self, version: int, index: int) -> bytes | None:
         """Return a ModelChunk message of a model that an assignment starts from."""
-        base = self.bases.get(version)
-        return base.chunks[index] if base is not None and index < len(base.chunks) else None
+        base, size = self.bases.get(version & (1 << CLASS_SHIFT) - 1), version >> CLASS_SHIFT
+        if base is None or size >= len(base.images) or index >= len(base.images[size].chunks):
+            return None
+        return base.images[size].chunks[index]
 
     @abstractmethod
     def open_round(self, device: str) -> int:
@@ -393,7 +425,7 @@ class Rounds(Machine):
         self.holders: set[str] = set()  # those whose work was done before they were asked
         self.withdrawn: set[str] = set()
         self.dropped: set[str] = set()
-        self.work = Assignment(self.number, self.version, self.base.crc32, b"", False)
+        self.work: tuple[Assignment, ...] = ()  # of each class of devices
         self.started = 0.0
         self.deadline = self.deadlines[0].present
 
@@ -411,7 +443,7 @@ class Rounds(Machine):
     def assignment(self, device: str) -> Assignment | None:
         """Return what is awaited of the device; None: nothing."""
         awaited = self.state is not State.SELECTING and device in self.planned and device in self._outstanding()
-        return self.work if awaited else None
+        return self.work[self.fleet.size_of(device)] if awaited else None
 
     def may_plan(self, device: str, round: int) -> bool:
         """Whether the device may yet be asked for an update of that round."""
@@ -510,8 +542,7 @@ class Rounds(Machine):
         self.selector.asked(self.selected, self.number)
         self.started = now
         self.state = State.TRAINING
-        plan = self.encode_plan(self.number, self.base, self.deadline)
-        self.work = replace(self.work, plan=plan, slot_granted=self.slot_granted)
+        self.work = self.give(self.number, self.base, self.deadline)
         self._plan_devices()
 
     def _at_work(self, device: str) -> bool:
@@ -526,7 +557,7 @@ class Rounds(Machine):
             if self.policy.one_at_a_time and outstanding.intersection(self.planned):
                 break
             self.planned.append(device)
-            self.fleet.plan(device, self.work)
+            self.fleet.plan(device, self.work[self.fleet.size_of(device)])
 
     def _close(self, now: float) -> None:
         self.state = State.CLOSING

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmote.codec import decode, encode
-from fedmote.layout import Layout
+from fedmote.layout import Layout, SubLayout
 from fedmote.links import Send
 from fedmote.selection import Selection
 from fedmote.store import StoreError
@@ -177,6 +177,7 @@ class Session:
     device: str
     link: Send  # of the link it is on
     online: bool = False
+    size: int = 0  # its class: which of Fleet.classes it holds
     examples: int = 0
     battery: int = 255
     flags: int = 0
@@ -203,6 +204,7 @@ class Fleet:
     limits: Limits = field(default_factory=Limits)
     changed: Callable[[], None] = lambda: None
     selection: Selection = field(default_factory=Selection)
+    classes: tuple[SubLayout, ...] = field(init=False)
     work: Work = field(init=False)  # says so itself
     tasks: TaskDesk = field(init=False)  # and so do these
     sessions: dict[str, Session] = field(default_factory=dict)
@@ -211,6 +213,15 @@ class Fleet:
     refusals: dict[str, str] = field(default_factory=dict)  # why each was not let in, as logged last
     now: float = 0.0
     trouble: Callable[[str, StoreError], None] = _raise  # told of a message that was lost to the database's trouble
+
+    def __post_init__(self) -> None:
+        """Work out what each class of devices holds."""
+        self.classes = self.layout.classes()
+
+    def size_of(self, device: str) -> int:
+        """Return the class of a device that said Hello: an index into `classes`; 0, the whole model, for others."""
+        session = self.sessions.get(device)
+        return 0 if session is None else session.size
 
     def ready(self) -> list[str]:
         """Return the devices that are there and may be asked, in a fixed order."""
@@ -344,10 +355,13 @@ class Fleet:
             detail = f"this server speaks protocol {PROTOCOL}; update the device"
             self._refuse(newcomer, RefusalReason.Protocol, detail)
             return
-        if hello.Elements() != self.layout.elements or hello.LayoutCrc32() != self.layout.crc32:
+        said_layout = (hello.Elements(), hello.LayoutCrc32())
+        size = next((k for k, one in enumerate(self.classes) if said_layout == (one.elements, one.crc32)), None)
+        if size is None:
+            known = ", or ".join(f"{one.elements} elements, layout {one.crc32:08x}" for one in self.classes)
             detail = (
-                f"the model has {self.layout.elements} elements in {len(self.layout.tensors)} shared tensors, "
-                f"layout {self.layout.crc32:08x}; the device has {hello.Elements()}, layout {hello.LayoutCrc32():08x}"
+                f"the model has {len(self.layout.tensors)} shared tensors, {known}; "
+                f"the device has {hello.Elements()}, layout {hello.LayoutCrc32():08x}"
             )
             self._refuse(newcomer, RefusalReason.Layout, detail)
             return
@@ -360,6 +374,8 @@ class Fleet:
         if session.online:
             self.work.gone(device)  # it came back before its loss was noticed
         session.online = True
+        if session.size != size:  # other firmware: what came of its upload is of another vector
+            session.size, session.slot = size, None
         session.examples = hello.Examples()
         session.battery, session.flags = hello.Battery(), hello.Flags()
         session.free_memory_kib = hello.FreeMemoryKib()
@@ -430,7 +446,7 @@ class Fleet:
             return
         slot = session.slot
         if slot is None or not slot.is_of(begin):
-            wrong = self._begin_error(begin, assignment)
+            wrong = self._begin_error(session.device, begin, assignment)
             if wrong is not None:
                 self._refuse(session, RefusalReason.Malformed, wrong, round=round)
                 session.slot = None
@@ -451,7 +467,7 @@ class Fleet:
         session.begun_round = round
         self._send_status(session, slot, SlotState.Granted)
 
-    def _begin_error(self, begin: Any, assignment: Assignment) -> str | None:
+    def _begin_error(self, device: str, begin: Any, assignment: Assignment) -> str | None:
         """Say what is wrong with an UpdateBegin; None: nothing."""
         if begin.BaseVersion() != assignment.base_version:
             return f"it starts from model {begin.BaseVersion()}, the round from {assignment.base_version}"
@@ -470,8 +486,9 @@ class Fleet:
         if begin.Steps() < 1 or not math.isfinite(begin.Loss()):
             return "no step was done, or the loss is no number"
         ranges = _ranges(begin)
-        total = self.layout.elements if ranges is None else int(ranges[:, 1].sum(dtype=np.uint64))
-        if ranges is not None and not _ascending(ranges, self.layout.elements):
+        elements = self.classes[self.size_of(device)].elements
+        total = elements if ranges is None else int(ranges[:, 1].sum(dtype=np.uint64))
+        if ranges is not None and not _ascending(ranges, elements):
             return "its ranges overlap, are empty or leave the model"
         if begin.Elements() != total:
             return f"it says {begin.Elements()} elements, its ranges hold {total}"
@@ -493,7 +510,7 @@ class Fleet:
             data=bytearray(elements * width),
             scales=np.zeros(chunks, np.float32) if width == 1 else None,
             received=None,
-            ranges=_ranges(begin),
+            ranges=self.classes[self.size_of(device)].ranges(_ranges(begin)),
             local_examples=min(self.sessions[device].examples, self.limits.max_examples),
         )
         return Slot(begin.Round(), begin.Crc32(), each, width, elements, update, bytearray(chunks), chunks, self.now)

@@ -18,7 +18,7 @@ import math
 import secrets
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -284,8 +284,8 @@ def evaluated(results: list[_Evaluated]) -> Result:
 # ---------------------------------------------------------------------------------------------------- running tasks
 
 
-class Model(Protocol):
-    """A model as devices get it (fedmote.round.Base)."""
+class Image(Protocol):
+    """What a class of devices gets of a model (fedmote.round.Image)."""
 
     @property
     def version(self) -> int:
@@ -293,8 +293,27 @@ class Model(Protocol):
         ...
 
     @property
+    def elements(self) -> int:
+        """Its length."""
+        ...
+
+    @property
     def crc32(self) -> int:
-        """Of its image."""
+        """Its checksum."""
+        ...
+
+
+class Model(Protocol):
+    """A model as devices get it (fedmote.round.Base)."""
+
+    @property
+    def version(self) -> int:
+        """Of the model, and on the wire of the whole one."""
+        ...
+
+    @property
+    def images(self) -> Sequence[Image]:
+        """Of each class of devices."""
         ...
 
 
@@ -330,7 +349,7 @@ class _Running:
     round: int
     version: int
     seed: int
-    plan: bytes
+    plans: tuple[bytes, ...]  # of each class of devices
     awaited: set[str]
     until: float
     answered: set[str] = field(default_factory=set)  # who is in the cohort of the next plan
@@ -378,11 +397,11 @@ class Tasks:
             elif self.queue and (self.queue[0].until or 0.0) <= now:
                 late = self.queue.popleft()
                 late.done(TaskError(
-                    f"not begun within {self.limits.wait_s:g} s: {len(free)} devices were free, "
+                    f"not begun within {self.limits.wait_s:g} s: {len(self._fit(free, late))} devices were free, "
                     f"{self._needed(late)} are needed"
                 ))  # fmt: skip
-            elif self.queue and len(free) >= self._needed(self.queue[0]):
-                self._start(now, host, free)
+            elif self.queue and len(self._fit(free, self.queue[0])) >= self._needed(self.queue[0]):
+                self._start(now, host, self._fit(free, self.queue[0]))
             else:
                 return False
 
@@ -393,6 +412,12 @@ class Tasks:
             self.running = None
         while self.queue:
             self.queue.popleft().done(TaskError("the server stopped; ask again when it runs"))
+
+    def _fit(self, free: list[str], asked: _Asked) -> list[str]:
+        """Return who can answer: to evaluate the model a device has to hold the whole of it."""
+        if not isinstance(asked.request, Evaluate):
+            return free
+        return [device for device in free if self.fleet.size_of(device) == 0]
 
     def _needed(self, asked: _Asked) -> int:
         return max(1, self.limits.min_cohort, asked.request.cohort)
@@ -426,16 +451,19 @@ class Tasks:
             }  # fmt: skip
         seed = self.draw()
         chunk, milliseconds = host.chunk_elements, int(1000 * self.limits.answer_s)
-        plan = encode(
-            "Plan", round=host.number, model_version=model.version, model_elements=self.fleet.layout.elements,
-            model_crc32=model.crc32, model_chunk_elements=chunk, update_chunk_elements=chunk, seed=seed,
-            soft_deadline_ms=milliseconds // 2, hard_deadline_ms=milliseconds, **what,
+        plans = tuple(
+            encode(
+                "Plan", round=host.number, model_version=image.version, model_elements=image.elements,
+                model_crc32=image.crc32, model_chunk_elements=chunk, update_chunk_elements=chunk, seed=seed,
+                soft_deadline_ms=milliseconds // 2, hard_deadline_ms=milliseconds, **what,
+            )
+            for image in model.images
         )  # fmt: skip
         self.running = _Running(
-            asked, steps, query, host.number, model.version, seed, plan, cohort, now + self.limits.answer_s
+            asked, steps, query, host.number, model.version, seed, plans, cohort, now + self.limits.answer_s
         )
         for device in sorted(cohort):
-            self.fleet.tell(device, plan)
+            self.fleet.tell(device, plans[self.fleet.size_of(device)])
 
     def _finish(self, now: float, host: Host) -> None:
         """A plan is over: release what came of it, or go on with the next."""
@@ -462,7 +490,9 @@ class Tasks:
 
     def plan(self, device: str) -> bytes | None:
         """Return the plan that the device is to have now; None: none."""
-        return self.running.plan if self.running is not None and device in self.running.awaited else None
+        if self.running is None or device not in self.running.awaited:
+            return None
+        return self.running.plans[self.fleet.size_of(device)]
 
     def result(self, device: str, name: str, body: Any) -> None:
         """Take an Evaluation or Answer, if it is awaited and makes sense."""

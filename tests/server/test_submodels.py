@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classes of devices that hold a slice of each layer of the one model (docs/submodels.md)."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedmote import codec
+from fedmote.buffered import machine
+from fedmote.config import ConfigError, load
+from fedmote.layout import Layout, SubLayout, Tensor, dense
+from fedmote.round import CLASS_SHIFT, Policy, Training
+from fedmote.session import Fleet
+from fedmote.store import Store
+from fedmote.strategy import FedAvg
+from fedmote.wire.RefusalReason import RefusalReason
+
+SHARES = (1.0, 0.5, 0.25)
+LAYOUT = dense((6, 7, 5, 3), SHARES)
+CLASSES = LAYOUT.classes()
+CHUNK = 16
+START = np.random.default_rng(3).normal(size=LAYOUT.elements).astype(np.float32)
+
+
+def test_slices_are_those_of_numpy() -> None:
+    """Hidden widths are ceil(share * width), inputs and outputs stay; the layout is that of such a device."""
+    whole = LAYOUT.arrays(START)
+    for one, (first, second) in zip(CLASSES, [(7, 5), (4, 3), (2, 2)], strict=True):
+        wanted = [
+            whole["dense0.kernel"][:, :first], whole["dense0.bias"][:first],
+            whole["dense1.kernel"][:first, :second], whole["dense1.bias"][:second],
+            whole["dense2.kernel"][:second], whole["dense2.bias"],
+        ]  # fmt: skip
+        assert np.array_equal(one.cut(START), np.concatenate([part.ravel() for part in wanted]))
+        alone = dense((6, first, second, 3))
+        assert (one.elements, one.crc32) == (alone.elements, alone.crc32)
+
+
+def spoken(ranges: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.arange(first, first + count) for first, count in ranges.tolist()])
+
+
+def test_ranges_are_merged_and_composed() -> None:
+    """They ascend apart; an update of a part of a sub-model is one of the whole model's ranges, too."""
+    places = np.arange(LAYOUT.elements, dtype=np.float32)
+    for one in CLASSES[1:]:
+        ranges = one.ranges(None)
+        assert ranges is not None
+        assert np.array_equal(spoken(ranges), one.cut(places))
+        assert (ranges[1:, 0] > ranges[:-1].sum(1)).all()  # neighbours are one
+        own = np.array([[1, 5], [9, one.elements - 9]], np.uint32)
+        composed = one.ranges(own)
+        assert composed is not None
+        assert np.array_equal(spoken(composed), one.cut(places)[spoken(own)])
+    assert CLASSES[0].ranges(None) is None
+
+
+def test_tensors_that_say_which_axes_scale() -> None:
+    """A convolution's channels, say; what says nothing stays whole."""
+    layout = Layout((Tensor("conv", (3, 2, 4), (False, False, True)), Tensor("rest", (5,))), (1.0, 0.5))
+    sub = layout.classes()[1]
+    model = np.arange(29, dtype=np.float32)
+    assert np.array_equal(sub.cut(model), np.concatenate([model[:24].reshape(3, 2, 4)[..., :2].ravel(), model[24:]]))
+
+
+class Devices:
+    """Devices of all classes, whose every message the test says."""
+
+    def __init__(self, store: Store | None = None, **policy: Any) -> None:
+        self.said: list[tuple[str, str, Any]] = []
+        self.published: dict[int, list[bytes]] = {}
+        self.fleet = Fleet(LAYOUT)
+        chosen = Policy(
+            **{"chunk_elements": CHUNK, "devices": 3, "goal": 1.0, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0}
+            | policy
+        )  # type: ignore[arg-type]
+        self.store = store or Store(":memory:", LAYOUT, START)
+        self.rounds = machine(chosen)(
+            self.fleet, self.store, FedAvg(), Training(), chosen, broadcast=lambda message: None,
+            publish=self.publish,
+        )  # fmt: skip
+
+    def publish(self, version: int, chunks: list[bytes]) -> None:
+        if chunks:
+            self.published[version] = chunks
+        else:
+            del self.published[version]
+
+    def send(self, device: str, message: bytes) -> None:
+        decoded = codec.decode(message)
+        assert decoded is not None
+        self.said.append((device, *decoded))
+
+    def hear(self, device: str, name: str, **fields: Any) -> None:
+        self.fleet.receive(device, codec.encode(name, **fields), 0.0, self.send)
+
+    def come(self, device: str, one: SubLayout) -> None:
+        self.hear(device, "Hello", device_id=device, elements=one.elements, layout_crc32=one.crc32)
+
+    def upload(
+        self, device: str, size: int, values: np.ndarray, *, examples: int, delta: bool = False, scale: float = 0.0,
+        most: int = 10**6, ranges: list[tuple[int, int]] | None = None,
+    ) -> None:  # fmt: skip
+        """Offer an update of round 1 and send its first `most` chunks; scale: of int8 ones."""
+        data = values.astype("i1" if scale else "<f4")
+        crc32 = zlib.crc32(data.tobytes())
+        fields: dict[str, Any] = {} if ranges is None else {"ranges": ranges}
+        self.hear(
+            device, "UpdateBegin", round=1, base_version=size << CLASS_SHIFT | 1, crc32=crc32, elements=data.size,
+            chunk_elements=CHUNK, examples=examples, steps=1, planned_steps=1, kind=int(delta),
+            encoding=2 if scale else 0, **fields,
+        )  # fmt: skip
+        chunks = -(-data.size // CHUNK)
+        for i in range(min(chunks, most)):
+            part = data[CHUNK * i : CHUNK * (i + 1)].tobytes()
+            self.hear(device, "UpdateChunk", round=1, index=i, scale=scale, data=part)
+        if most >= chunks:
+            self.hear(device, "UpdateEnd", round=1, chunks=chunks, crc32=crc32)
+
+
+def mean(updates: list[tuple[int, np.ndarray, int]]) -> np.ndarray:
+    """HeteroFL's aggregation: each element is averaged over those who hold it. (class, its first weights, examples)."""
+    total, weight = np.zeros(START.size), np.zeros(START.size)
+    for size, values, examples in updates:
+        places = CLASSES[size].cut(np.arange(START.size, dtype=np.float32)).astype(int)[: values.size]
+        total[places] += examples * values.astype(np.float64)
+        weight[places] += examples
+    return np.where(weight > 0, total / np.where(weight > 0, weight, 1), START)
+
+
+@pytest.mark.parametrize("buffer", [0, 3])
+@pytest.mark.parametrize("scale", [0.0, 0.01])
+@pytest.mark.parametrize("delta", [False, True])
+def test_a_mixed_round_is_heterofl(buffer: int, scale: float, delta: bool) -> None:
+    """Three classes, synchronous and asynchronous, weights and deltas, float32 and int8, to 1e-6."""
+    devices = Devices(buffer=buffer)
+    rng = np.random.default_rng(8)
+    for size, one in enumerate(CLASSES):
+        devices.come("abc"[size], one)
+    devices.rounds.tick(0.0)
+    plans = {device: body for device, name, body in devices.said if name == "Plan"}
+    updates = []
+    for size, one in enumerate(CLASSES):
+        plan = plans["abc"[size]]
+        cut = one.cut(START)
+        assert (plan.ModelVersion(), plan.ModelElements()) == (size << CLASS_SHIFT | 1, one.elements)
+        assert plan.ModelCrc32() == zlib.crc32(cut.tobytes())
+        values = rng.integers(-127, 128, one.elements).astype(np.float32) if scale else rng.normal(size=one.elements)
+        values = values.astype(np.float32)
+        found = values * np.float32(scale or 1)
+        updates.append((size, found + cut if delta else found, size + 2))
+        devices.upload("abc"[size], size, values, examples=size + 2, delta=delta, scale=scale)
+    devices.rounds.tick(1.0)
+    assert devices.store.latest()[1] == 1
+    assert np.abs(devices.rounds.model - mean(updates)).max() < 1e-6
+    assert sorted(devices.published) == [size << CLASS_SHIFT | 2 for size in range(3)]  # and no other
+
+
+def test_what_came_of_a_cut_off_upload_counts() -> None:
+    """The first two chunks of a sub-model, at the hard deadline."""
+    devices = Devices(devices=2)
+    devices.come("a", CLASSES[0])
+    devices.come("b", CLASSES[1])
+    devices.rounds.tick(0.0)
+    whole, part = np.ones(CLASSES[0].elements, np.float32), np.full(CLASSES[1].elements, 3, np.float32)
+    devices.upload("a", 0, whole, examples=1)
+    devices.upload("b", 1, part, examples=3, most=2)
+    devices.rounds.tick(10.0)
+    devices.rounds.tick(20.0)
+    assert devices.store.latest()[1] == 1
+    assert np.abs(devices.rounds.model - mean([(0, whole, 1), (1, part[: 2 * CHUNK], 3)])).max() < 1e-6
+
+
+@pytest.mark.parametrize("buffer", [0, 2])
+def test_a_restart_in_mid_round_takes_what_a_sub_model_holds(buffer: int) -> None:
+    """It is the same round and class to the new server."""
+    before = Devices(devices=2, buffer=buffer)
+    for devices in (before, Devices(store=before.store, devices=2, buffer=buffer, resume_s=0.0)):
+        devices.come("a", CLASSES[1])
+        devices.come("b", CLASSES[2])
+        devices.rounds.tick(0.0)
+    first, second = np.ones(CLASSES[1].elements, np.float32), np.full(CLASSES[2].elements, 4, np.float32)
+    devices.upload("a", 1, first, examples=1)
+    devices.upload("b", 2, second, examples=2)
+    devices.rounds.tick(1.0)
+    assert devices.store.latest()[1] == 1
+    assert np.abs(devices.rounds.model - mean([(1, first, 1), (2, second, 2)])).max() < 1e-6
+
+
+def test_who_has_none_of_the_layouts_is_refused() -> None:
+    """The message lists them; an update of another class than Hello's is refused."""
+    devices = Devices(devices=1)
+    devices.come("x", SubLayout(dense((6, 6, 5, 3)), None))
+    _, name, refusal = devices.said[-1]
+    assert name == "Refusal" and refusal.Reason() == RefusalReason.Layout
+    assert all(f"{one.elements} elements, layout {one.crc32:08x}" in refusal.Detail().decode() for one in CLASSES)
+    devices.come("a", CLASSES[1])
+    devices.rounds.tick(0.0)
+    devices.upload("a", 0, np.ones(CLASSES[0].elements), examples=1)
+    refusals = [body for _, name, body in devices.said if name == "Refusal"]
+    assert b"starts from model 1" in refusals[1].Detail() and devices.rounds.receipts == {}
+
+
+CHAIN = (
+    '[{ name = "k", shape = [4, 8] }, { name = "b", shape = [8] }, '
+    '{ name = "l", shape = [8, 2] }, { name = "c", shape = [2] }]'
+)
+
+
+@pytest.mark.parametrize(
+    ("widths", "tensors", "said"),
+    [
+        ("[0.5]", CHAIN, "model.widths: widths must begin with 1.0"),
+        ("[1.0, 0.5, 0.5]", CHAIN, "model.widths: widths must begin with 1.0 and fall"),
+        ("[1.0, 0.5, 0.45]", CHAIN, "model.widths: width 0.45 gives the same sub-model"),
+        ("[1.0, 0.0]", CHAIN, "model.widths: [1.0, 0.0] must be a list of shares"),
+        ("0.5", CHAIN, "model.widths: 0.5 must be a list of shares"),
+        (str([1 - i / 20 for i in range(16)]), CHAIN, "model.widths: 16 widths; at most 15"),
+        ("[1.0, 0.5]", '[{ name = "w", shape = [3, 2, 4] }]', "model.widths: the tensors are no chain"),
+        ("[1.0]", '[{ name = "w", shape = [3], scale = [true, false] }]', "model.tensors[0]: scale [True, False]"),
+    ],
+)
+def test_settings_that_are_wrong(tmp_path: Path, widths: str, tensors: str, said: str) -> None:
+    """Each is refused with what and where."""
+    path = tmp_path / "federation.toml"
+    path.write_text(f'[federation]\nname = "f"\n[model]\ntensors = {tensors}\nwidths = {widths}\n')
+    with pytest.raises(ConfigError) as error:
+        load(path)
+    assert said in str(error.value)
+
+
+def test_settings(tmp_path: Path) -> None:
+    """A chain needs no more than the widths."""
+    path = tmp_path / "federation.toml"
+    path.write_text(f'[federation]\nname = "f"\n[model]\ntensors = {CHAIN}\nwidths = [1, 0.5]\n')
+    assert [one.elements for one in load(path).layout.classes()] == [58, 30]
