@@ -211,12 +211,11 @@ class Buffered(Machine):
         late = [device for device, given in self.given.items() if given.round <= last]
         for device in late:
             self.fleet.close(device, self.given.pop(device).round)
-        self.add_base(self.version, self.model)
-        self.keep_bases({self.version} | {given.base.version for given in self.given.values()})
-        self.begin_round()
-        self.fleet.end_round()
-        if self.on_commit is not None:
-            self.on_commit(record)
+        self.go_on(record, frozenset(given.base.version for given in self.given.values()))
+
+    def forget(self) -> None:
+        """Await nothing of anybody any longer."""
+        self.given.clear()
 
     def _learn(self, now: float) -> None:
         overdue: dict[str, float] = {}

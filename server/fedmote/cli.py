@@ -18,6 +18,7 @@ from fedmote.broker import BrokerError, private_broker
 from fedmote.config import ConfigError, Settings, load
 from fedmote.demo.cli import command as demo
 from fedmote.links.url import BrokerUrl
+from fedmote.rollout import models, rollback, rollout
 from fedmote.round import Record
 from fedmote.server import Server, run_all
 from fedmote.simulation.cli import command as simulate
@@ -87,3 +88,6 @@ main.add_command(demo, "demo")
 main.add_command(simulate, "simulate")
 main.add_command(evaluate, "evaluate")
 main.add_command(query, "query")
+main.add_command(rollout, "rollout")
+main.add_command(rollback, "rollback")
+main.add_command(models, "models")

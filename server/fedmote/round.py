@@ -99,6 +99,7 @@ class Record:
     withdrawn: int = 0
     examples: int = 0
     staleness: float = 0.0  # mean of the updates, in rounds
+    rolled_back_to: int = 0  # the earlier model that was committed anew, in place of a round
     tier: int = 1  # whose turn it was (fedmote.selection)
     soft_deadline_s: float = 0.0
     seconds: float = 0.0
@@ -305,12 +306,14 @@ class Machine(ABC):
 
     def commit(self, seconds: float) -> Record:
         """Make the folded updates' model durable and go on to the next round; announce nothing."""
-        model = self.strategy.finish(self.accumulator)
         record = self.record
         record.seconds = self.lasted_s = seconds
+        return self._commit(self.strategy.finish(self.accumulator), record, self.write)
+
+    def _commit(self, model: Model, record: Record, write: Callable[[Model, Record], int]) -> Record:
         if self.evaluate is not None:
             record.metrics = self.evaluate(model)
-        self.version = self.write(model, record)
+        self.version = write(model, record)
         self.selector.saved()
         self.model = model
         self.done = self.last_round is not None and self.number >= self.last_round
@@ -320,6 +323,39 @@ class Machine(ABC):
     def write(self, model: Model, record: Record) -> int:
         """Make a model and its round's record durable; return its version."""
         return self.store.commit(record.round, model, asdict(record), asked=self.selector.unsaved)
+
+    def roll_back(self, version: int) -> int:
+        """Commit an earlier model anew, as the next version, which is returned. StoreError: it is not kept.
+
+        What devices hold or work on is void: it comes of models that are not wanted. Called between rounds.
+        """
+
+        def write(model: Model, record: Record) -> int:
+            asked = self.selector.unsaved
+            return self.store.commit(record.round, model, asdict(record), asked=asked, void=True)
+
+        record = self._commit(self.store.model(version), Record(self.number, rolled_back_to=version), write)
+        self.broadcast(encode("Commit", round=record.round, model_version=self.version))
+        self.forget()
+        self.go_on(record)
+        return self.version
+
+    def release(self, version: int) -> None:
+        """Note that a model was rolled out to all."""
+        self.store.set_released(version)
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Await nothing of anybody any longer."""
+
+    def go_on(self, record: Record, in_use: frozenset[int] = frozenset()) -> None:
+        """Begin the next round after a commit. in_use: versions that somebody still starts from."""
+        self.add_base(self.version, self.model)
+        self.keep_bases({self.version} | in_use)
+        self.begin_round()
+        self.fleet.end_round()
+        if self.on_commit is not None:
+            self.on_commit(record)
 
     def is_foldable(self, slot: Slot) -> bool:
         """Tell whether an upload that the deadline cuts off counts: what came of it, or all of it, unless damaged."""
@@ -581,12 +617,10 @@ class Rounds(Machine):
         self.learn(record.tier, overdue)  # not before: a commit that failed is tried again
         self.broadcast(encode("Commit", round=record.round, model_version=self.version))
         self.state = State.SELECTING
-        self.add_base(self.version, self.model)
-        self.keep_bases({self.version})
-        self.begin_round()
-        self.fleet.end_round()
-        if self.on_commit is not None:
-            self.on_commit(record)
+        self.go_on(record)
+
+    def forget(self) -> None:
+        """Between rounds nothing is awaited; what was folded of a round that was to be opened again goes with it."""
 
     def wanted_at(self) -> float:
         """Return when the next round is expected; while too few are there, when they meet."""

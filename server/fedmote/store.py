@@ -40,6 +40,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # what operators ask of the fleet, and the result: an aggregate, or why there is none; they take it out again
     ("CREATE TABLE task (id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, result TEXT)",),
+    # the version that was rolled out to all; 0: none
+    ("ALTER TABLE federation ADD COLUMN released INTEGER NOT NULL DEFAULT 0",),
 )
 """Statements that lead from each format of the database to the next, from 0, an empty one. PRAGMA user_version holds
 the format. Append; what was released is never changed: a database that went through it will not do so again."""
@@ -222,18 +224,25 @@ class Store:
         record: dict[str, Any],
         counted: Iterable[str] = (),
         asked: Mapping[str, int] = MappingProxyType({}),
+        void: bool = False,
     ) -> int:
         """Make a round's model durable; return its version. After this returns, a crash does not lose it.
 
         counted: devices whose assigned work it holds. asked: for those asked since the last commit, the latest round.
+        void: whether nothing is awaited of anybody any longer.
         """
         version = number + 1
         with self._transaction():
             self._insert(version, number, model)
             self._db.execute("INSERT INTO round VALUES (?, ?)", (number, json.dumps(record)))
-            self._db.execute("DELETE FROM model WHERE version <= ?", (version - self.keep,))
+            self._db.execute(
+                "DELETE FROM model WHERE version <= ? AND version != (SELECT released FROM federation)",
+                (version - self.keep,),
+            )
             self._db.executemany("UPDATE assignment SET version = ? WHERE device = ?", [(version, d) for d in counted])
             self._db.executemany("INSERT OR REPLACE INTO device VALUES (?, ?)", asked.items())
+            if void:
+                self._db.execute("DELETE FROM assignment WHERE version IS NULL")
         self._committed = number
         self._empty_log()
         return version
@@ -248,6 +257,17 @@ class Store:
             with self._transaction():
                 self._db.execute("UPDATE federation SET begun = 1")
             self.begun = True
+
+    @property
+    def released(self) -> int:
+        """Version of the model that was rolled out to all; 0: none."""
+        return int(self._read("SELECT released FROM federation")[0][0])
+
+    def set_released(self, version: int) -> None:
+        """Note durably that a model was rolled out to all: it is kept, however old. StoreError: it is not there."""
+        self.model(version)
+        with self._transaction():
+            self._db.execute("UPDATE federation SET released = ?", (version,))
 
     def assign(self, devices: Iterable[str], number: int) -> None:
         """Note durably that devices are asked for an update of round `number`."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from fedmote.codec import encode
 from fedmote.session import Fleet
-from fedmote.store import StoreError
+from fedmote.store import StoreError, StoreUnavailableError
 from fedmote.wire.Task import Task
 
 Result = dict[str, Any]
@@ -89,10 +89,21 @@ Steps = Generator[Query, Counted, Result]
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Evaluate a committed model on the devices' data. version: 0 for the latest. cohort: devices asked; 0: all."""
+    """Evaluate a committed model on the devices' data.
+
+    version: 0 for the latest. cohort: devices asked; 0: all, or a share of them, at least the least cohort. order: 0
+    draws them; any other number asks those first that it always asks first, so that a larger share holds a smaller one.
+    """
 
     version: int = 0
     cohort: int = 0
+    share: float = 1.0
+    order: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share."""
+        if not 0 < self.share <= 1:
+            raise TaskError(f"share {self.share}: above 0, at most 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +215,27 @@ class HeavyHitters:
         return {"devices": counted.devices, "codes": dict(sorted(hitters.items(), key=lambda item: -item[1]))}
 
 
-Request = Evaluate | Histogram | Quantiles | HeavyHitters
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Commit an earlier model anew, as the next version. Asks no device: what they work on becomes void."""
 
-_KINDS: dict[str, type[Request]] = {kind.__name__: kind for kind in (Evaluate, Histogram, Quantiles, HeavyHitters)}
+    version: int
+    cohort: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Note that a model was rolled out to all, so that it is kept."""
+
+    version: int
+    cohort: int = 0
+
+
+Request = Evaluate | Histogram | Quantiles | HeavyHitters | RollBack | Release
+
+_KINDS: dict[str, type[Request]] = {
+    kind.__name__: kind for kind in (Evaluate, Histogram, Quantiles, HeavyHitters, RollBack, Release)
+}
 
 
 def to_json(request: Request) -> str:
@@ -331,6 +360,14 @@ class Host(Protocol):
         """Have a committed model ready for devices; 0: the latest. StoreError: it is not kept."""
         ...
 
+    def roll_back(self, version: int) -> int:
+        """Commit an earlier model anew; return its new version. StoreError: it is not kept."""
+        ...
+
+    def release(self, version: int) -> None:
+        """Note that a model was rolled out to all. StoreError: it is not kept."""
+        ...
+
 
 @dataclass(slots=True)
 class _Asked:
@@ -420,18 +457,44 @@ class Tasks:
         return [device for device in free if self.fleet.size_of(device) == 0]
 
     def _needed(self, asked: _Asked) -> int:
+        if isinstance(asked.request, RollBack | Release):
+            return 0
         return max(1, self.limits.min_cohort, asked.request.cohort)
 
     def _start(self, now: float, host: Host, free: list[str]) -> None:
         asked = self.queue.popleft()
-        count = asked.request.cohort or len(free)
-        order = np.random.default_rng(self.draw()).permutation(len(free))
-        cohort = {free[i] for i in order[:count]}
-        if isinstance(asked.request, Evaluate):
-            self._send(now, host, asked, None, None, cohort)
+        request = asked.request
+        if isinstance(request, RollBack | Release):
+            self._obey(host, asked, request)
+            return
+        count = request.cohort or len(free)
+        if isinstance(request, Evaluate) and not request.cohort:
+            count = max(self._needed(asked), math.ceil(request.share * len(free)))
+        if isinstance(request, Evaluate) and request.order:
+            first = sorted(free, key=lambda device: zlib.crc32(f"{request.order}/{device}".encode()))
         else:
-            steps = asked.request.steps()
-            self._send(now, host, asked, steps, next(steps), cohort)
+            first = [free[i] for i in np.random.default_rng(self.draw()).permutation(len(free))]
+        if isinstance(request, Evaluate):
+            self._send(now, host, asked, None, None, set(first[:count]))
+        else:
+            steps = request.steps()
+            self._send(now, host, asked, steps, next(steps), set(first[:count]))
+
+    def _obey(self, host: Host, asked: _Asked, request: RollBack | Release) -> None:
+        """Do what asks no device."""
+        try:
+            if isinstance(request, RollBack):
+                result = {"version": host.roll_back(request.version), "rolled_back_to": request.version}
+            else:
+                host.release(request.version)
+                result = {"released": request.version}
+        except StoreUnavailableError:
+            self.queue.appendleft(asked)
+            raise
+        except StoreError as error:
+            asked.done(TaskError(str(error)))
+        else:
+            asked.done(result)
 
     def _send(
         self, now: float, host: Host, asked: _Asked, steps: Steps | None, query: Query | None, cohort: set[str]

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models rolled out in stages, taken back, and gone back to: real C devices, the server's rounds, its database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_of_rounds import ELEMENTS, Bench, new_store
+from click.testing import CliRunner
+from real_broker import Broker, Devices, federation, serve, until
+from test_tasks import NETWORK, Hall, shares
+
+from fedmote.cli import main
+from fedmote.rollout import roll_out
+from fedmote.server import Server
+from fedmote.store import Store, StoreError
+from fedmote.tasks import Evaluate, Release, Request, Result, RollBack, TaskError
+
+
+def hall(new_model: Callable[[Any], Any], devices: int = 8) -> Hall:
+    """Devices that hold model 1, and a model 2 that nobody has yet."""
+    there = Hall(shares(devices), min_cohort=2)
+    there.rounds.store.commit(1, new_model(there.model).astype(np.float32), {})
+    return there
+
+
+def asked(there: Hall) -> tuple[Callable[[Request], Result], list[Request]]:
+    requests: list[Request] = []
+
+    def do(request: Request) -> Result:
+        requests.append(request)
+        return there.ask(request)
+
+    return do, requests
+
+
+def held(there: Hall) -> list[bool]:
+    """For each device, whether its tensors hold model 2."""
+    second = there.rounds.store.model(2)
+    return [bool(np.array_equal(device.model, second)) for device in there.devices.values()]
+
+
+def test_a_model_that_is_no_worse_reaches_all_a_share_after_the_other() -> None:
+    there = hall(lambda model: 0.1 * model)  # the smaller random weights are, the less wrong
+    do, requests = asked(there)
+    holders: list[list[bool]] = []
+    assert roll_out(do, 2, 1, (0.25, 0.5, 1.0), 0.02, lambda line: holders.append(held(there)))
+    assert [sum(stage) for stage in holders] == [2, 4, 8]
+    assert all(after >= before for before, after in zip(holders[0], holders[1], strict=True))  # the same ones and more
+    assert requests[-1] == Release(2) and there.rounds.store.released == 2
+
+
+def test_a_worse_model_is_taken_back_at_its_first_stage() -> None:
+    """The two that had it have the former one again; nobody else ever had it."""
+    there = hall(lambda model: 10 * model)
+    do, requests = asked(there)
+    assert not roll_out(do, 2, 1, (0.25, 1.0), 0.02)
+    assert held(there) == [False] * 8 and there.rounds.store.released == 0
+    assert [r.version for r in requests if isinstance(r, Evaluate)] == [1, 2, 1]
+    assert sum(np.array_equal(device.model, there.model) for device in there.devices.values()) == 2
+
+
+def test_the_released_model_is_kept_however_old() -> None:
+    store = Store(":memory:", NETWORK, np.zeros(NETWORK.elements, np.float32), keep=2)
+    store.commit(1, np.ones(NETWORK.elements, np.float32), {})
+    store.set_released(2)
+    for number in range(2, 7):
+        store.commit(number, np.full(NETWORK.elements, number, np.float32), {})
+    assert np.array_equal(store.model(2), np.ones(NETWORK.elements, np.float32))
+    for gone in (1, 3, 9):
+        with pytest.raises(StoreError, match=f"no model {gone}"):
+            store.set_released(gone)
+
+
+@pytest.mark.parametrize("buffer", [0, 2])
+def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later_ones(buffer: int) -> None:
+    """Also what a server after a crash might still wait for."""
+    store = new_store()
+    bench = Bench(store=store, buffer=buffer, devices=2, max_staleness=4)
+    bench.come("a", "b")
+    for round, value in ((1, 1.0), (2, 2.0)):
+        for device in "ab":
+            bench.report(device, value, round=round)
+        bench.tick(float(round))
+        bench.tick(float(round))
+    outcomes: list[Result | TaskError] = []
+    bench.rounds.tasks.ask(RollBack(2), outcomes.append)
+    bench.tick(3.0)
+    assert outcomes == []  # they are at work: it waits
+    bench.report("a", 9.0, round=3)
+    bench.report("b", 9.0, round=3)
+    for second in range(4, 30):
+        bench.tick(float(second))
+    assert outcomes == [{"version": 5, "rolled_back_to": 2}]
+    assert [r.rolled_back_to for r in bench.records] == [0, 0, 0, 2]
+    assert np.array_equal(store.model(5), np.full(ELEMENTS, 1, np.float32))
+    assert bench.rounds.number == 5 and bench.rounds.open_round("a") == 5
+    assert bench.said.count(("all", "Commit")) == (4 if buffer == 0 else 1)
+    assert store.outstanding(1) == ([("a", 5), ("b", 5)] if buffer else [])
+    bench.report("a", 7.0, round=5)
+    bench.report("b", 7.0, round=5)
+    bench.tick(30.0)
+    assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 7, np.float32))
+
+
+def test_going_back_to_a_model_that_is_not_kept_is_an_error() -> None:
+    bench = Bench(devices=2)
+    outcomes: list[Result | TaskError] = []
+    bench.rounds.tasks.ask(RollBack(7), outcomes.append)
+    bench.tick(0.0)
+    (outcome,) = outcomes
+    assert isinstance(outcome, TaskError) and "no model 7" in str(outcome)
+    assert bench.rounds.number == 1 and bench.records == []
+
+
+def test_the_commands_on_a_server_that_runs(tmp_path: Path) -> None:
+    """models, rollback and rollout as an operator types them, with a real broker and real devices."""
+    broker = Broker(tmp_path)
+    broker.start()
+    settings = tmp_path / "f.toml"
+    settings.write_text(
+        f'[federation]\nname = "f"\n[mqtt]\nurl = "{broker.url}"\n'
+        '[model]\ntensors = [{ name = "parameter0", shape = [100] }]\n'
+    )
+    server = Server(federation(broker.url, tmp_path, 3, 100))
+    server.store.keep = 10_000  # rounds of nothing are fast
+
+    async def command(*arguments: str) -> tuple[int, str]:
+        result = await asyncio.to_thread(CliRunner().invoke, main, [*arguments])
+        return result.exit_code, result.output
+
+    async def operate() -> None:
+        await until(lambda: server.rounds.number > 3)
+        code, listed = await command("models", str(settings), "--json")
+        assert code == 0 and [m["version"] for m in json.loads(listed)][:3] == [1, 2, 3]
+        code, said = await command("rollback", str(settings), "--version", "2")
+        assert code == 0 and "is model 2 again" in said
+        code, said = await command("rollback", str(settings), "--version", "999")
+        assert code == 1 and "no model 999" in said
+        code, said = await command("rollout", str(settings), "--version", "999")
+        assert code == 1 and "no model 999 is kept" in said
+        code, said = await command("rollout", str(settings), "--version", "2", "--stage", "0.5")
+        assert code == 2 and "the last one 1" in said
+        server.rounds.done = True
+
+    with Devices(broker.url, 3, 100):
+        asyncio.run(serve(server, 100_000, operate))
+    broker.stop()
+    with sqlite3.connect(tmp_path / "f.sqlite") as database:
+        records = [json.loads(row[0]) for row in database.execute("SELECT record FROM round ORDER BY number")]
+    assert [r["rolled_back_to"] for r in records if r["rolled_back_to"]] == [2]
