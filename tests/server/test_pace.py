@@ -358,7 +358,7 @@ def test_adaptive_deadlines_make_more_rounds_of_the_same_time() -> None:
 
 def test_each_tier_has_its_deadline() -> None:
     """The groups of real clients that are told apart by their reports: none waits for a slower one."""
-    policy = replace(PRESET_POLICY, select=10, devices=10, goal=0.8, adaptive=True, min_deadline_s=1.0)
+    policy = replace(PRESET_POLICY, select=10, devices=10, goal=0.8, adaptive=True, min_deadline_s=8.0)
     rounds = virtual(policy, Selection(tiers=3))[60:]
     soft = [np.median([r.soft_deadline_s for r in rounds if r.tier == tier]) for tier in (1, 2, 3)]
     assert soft[0] < 0.6 * soft[1] < 0.6 * soft[2]
