@@ -353,6 +353,12 @@ fm_status_t fm_trainer_evaluate(void *trainer, fm_work_t *work) {
 }
 
 fm_app_t fm_trainer_app(fm_trainer_t *trainer) {
-  const fm_app_t app = {trainer, fm_trainer_begin, fm_trainer_step, fm_trainer_evaluate, NULL, NULL, fm_trainer_query};
+  const fm_app_t app = {trainer,
+                        fm_trainer_begin,
+                        fm_trainer_step,
+                        fm_trainer_evaluate,
+                        NULL,
+                        NULL,
+                        (FM_WITH_QUERY != 0) ? fm_trainer_query : NULL};
   return app;
 }
