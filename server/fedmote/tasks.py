@@ -283,11 +283,11 @@ def read_answer(body: Any, query: Query, most: int, bound: int) -> tuple[NDArray
     """Read an Answer: (counts, sum), scaled down to the bound; None when it makes no sense or holds no value."""
     counts = np.array([body.Counts(i) for i in range(min(body.CountsLength(), MOST_BINS + 1))], np.float64)
     count, total = body.Count(), body.Sum()
-    if len(counts) != query.bins or counts.sum() != count or not 1 <= count <= most or not math.isfinite(total):
+    if len(counts) != query.bins or counts.sum() != count or not 1 <= count <= most:
         return None
     slack = 1e-3 * count * max(abs(query.low), abs(query.high))  # the device sums up in float32
     if not count * query.low - slack <= total <= count * query.high + slack:
-        return None
+        return None  # a sum that is no number, too
     scale = min(1.0, bound / count)
     return counts * scale, total * scale
 

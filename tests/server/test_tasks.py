@@ -172,6 +172,12 @@ def test_heavy_hitters_are_found_and_nothing_else() -> None:
     assert result["codes"] == pytest.approx(true)
 
 
+def test_no_code_lies_at_an_edge_between_bins() -> None:
+    query = next(HeavyHitters("x", -7, 1000).steps())
+    edges = query.low + (query.high - query.low) / query.bins * np.arange(query.bins + 1)
+    assert set(edges % 1) == {0.5}
+
+
 def test_a_device_adds_at_most_its_bound() -> None:
     data = [*shares(3, examples=50), (np.zeros((5000, 3), np.float32), np.full(5000, 3))]
     result = Hall(data, max_per_device=40).ask(Histogram("label", 0, 200, 20))
@@ -411,6 +417,19 @@ def test_with_asynchronous_rounds_a_task_waits_for_those_at_work() -> None:
     assert isinstance(room.outcome, dict)
     room.tick(5.0)
     assert [plan.Task() for plan in room.plans.values()] == [0, 0, 0]
+
+
+def test_with_asynchronous_rounds_a_device_keeps_its_update_until_the_commit() -> None:
+    room = Room("a", "b", devices=1, buffer=2)
+    room.desk.limits = TaskLimits(min_cohort=1)
+    room.ask(TWO_BINS)
+    room.report("a", 1.0)
+    room.tick(1.0)
+    assert room.plans["a"].Task() == 0  # the plan of a task would have it drop the update
+    room.report("b", 1.0)
+    room.tick(2.0)
+    room.tick(3.0)
+    assert (len(room.records), room.plans["a"].Task()) == (1, 2)
 
 
 def test_a_server_that_stops_says_so() -> None:
