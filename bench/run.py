@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FIGURES = ("fold", "rounds", "wire_bytes", "memory", "quadratics", "simulate", "stragglers", "selection")
+FIGURES = ("fold", "rounds", "wire_bytes", "memory", "quadratics", "simulate", "stragglers", "selection", "submodels")
 
 
 def processor() -> str:

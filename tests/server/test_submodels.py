@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import submodels
 
 from fedmote import codec
 from fedmote.buffered import machine
 from fedmote.config import ConfigError, load
+from fedmote.demo import data
 from fedmote.layout import Layout, SubLayout, Tensor, dense
 from fedmote.round import CLASS_SHIFT, Policy, Training
 from fedmote.session import Fleet
 from fedmote.store import Store
 from fedmote.strategy import FedAvg
+from fedmote.testing.federation import RunningFederation
 from fedmote.wire.RefusalReason import RefusalReason
+from fedmote_device import CTrainer
 
 SHARES = (1.0, 0.5, 0.25)
 LAYOUT = dense((6, 7, 5, 3), SHARES)
@@ -239,3 +243,22 @@ def test_settings(tmp_path: Path) -> None:
     path = tmp_path / "federation.toml"
     path.write_text(f'[federation]\nname = "f"\n[model]\ntensors = {CHAIN}\nwidths = [1, 0.5]\n')
     assert [one.elements for one in load(path).layout.classes()] == [58, 30]
+
+
+def test_a_nested_fleet_beats_each_class_among_its_own_kind() -> None:
+    """The digits, real C clients of three widths in memory, one seed of bench/submodels.py."""
+    found = submodels.compare(seed=5, rounds=submodels.ROUNDS)
+    assert found["nested"][0] > max(found["alone"]) + 0.005
+
+
+def test_one_device_of_each_class_on_a_broker() -> None:
+    """Each pulls its own model, and all their updates make one."""
+    rng = np.random.default_rng(1)
+    x, y, _, _ = data.split(rng)
+    parts = data.partition(y, 3, 1.0, rng)
+    trainers = [CTrainer(widths, x[part], y[part]) for widths, part in zip(submodels.WIDTHS, parts, strict=True)]
+    layout = dense(submodels.WIDTHS[0], submodels.SHARES)
+    with RunningFederation(3, layout=layout, trainers=trainers, rounds=3) as federation:
+        federation.wait_rounds(3)
+    assert [record.reported for record in federation.records] == [3, 3, 3]
+    assert all(np.isfinite(model).all() for model in federation.models)
