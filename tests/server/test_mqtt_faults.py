@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -41,11 +43,13 @@ from real_broker import (
 
 from fedmote import codec
 from fedmote.layout import Layout
+from fedmote.links.mqtt import MqttLink
 from fedmote.round import Record
 from fedmote.server import Server
 from fedmote.session import Limits
 from fedmote.wire.RefusalReason import RefusalReason
 
+SYN_SENT = "02"  # in /proc/net/tcp
 MakeBroker = Callable[..., Broker]
 MakeProxy = Callable[[Broker], Proxy]
 
@@ -488,6 +492,45 @@ def nonsense(rng: np.random.Generator, hello: bytes, begin: bytes) -> list[bytes
             codec.encode("UpdateBegin", round=first, base_version=second, elements=third, chunk_elements=third),
         ]
     return [out[i] for i in rng.permutation(len(out))]
+
+
+def unanswered(port: int) -> int:
+    """Count the connections to the port that wait for an answer."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == SYN_SENT for row in rows)
+
+
+def swallow(port: int, stack: ExitStack) -> None:
+    """Listen, with a queue that is full: further connections get no answer at all."""
+    host = stack.enter_context(socket.socket())
+    host.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    host.bind(("127.0.0.1", port))
+    host.listen(0)
+    while True:
+        guest = stack.enter_context(socket.socket())
+        guest.setblocking(False)
+        guest.connect_ex(("127.0.0.1", port))
+        if not select.select([], [guest], [], 0.2)[1]:
+            guest.close()
+            return
+
+
+def test_the_server_works_while_its_broker_does_not_answer(tmp_path: Path, make_broker: MakeBroker) -> None:
+    """A connection that nobody answers stops neither deadlines nor other links."""
+    broker = make_broker()
+    link = MqttLink(broker.url, "f", lambda *_: None)
+
+    async def scenario() -> None:
+        await link.start()
+        broker.stop()
+        with ExitStack() as silent:
+            swallow(broker.port, silent)
+            await until(lambda: unanswered(broker.port))  # seen from the loop: it runs meanwhile
+        broker.start()
+        await until(link.connected.is_set)
+        await link.stop()
+
+    asyncio.run(scenario())
 
 
 def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:

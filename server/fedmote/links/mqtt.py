@@ -24,6 +24,7 @@ RETRY_S = 1.0
 FLUSH_CHECKS = 500  # of 10 ms
 ANSWER_S = 10.0
 KEEP_ALIVE_S = 30
+CONNECT_S = 5.0
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -35,6 +36,35 @@ class _TlsSocket(ssl.SSLSocket):
         except OSError:
             self.close()
             raise
+
+
+class _Client(mqtt.Client):
+    """Paho's, on a socket that is connected already when there is one: its own connecting stops the event loop."""
+
+    connected_socket: socket.socket | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        ready, self.connected_socket = self.connected_socket, None
+        return ready or super()._create_socket_connection()
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """Connect to the first address of a host that answers; OSError when none does."""
+    loop = asyncio.get_running_loop()
+    last: OSError = OSError("the host has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            await asyncio.wait_for(loop.sock_connect(sock, address), CONNECT_S)
+            return sock
+        except OSError as error:  # a timeout is one
+            sock.close()
+            last = error
+        except BaseException:
+            sock.close()
+            raise
+    raise last
 
 
 class MqttLink:
@@ -60,7 +90,7 @@ class MqttLink:
         self._refused = ""  # the broker's reason, while nothing was accepted yet
         self._early: list[tuple[str, bytes]] | None = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._client = client = mqtt.Client(
+        self._client = client = _Client(
             CallbackAPIVersion.VERSION2, client_id=f"{federation}/server", clean_session=False
         )
         if broker.user:
@@ -225,6 +255,15 @@ class MqttLink:
             await asyncio.sleep(RETRY_S)
             if self._client.loop_misc() != mqtt.MQTT_ERR_SUCCESS and not self._closing:
                 try:
-                    self._client.reconnect()
+                    await self._reconnect()
                 except OSError as error:
-                    log.warning("no broker at %s:%d (%s)", self.host, self.port, error)
+                    reason = str(error) or f"no answer within {CONNECT_S:g} s"
+                    log.warning("no broker at %s:%d (%s)", self.host, self.port, reason)
+
+    async def _reconnect(self) -> None:
+        sock = await _connect(self.host, self.port)
+        if self._closing:
+            sock.close()
+        else:
+            self._client.connected_socket = sock
+            self._client.reconnect()
