@@ -32,7 +32,7 @@ from fedmote.store import Store, StoreError
 
 LAYOUT = Layout((Tensor("parameter0", (ELEMENTS,)),))
 ROUNDS, KEPT = 12, 10
-WAIT_S = 60.0
+WAIT_S = 120.0
 PAGE = 4096
 COUNT = 3  # devices
 NOBODY = "mqtt://127.0.0.1:1"
