@@ -93,7 +93,7 @@ class Ours:
             raise RuntimeError("wrong checksum")
         if self.rounds.take(update, self.slot.crc32) is not None:
             raise RuntimeError("the update was refused")
-        self.rounds.receipts.clear()  # so that the same device's update counts again
+        self.again()
 
     def conversation(self) -> None:
         """All messages of an upload, and the answers to them encoded."""
@@ -101,7 +101,12 @@ class Ours:
         for chunk in self.chunks:
             self.receive(chunk)
         self.receive(self.end)
+        self.again()
+
+    def again(self) -> None:
+        """Have the same device's update count anew."""
         self.rounds.receipts.clear()
+        self.rounds.outstanding.add(DEVICE)
 
 
 class Flower:

@@ -32,6 +32,7 @@ from fedmote_device import kernels
 
 CLASS_SHIFT = 28  # where a device's class is in a model's version on the wire
 CALL_S = (5.0, 60.0)  # between calls to say Hello while too few devices are there: at first, at most
+RESUMING = 4  # hard deadlines that a round lasts at most for devices whose work of it a former server had asked for
 RESELECT_S = 1.0  # between looks for devices while too few are there, or after a round that too few reported in
 
 
@@ -425,6 +426,9 @@ class Machine(ABC):
             wanted_at = max(wanted_at, now + self.pace.ineligible_s)
         return self.arrivals.come_back_s(now, wanted_at) if wanted_at > now else 0.0
 
+    def came(self, device: str) -> None:
+        """The device said Hello."""
+
     @abstractmethod
     def gone(self, device: str) -> None:
         """The device's link broke."""
@@ -457,7 +461,11 @@ class Rounds(Machine):
 
     def _deselect(self) -> None:
         self.selected: list[str] = []
-        self.planned: list[str] = []  # those of them that were sent the plan
+        self.planned: list[str] = []  # the first of them, who were sent the plan
+        self.sent: set[str] = (
+            set()
+        )  # the same; each message asks for one device, so no list of the fleet is gone through
+        self.outstanding: set[str] = set()  # those selected that neither reported nor withdrew
         self.holders: set[str] = set()  # those whose work was done before they were asked
         self.withdrawn: set[str] = set()
         self.dropped: set[str] = set()
@@ -478,12 +486,12 @@ class Rounds(Machine):
 
     def assignment(self, device: str) -> Assignment | None:
         """Return what is awaited of the device; None: nothing."""
-        awaited = self.state is not State.SELECTING and device in self.planned and device in self._outstanding()
+        awaited = self.state is not State.SELECTING and device in self.sent and device in self.outstanding
         return self.work[self.fleet.size_of(device)] if awaited else None
 
     def may_plan(self, device: str, round: int) -> bool:
         """Whether the device may yet be asked for an update of that round."""
-        unplanned = device in self.selected and device not in self.planned
+        unplanned = device in self.outstanding and device not in self.sent
         return round == self.number and (self.state is State.SELECTING or unplanned)
 
     @property
@@ -491,7 +499,7 @@ class Rounds(Machine):
         """The notice for a device that was away when all were told."""
         if self.state is not State.CLOSING:
             return None
-        left = max(0.0, self.started + self.deadline.hard_s - self.fleet.now)
+        left = max(0.0, self._ends_at() - self.fleet.now)
         return encode("ClosingNotice", round=self.number, remaining_ms=int(1000 * left))
 
     def folded(self, device: str, round: int) -> int | None:
@@ -504,25 +512,36 @@ class Rounds(Machine):
 
     def take(self, update: Update, crc32: int) -> int | None:
         """Fold an update. None: done; otherwise the RefusalReason."""
-        if update.device not in self._outstanding():
+        if update.device not in self.outstanding:
             return int(RefusalReason.NotPlanned)
         reason = self.fold(update, crc32, None if update.device in self.holders else self.started)
+        self.outstanding.discard(update.device)
         if reason is not None:
             self.withdrawn.add(update.device)
         return reason
 
+    def came(self, device: str) -> None:
+        """The device said Hello. One that a former server had asked is part of the round, also when it comes late."""
+        known = device in self.outstanding or device in self.receipts or device in self.withdrawn
+        resuming = self._may_hold_work and self.state is not State.SELECTING
+        if resuming and not known and self.fleet.holds(device, self.number):
+            self.selected.insert(len(self.planned), device)
+            self.planned.append(device)
+            self.sent.add(device)
+            self.outstanding.add(device)
+            self.holders.add(device)
+            self.record.selected += 1
+
     def gone(self, device: str) -> None:
         """The device's link broke."""
-        if self.state is not State.SELECTING and device in self.selected:
+        if self.state is not State.SELECTING and (device in self.outstanding or device in self.sent):
             self.dropped.add(device)
 
     def withdrew(self, device: str, round: int) -> None:
         """The device will not do the round's work."""
-        if round == self.number and self.state is not State.SELECTING and device in self._outstanding():
+        if round == self.number and self.state is not State.SELECTING and device in self.outstanding:
+            self.outstanding.discard(device)
             self.withdrawn.add(device)
-
-    def _outstanding(self) -> set[str]:
-        return set(self.selected) - self.receipts.keys() - self.withdrawn
 
     # ---- time
 
@@ -535,19 +554,28 @@ class Rounds(Machine):
         if self.state is State.TRAINING:
             self._plan_devices()
             goal = math.ceil(self.policy.goal * len(self.selected))
-            if not self._outstanding():
+            reported = len(self.selected) - len(self.outstanding) - len(self.withdrawn)
+            if not self.outstanding:
                 self._finish(now)
             elif (
-                len(self.receipts.keys() & set(self.selected)) >= goal and len(self.planned) == len(self.selected)
+                reported >= goal and len(self.planned) == len(self.selected)
             ) or now >= self.started + self.deadline.soft_s:
                 self._close(now)
-        if self.state is State.CLOSING and (not self._outstanding() or now >= self.started + self.deadline.hard_s):
+        if self.state is State.CLOSING and (not self.outstanding or now >= self._ends_at()):
             self._finish(now)
         return {
             State.SELECTING: now if self.number != number else now + RESELECT_S,
             State.TRAINING: self.started + self.deadline.soft_s,
-            State.CLOSING: self.started + self.deadline.hard_s,
+            State.CLOSING: self._ends_at(),
         }[self.state]
+
+    def _ends_at(self) -> float:
+        """Return when the round ends with what there is.
+
+        Later while work is outstanding that was done for a server that died: it may have had its receipt already.
+        """
+        patience = RESUMING if self.holders & self.outstanding else 1
+        return self.started + patience * self.deadline.hard_s
 
     def _select(self, now: float) -> None:
         if self._selects_from is None:
@@ -571,6 +599,7 @@ class Rounds(Machine):
         self._deselect()
         self.holders = set(holders)
         self.selected = sorted(holders + chosen)
+        self.outstanding = set(self.selected)
         self.deadline = self.deadlines[tier].present
         self.record.tier, self.record.soft_deadline_s = tier, self.deadline.soft_s
         self.record.selected = len(self.receipts) + len(self.selected)
@@ -583,16 +612,16 @@ class Rounds(Machine):
 
     def _at_work(self, device: str) -> bool:
         """Tell whether the device may have this round's work in hand, which the plan of a task would replace."""
-        planned = device in self.planned and device not in self.withdrawn
+        planned = device in self.sent and device not in self.withdrawn
         return planned or device in self.receipts or self.fleet.holds(device, self.number)
 
     def _plan_devices(self) -> None:
         """Send the plan to those who are to have it by now."""
-        outstanding = self._outstanding()
         for device in self.selected[len(self.planned) :]:
-            if self.policy.one_at_a_time and outstanding.intersection(self.planned):
+            if self.policy.one_at_a_time and self.outstanding & self.sent:
                 break
             self.planned.append(device)
+            self.sent.add(device)
             self.fleet.plan(device, self.work[self.fleet.size_of(device)])
 
     def _close(self, now: float) -> None:
@@ -614,6 +643,7 @@ class Rounds(Machine):
             return
         self.record.dropped, self.record.withdrawn = len(self.dropped), len(self.withdrawn)
         record = self.commit(now - self.started)
+        self._may_hold_work = False
         self.learn(record.tier, overdue)  # not before: a commit that failed is tried again
         self.broadcast(encode("Commit", round=record.round, model_version=self.version))
         self.state = State.SELECTING
@@ -630,4 +660,4 @@ class Rounds(Machine):
         return now if self.fleet.are_ready(self.policy.devices) else next_meeting(now, self.pace.meet_s)
 
     def _awaits(self, slot: Slot) -> bool:
-        return slot.round == self.number and slot.update.device in self._outstanding()
+        return slot.round == self.number and slot.update.device in self.outstanding

@@ -96,6 +96,10 @@ class Work(Protocol):
         """Fold an update. None: done; otherwise the RefusalReason."""
         ...
 
+    def came(self, device: str) -> None:
+        """The device said Hello."""
+        ...
+
     def gone(self, device: str) -> None:
         """The device's link broke."""
         ...
@@ -381,6 +385,7 @@ class Fleet:
         session.free_memory_kib = hello.FreeMemoryKib()
         session.held_round = hello.HeldRound()
         session.begun_round = 0
+        self.work.came(device)
         come_back_ms = int(1000 * self.work.come_back_s(device))
         open_round = self.work.open_round(device)
         session.send(encode("Welcome", boot=hello.Boot(), open_round=open_round, come_back_ms=come_back_ms))

@@ -57,9 +57,11 @@ class Bench:
     def hear(self, device: str, name: str, **fields: Any) -> None:
         self.fleet.receive(device, codec.encode(name, **fields), self.now, self.send)
 
-    def come(self, *devices: str) -> None:
+    def come(self, *devices: str, held_round: int = 0) -> None:
         for device in devices:
-            self.hear(device, "Hello", device_id=device, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
+            self.hear(
+                device, "Hello", device_id=device, elements=ELEMENTS, layout_crc32=LAYOUT.crc32, held_round=held_round
+            )
         self.rounds.tick(self.now)
 
     def begin(self, device: str, value: float, examples: int = 1, round: int = 1, delta: bool = False) -> int:

@@ -43,6 +43,37 @@ def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
     assert after.rounds.selected == ["a", "b"]
 
 
+def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
+    """Its devices may have had their receipts: the hard deadline is longer for them, and late ones are let in."""
+    store = new_store()
+    before = Bench(store=store)
+    before.come("a", "b", "c")
+    for device in "abc":
+        before.report(device, 3.0)  # folded, and lost with the server
+    after = Bench(store=store, resume_s=3.0, goal=1.0)
+    after.tick(0.0)
+    after.come("a", held_round=1)
+    after.come("d")
+    after.tick(3.0)
+    assert after.rounds.selected == ["a", "d"]
+    after.report("d", 6.0)
+    after.come("b", held_round=1)  # it was in a tunnel when the round began anew
+    after.come("e")
+    assert after.rounds.selected == ["a", "d", "b"] and after.rounds.record.selected == 3
+    after.tick(3.0 + 20.0)
+    after.tick(3.0 + 79.0)
+    assert after.records == []
+    after.report("a", 3.0)
+    after.tick(3.0 + 79.5)
+    assert after.records == []
+    after.tick(3.0 + 80.0)  # four times the hard deadline: b does not come back
+    assert [(r.round, r.selected, r.reported) for r in after.records] == [(1, 3, 2)]
+    after.come("c", held_round=1)
+    assert after.said[-2:] != [("c", "Plan")] and after.rounds.number == 2
+    after.tick(3.0 + 81.0)
+    assert "c" in after.rounds.selected and after.rounds.holders == set()
+
+
 def test_an_offer_coded_otherwise_gets_no_slot_of_another() -> None:
     """Firmware that restarted with another encoding: the chunks that came of the former offer are not its own."""
     bench = Bench(devices=2)
