@@ -127,6 +127,9 @@ class Buffered(Machine):
             return now
         return max(now, self.started + (self.lasted_s or self.deadlines[-1].present.hard_s))
 
+    def came(self, device: str) -> None:
+        """The device said Hello. Who was asked for what is known already, also after a restart."""
+
     def gone(self, device: str) -> None:
         """The device's link broke."""
         if device in self.given:

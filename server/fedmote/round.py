@@ -426,6 +426,7 @@ class Machine(ABC):
             wanted_at = max(wanted_at, now + self.pace.ineligible_s)
         return self.arrivals.come_back_s(now, wanted_at) if wanted_at > now else 0.0
 
+    @abstractmethod
     def came(self, device: str) -> None:
         """The device said Hello."""
 
@@ -462,9 +463,7 @@ class Rounds(Machine):
     def _deselect(self) -> None:
         self.selected: list[str] = []
         self.planned: list[str] = []  # the first of them, who were sent the plan
-        self.sent: set[str] = (
-            set()
-        )  # the same; each message asks for one device, so no list of the fleet is gone through
+        self.sent: set[str] = set()  # the same: no message is to cost a list of the fleet
         self.outstanding: set[str] = set()  # those selected that neither reported nor withdrew
         self.holders: set[str] = set()  # those whose work was done before they were asked
         self.withdrawn: set[str] = set()
