@@ -19,7 +19,7 @@ from fedmote.layout import Layout, SubLayout, Tensor, dense
 from fedmote.round import CLASS_SHIFT, Policy, Training
 from fedmote.session import Fleet
 from fedmote.store import Store
-from fedmote.strategy import FedAvg
+from fedmote.strategy import FedAvg, FedNova, Strategy
 from fedmote.testing.federation import RunningFederation
 from fedmote.wire.RefusalReason import RefusalReason
 from fedmote_device import CTrainer
@@ -75,7 +75,7 @@ def test_tensors_that_say_which_axes_scale() -> None:
 class Devices:
     """Devices of all classes, whose every message the test says."""
 
-    def __init__(self, store: Store | None = None, **policy: Any) -> None:
+    def __init__(self, store: Store | None = None, strategy: Strategy | None = None, **policy: Any) -> None:
         self.said: list[tuple[str, str, Any]] = []
         self.published: dict[int, list[bytes]] = {}
         self.fleet = Fleet(LAYOUT)
@@ -85,7 +85,7 @@ class Devices:
         )  # type: ignore[arg-type]
         self.store = store or Store(":memory:", LAYOUT, START)
         self.rounds = machine(chosen)(
-            self.fleet, self.store, FedAvg(), Training(), chosen, broadcast=lambda message: None,
+            self.fleet, self.store, strategy or FedAvg(), Training(), chosen, broadcast=lambda message: None,
             publish=self.publish,
         )  # fmt: skip
 
@@ -108,16 +108,15 @@ class Devices:
 
     def upload(
         self, device: str, size: int, values: np.ndarray, *, examples: int, delta: bool = False, scale: float = 0.0,
-        most: int = 10**6, ranges: list[tuple[int, int]] | None = None,
+        most: int = 10**6, steps: int = 1,
     ) -> None:  # fmt: skip
         """Offer an update of round 1 and send its first `most` chunks; scale: of int8 ones."""
         data = values.astype("i1" if scale else "<f4")
         crc32 = zlib.crc32(data.tobytes())
-        fields: dict[str, Any] = {} if ranges is None else {"ranges": ranges}
         self.hear(
             device, "UpdateBegin", round=1, base_version=size << CLASS_SHIFT | 1, crc32=crc32, elements=data.size,
-            chunk_elements=CHUNK, examples=examples, steps=1, planned_steps=1, kind=int(delta),
-            encoding=2 if scale else 0, **fields,
+            chunk_elements=CHUNK, examples=examples, steps=steps, planned_steps=steps, kind=int(delta),
+            encoding=2 if scale else 0,
         )  # fmt: skip
         chunks = -(-data.size // CHUNK)
         for i in range(min(chunks, most)):
@@ -163,6 +162,29 @@ def test_a_mixed_round_is_heterofl(buffer: int, scale: float, delta: bool) -> No
     assert devices.store.latest()[1] == 1
     assert np.abs(devices.rounds.model - mean(updates)).max() < 1e-6
     assert sorted(devices.published) == [size << CLASS_SHIFT | 2 for size in range(3)]  # and no other
+
+
+def test_fednova_over_three_classes() -> None:
+    """Each element moves along the mean direction of those who hold it, whatever steps they took."""
+    devices = Devices(strategy=FedNova())
+    rng = np.random.default_rng(9)
+    for size, one in enumerate(CLASSES):
+        devices.come("abc"[size], one)
+    devices.rounds.tick(0.0)
+    direction, examples = np.zeros(START.size), np.zeros(START.size)
+    for size, one in enumerate(CLASSES):
+        places = one.cut(np.arange(START.size, dtype=np.float32)).astype(int)
+        values = rng.normal(size=one.elements).astype(np.float32)
+        direction[places] += (size + 2) * (values - START[places].astype(np.float64)) / (size + 1)
+        examples[places] += size + 2
+        devices.upload("abc"[size], size, values, examples=size + 2, steps=size + 1)
+    devices.rounds.tick(1.0)
+    steps = (2 * 1 + 3 * 2 + 4 * 3) / (2 + 3 + 4)
+    # Where the device with the whole model is alone, that many times its one step would be above LONGEST.
+    alone = examples == 2
+    wanted = START + np.where(alone, min(steps, FedNova.LONGEST), steps) * direction / examples
+    assert devices.store.latest()[1] == 1
+    assert np.abs(devices.rounds.model - wanted).max() < 1e-6
 
 
 def test_what_came_of_a_cut_off_upload_counts() -> None:
