@@ -9,6 +9,8 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,24 +47,27 @@ BUILDS = {
 }
 
 
-@pytest.fixture(scope="session", params=BUILDS.values(), ids=list(BUILDS))
-def build(request: pytest.FixtureRequest) -> Build:
-    """One way after the other."""
-    way: Build = request.param
-    return way
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Runs as many programs at once as there are processors."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        yield threads
 
 
-@pytest.fixture(scope="session")
-def library(build: Build) -> list[str]:
-    """The library's objects."""
-    folder = ROOT / "build" / build.name
-    folder.mkdir(parents=True, exist_ok=True)
-    objects = []
-    for source in sorted(s for folder_ in FOLDERS for s in (ROOT / folder_).glob("*.c")):
-        target = folder / f"{source.stem}.o"
-        subprocess.run([build.compiler, *FLAGS, *build.extra, "-c", str(source), "-o", str(target)], check=True)
-        objects.append(str(target))
-    return objects
+def compiled(build: Build, source: Path) -> str:
+    """One of the library's objects."""
+    target = ROOT / "build" / build.name / f"{source.stem}.o"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([build.compiler, *FLAGS, *build.extra, "-c", str(source), "-o", str(target)], check=True)
+    return str(target)
+
+
+@pytest.fixture(scope="module")
+def libraries(pool: ThreadPoolExecutor) -> dict[str, list[str]]:
+    """The library's objects, by build."""
+    sources = sorted(source for folder in FOLDERS for source in (ROOT / folder).glob("*.c"))
+    under_way = {way: [pool.submit(compiled, build, source) for source in sources] for way, build in BUILDS.items()}
+    return {way: [one.result() for one in objects] for way, objects in under_way.items()}
 
 
 def run(build: Build, source: Path, objects: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -76,11 +81,17 @@ def run(build: Build, source: Path, objects: list[str], folder: Path) -> subproc
 
 
 @pytest.mark.parametrize("source", sorted(HERE.glob("test_*.c")), ids=lambda p: p.stem)
-def test_program(source: Path, build: Build, library: list[str], tmp_path: Path) -> None:
-    """Build the program, run it, and let it report."""
-    result = run(build, source, library, tmp_path)
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    assert " 0 failed" in result.stdout
+def test_program(source: Path, pool: ThreadPoolExecutor, libraries: dict[str, list[str]], tmp_path: Path) -> None:
+    """Build the program in every way, run it, and let it report."""
+    runs = {}
+    for way, build in BUILDS.items():
+        folder = tmp_path / way
+        folder.mkdir()
+        runs[way] = pool.submit(run, build, source, libraries[way], folder)
+    for way, under_way in runs.items():
+        result = under_way.result()
+        assert result.returncode == 0, f"{way}: {result.stdout[-4000:]}{result.stderr[-4000:]}"
+        assert " 0 failed" in result.stdout, f"{way}: {result.stdout[-4000:]}"
 
 
 MACHINE = """
@@ -91,6 +102,7 @@ int main(void) { (void)printf("%u %d", (unsigned)sizeof(void *), fm_little_endia
 """
 
 
+@pytest.mark.parametrize("build", BUILDS.values(), ids=list(BUILDS))
 def test_the_machines_are_what_they_are_here_for(build: Build, tmp_path: Path) -> None:
     """Else a test on a machine of the other byte order would show nothing."""
     source = tmp_path / "machine.c"
