@@ -17,7 +17,7 @@ from fedmote.config import ConfigError, load
 from fedmote.tasks import Evaluate, HeavyHitters, Histogram, Quantiles, Request, Result, TaskError, to_json
 
 POLL_S = 0.5
-ABSENT_S = 10.0  # without a server, which may be starting anew
+ABSENT_S = 30.0  # without a server, which may be starting anew, on a busy machine
 LOCK_WAIT_S = 10.0
 
 
