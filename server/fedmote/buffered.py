@@ -139,9 +139,9 @@ class Buffered(Machine):
         """The device will not do that round's work; it is not asked again before the next one."""
         given = self.given.get(device)
         if given is not None and given.round == round:
+            self.store.unassign(device)
             del self.given[device]
             self.withdrawn.add(device)
-            self.store.unassign(device)
 
     # ---- time
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def main() -> None:
 def server(federations: tuple[Path, ...], rounds: int | None) -> None:
     """Run the aggregation server of each federation that a TOML file FEDERATION describes."""
     logging.basicConfig(level="INFO", format="%(message)s", datefmt="[%X]", handlers=[RichHandler(show_path=False)])
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as a service manager stops it
     try:
         with contextlib.ExitStack() as stack:
             settings = [load(path) for path in federations]

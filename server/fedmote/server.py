@@ -20,7 +20,7 @@ from fedmote.links import Link
 from fedmote.links.mqtt import MqttLink
 from fedmote.links.serial import Port, SerialPorts
 from fedmote.pace import Pace
-from fedmote.round import Policy, Record, Training
+from fedmote.round import Machine, Policy, Record, Training
 from fedmote.selection import Selection
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store, StoreError, StoreUnavailableError
@@ -120,27 +120,38 @@ class Server:
 
         for link in links:
             await link.start()
-        self.rounds = running = machine(federation.policy)(
-            fleet,
-            self.store,
-            self.strategy,
-            federation.training,
-            federation.policy,
-            broadcast=broadcast,
-            publish=publish,
-            evaluate=self.evaluate,
-            on_commit=self.on_round,
-            last_round=rounds,
-            pace=federation.pace,
-            tasks=federation.tasks,
-        )
-        if ready is not None:
-            ready()
         try:
-            while not running.done:
+            self.rounds = machine(federation.policy)(
+                fleet,
+                self.store,
+                self.strategy,
+                federation.training,
+                federation.policy,
+                broadcast=broadcast,
+                publish=publish,
+                evaluate=self.evaluate,
+                on_commit=self.on_round,
+                last_round=rounds,
+                pace=federation.pace,
+                tasks=federation.tasks,
+            )
+            if ready is not None:
+                ready()
+            await self._go_round(self.rounds, wake)
+        finally:
+            self._stopping = True
+            # All at once, so that trouble with one, or a cancellation, keeps none from closing.
+            for trouble in await asyncio.gather(*(link.stop() for link in links), return_exceptions=True):
+                if trouble is not None:
+                    log.error("a link did not stop in order: %s", trouble)
+
+    async def _go_round(self, rounds: Machine, wake: asyncio.Event) -> None:
+        """Do what is due whenever something came or its time has come, until the last round is committed."""
+        try:
+            while not rounds.done:
                 try:
-                    self._take_requests(running.tasks, time.monotonic())
-                    due = running.tick(time.monotonic())
+                    self._take_requests(rounds.tasks, time.monotonic())
+                    due = rounds.tick(time.monotonic())
                 except StoreUnavailableError as error:
                     self._tell_once(str(error))
                     await asyncio.sleep(STORE_RETRY_S)  # nothing was announced; the round stays open
@@ -157,11 +168,7 @@ class Server:
                     await asyncio.sleep(LISTEN_S)
         finally:
             self._stopping = True
-            running.tasks.stop()
-            # All at once, so that trouble with one, or a cancellation, keeps none from closing.
-            for trouble in await asyncio.gather(*(link.stop() for link in links), return_exceptions=True):
-                if trouble is not None:
-                    log.error("a link did not stop in order: %s", trouble)
+            rounds.tasks.stop()
 
     async def ask(self, request: Request) -> Result:
         """Have a task done between rounds, while run() runs; return its result. TaskError: why there is none."""

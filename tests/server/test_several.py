@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +72,26 @@ def test_federations_in_each_others_way_are_refused(tmp_path: Path) -> None:
     assert "two federations have the name a; each needs one of its own" in serve(one, same)
     port = '[serial]\nports = ["/dev/ttyUSB0"]\n'
     assert "serial port /dev/ttyUSB0" in serve(write(tmp_path, "b", port), write(tmp_path, "c", port))
+
+
+def test_a_service_manager_stops_it_in_order(tmp_path: Path) -> None:
+    """SIGTERM ends the server well, and its private broker with it."""
+    command = [str(Path(sys.executable).parent / "fedmote"), "server", str(write(tmp_path, "a"))]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        while "mqtt://127.0.0.1:" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        port = int(re.findall(r"mqtt://127\.0\.0\.1:(\d+)", said)[0])
+        socket.create_connection(("127.0.0.1", port), 10).close()
+        process.terminate()
+        rest, complaints = process.communicate(timeout=60)
+    assert process.returncode == 0 and "the last committed model is in the database" in " ".join(rest.split())
+    assert complaints == ""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 10)
 
 
 def test_a_database_of_another_layout_stops_the_start(tmp_path: Path) -> None:
