@@ -27,6 +27,7 @@ from fedmote.selection import Selection
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store
 from fedmote.strategy import Accumulator, FedAvg, Model, Update
+from fedmote.tasks import RollBack
 from fedmote_device import Device, Flash
 
 ELEMENTS, CHUNK = 40, 16
@@ -94,6 +95,7 @@ class Interleavings(RuleBasedStateMachine):
         self.devices: dict[str, Device] = {}
         self.starts = 0
         self.commits: dict[int, list[Fold]] = {}
+        self.outcomes: list[tuple[RollBack, Any]] = []
         self.models = {1: np.zeros(ELEMENTS, np.float32)}  # by version
         for name in self.names:
             self.power_on(name)
@@ -133,9 +135,16 @@ class Interleavings(RuleBasedStateMachine):
 
     def committed(self, record: Record) -> None:
         """The model that is durable now is the exact mean of those that were folded."""
+        assert record.round not in self.commits and record.round == max(self.commits, default=0) + 1
+        if record.rolled_back_to:
+            self.commits[record.round] = []
+            version, done, model = self.store.latest()
+            assert (version, done, record.reported) == (record.round + 1, record.round, 0)
+            assert np.array_equal(model, self.models[record.rolled_back_to])
+            self.models[version] = model
+            return
         folded = self.strategy.folded
         names = [fold.device for fold in folded]
-        assert record.round not in self.commits and record.round == max(self.commits, default=0) + 1
         self.commits[record.round] = folded
         assert record.reported == len(names) == len(set(names)) >= self.policy.min_reports
         assert record.partial == sum(not fold.covered.all() for fold in folded)
@@ -251,6 +260,13 @@ class Interleavings(RuleBasedStateMachine):
         self.now += seconds
         self.rounds.tick(self.now)
 
+    @rule(back=st.integers(1, 3))
+    def roll_back(self, back: int) -> None:
+        """Between rounds, when nobody is at work any more, if no restart comes before."""
+        request = RollBack(max(1, self.rounds.version - back))
+        self.rounds.tasks.ask(request, lambda outcome: self.outcomes.append((request, outcome)))
+        self.rounds.tick(self.now)
+
     @precondition(lambda self: self.devices["d1"].state == "working")
     @rule()
     def withdraw(self) -> None:
@@ -265,6 +281,12 @@ class Interleavings(RuleBasedStateMachine):
         assert set(self.rounds.receipts) <= set(self.names)
         assert self.rounds.number == max(self.commits, default=0) + 1
         assert self.flashes["d0"].misused == 0 and self.devices["d0"].storage_errors == 0
+
+    @invariant()
+    def what_was_asked_for_was_done(self) -> None:
+        for request, outcome in self.outcomes:
+            assert isinstance(outcome, dict) and outcome["rolled_back_to"] == request.version
+            assert np.array_equal(self.models[outcome["version"]], self.models[request.version])
 
     @invariant()
     def an_open_round_lost_nothing(self) -> None:

@@ -19,6 +19,7 @@ from test_tasks import NETWORK, Hall, shares
 
 from fedmote.cli import main
 from fedmote.rollout import roll_out
+from fedmote.round import Record
 from fedmote.server import Server
 from fedmote.store import Store, StoreError
 from fedmote.tasks import Evaluate, Release, Request, Result, RollBack, TaskError
@@ -108,6 +109,47 @@ def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later
     bench.report("b", 7.0, round=5)
     bench.tick(30.0)
     assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 7, np.float32))
+
+
+def test_going_back_voids_the_work_of_who_is_away() -> None:
+    """Asynchronous: its update comes of a model that nobody wants, so it is told no when it comes back."""
+    store = new_store()
+    bench = Bench(store=store, buffer=2, max_staleness=9, soft_deadline_s=10.0, hard_deadline_s=20.0)
+    bench.come("a", "b", "away")
+    bench.report("a", 1.0)
+    bench.report("b", 1.0)
+    bench.rounds.tasks.ask(RollBack(1), lambda outcome: None)
+    bench.tick(1.0)
+    assert [r.rolled_back_to for r in bench.records] == [0]  # until it is overdue, it may be waited for
+    bench.tick(25.0)
+    assert [r.rolled_back_to for r in bench.records] == [0, 1]
+    assert ("away", 1) not in store.outstanding(0) and bench.rounds.open_round("away") == 3
+    bench.report("away", 99.0)
+    assert bench.rounds.receipts == {} and [name for to, name in bench.said if to == "away"][-1] == "Refusal"
+
+
+def test_what_going_back_voids_is_durable_with_it() -> None:
+    """The server dies right after it: the next one waits for nobody's work of the models that are void."""
+
+    class Dies(Exception):
+        pass
+
+    def die(record: Record) -> None:
+        if record.rolled_back_to:
+            raise Dies
+
+    store = new_store()
+    bench = Bench(store=store, buffer=2, max_staleness=9, soft_deadline_s=10.0, hard_deadline_s=20.0)
+    bench.rounds.on_commit = die
+    bench.come("a", "b", "away")
+    bench.report("a", 1.0)
+    bench.report("b", 1.0)
+    bench.rounds.tasks.ask(RollBack(1), lambda outcome: None)
+    bench.tick(1.0)
+    assert store.outstanding(0) == [("away", 1)]
+    with pytest.raises(Dies):
+        bench.tick(25.0)
+    assert store.outstanding(0) == []
 
 
 def test_going_back_to_a_model_that_is_not_kept_is_an_error() -> None:
