@@ -378,8 +378,9 @@ class Fleet:
         if session.online:
             self.work.gone(device)  # it came back before its loss was noticed
         session.online = True
-        if session.size != size:  # other firmware: what came of its upload is of another vector
+        if session.size != size:  # other firmware: what it offered, and what came of that, is of another vector
             session.size, session.slot = size, None
+            self.waiting.pop(device, None)
         session.examples = hello.Examples()
         session.battery, session.flags = hello.Battery(), hello.Flags()
         session.free_memory_kib = hello.FreeMemoryKib()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from fedmote.config import ConfigError, load
 from fedmote.demo import data
 from fedmote.layout import Layout, SubLayout, Tensor, dense
 from fedmote.round import CLASS_SHIFT, Policy, Training
-from fedmote.session import Fleet
+from fedmote.session import Fleet, Limits
 from fedmote.store import Store
 from fedmote.strategy import FedAvg, FedNova, Strategy
 from fedmote.testing.federation import RunningFederation
 from fedmote.wire.RefusalReason import RefusalReason
 from fedmote_device import CTrainer
+from fedmote_device import codec as device_codec
 
 SHARES = (1.0, 0.5, 0.25)
 LAYOUT = dense((6, 7, 5, 3), SHARES)
@@ -75,10 +77,12 @@ def test_tensors_that_say_which_axes_scale() -> None:
 class Devices:
     """Devices of all classes, whose every message the test says."""
 
-    def __init__(self, store: Store | None = None, strategy: Strategy | None = None, **policy: Any) -> None:
+    def __init__(
+        self, store: Store | None = None, strategy: Strategy | None = None, limits: Limits | None = None, **policy: Any
+    ) -> None:
         self.said: list[tuple[str, str, Any]] = []
         self.published: dict[int, list[bytes]] = {}
-        self.fleet = Fleet(LAYOUT)
+        self.fleet = Fleet(LAYOUT, limits or Limits())
         chosen = Policy(
             **{"chunk_elements": CHUNK, "devices": 3, "goal": 1.0, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0}
             | policy
@@ -108,22 +112,28 @@ class Devices:
 
     def upload(
         self, device: str, size: int, values: np.ndarray, *, examples: int, delta: bool = False, scale: float = 0.0,
-        most: int = 10**6, steps: int = 1,
+        most: int = 10**6, steps: int = 1, ranges: Sequence[tuple[int, int]] = (),
     ) -> None:  # fmt: skip
-        """Offer an update of round 1 and send its first `most` chunks; scale: of int8 ones."""
+        """Offer an update of round 1 and send its first `most` chunks; scale: of int8 ones (scales())."""
         data = values.astype("i1" if scale else "<f4")
         crc32 = zlib.crc32(data.tobytes())
-        self.hear(
-            device, "UpdateBegin", round=1, base_version=size << CLASS_SHIFT | 1, crc32=crc32, elements=data.size,
+        begin = device_codec.encode(
+            "update_begin", round=1, base_version=size << CLASS_SHIFT | 1, crc32=crc32, elements=data.size,
             chunk_elements=CHUNK, examples=examples, steps=steps, planned_steps=steps, kind=int(delta),
-            encoding=2 if scale else 0,
+            encoding=2 if scale else 0, ranges=ranges,
         )  # fmt: skip
+        self.fleet.receive(device, begin, 0.0, self.send)
         chunks = -(-data.size // CHUNK)
         for i in range(min(chunks, most)):
             part = data[CHUNK * i : CHUNK * (i + 1)].tobytes()
-            self.hear(device, "UpdateChunk", round=1, index=i, scale=scale, data=part)
+            self.hear(device, "UpdateChunk", round=1, index=i, scale=scale * (1 + i % 3), data=part)
         if most >= chunks:
             self.hear(device, "UpdateEnd", round=1, chunks=chunks, crc32=crc32)
+
+
+def scales(scale: float, elements: int) -> np.ndarray:
+    """Return what each element of an update is multiplied by: not every chunk has the same scale."""
+    return (scale * (1 + np.arange(elements) // CHUNK % 3) if scale else np.ones(elements)).astype(np.float32)
 
 
 def mean(updates: list[tuple[int, np.ndarray, int]]) -> np.ndarray:
@@ -155,7 +165,7 @@ def test_a_mixed_round_is_heterofl(buffer: int, scale: float, delta: bool) -> No
         assert plan.ModelCrc32() == zlib.crc32(cut.tobytes())
         values = rng.integers(-127, 128, one.elements).astype(np.float32) if scale else rng.normal(size=one.elements)
         values = values.astype(np.float32)
-        found = values * np.float32(scale or 1)
+        found = values * scales(scale, one.elements)
         updates.append((size, found + cut if delta else found, size + 2))
         devices.upload("abc"[size], size, values, examples=size + 2, delta=delta, scale=scale)
     devices.rounds.tick(1.0)
@@ -200,6 +210,67 @@ def test_what_came_of_a_cut_off_upload_counts() -> None:
     devices.rounds.tick(20.0)
     assert devices.store.latest()[1] == 1
     assert np.abs(devices.rounds.model - mean([(0, whole, 1), (1, part[: 2 * CHUNK], 3)])).max() < 1e-6
+
+
+@pytest.mark.parametrize("most", [1, 10**6])
+@pytest.mark.parametrize("scale", [0.0, 0.01])
+def test_a_sub_model_may_speak_for_a_part_of_itself(scale: float, most: int) -> None:
+    """Ranges of its own vector, say because a tensor stays local; all of that, or what came of it."""
+    devices = Devices(devices=1)
+    one = CLASSES[1]
+    devices.come("a", one)
+    devices.rounds.tick(0.0)
+    own = [(2, 9), (20, 1), (25, one.elements - 25)]
+    speaks = spoken(np.array(own))
+    values = np.random.default_rng(4).integers(-127, 128, speaks.size).astype(np.float32)
+    devices.upload("a", 1, values, examples=5, delta=True, scale=scale, most=most, ranges=own)
+    devices.rounds.tick(10.0)
+    devices.rounds.tick(20.0)
+    assert devices.store.latest()[1] == 1
+    places = one.cut(np.arange(START.size, dtype=np.float32)).astype(int)[speaks][: CHUNK * most]
+    wanted = START.astype(np.float64)
+    wanted[places] += (values * scales(scale, speaks.size))[: CHUNK * most]
+    assert np.abs(devices.rounds.model - wanted).max() < 1e-5  # of values up to 381
+
+
+@pytest.mark.parametrize(
+    ("ranges", "elements", "said"),
+    [
+        ([(0, 5), (4, 3)], 8, "its ranges overlap"),
+        ([(0, 5), (9, 0)], 5, "its ranges overlap, are empty"),
+        ([(0, 5), (CLASSES[1].elements - 1, 2)], 7, "leave the model"),  # of its class; the whole one has room
+        ([(0, 5), (9, 2)], 8, "it says 8 elements, its ranges hold 7"),
+        ([(2 * i, 1) for i in range(257)], 257, "257 ranges; at most 256"),
+        ([], CLASSES[0].elements, f"its ranges hold {CLASSES[1].elements}"),
+    ],
+)
+def test_ranges_that_do_not_fit_the_class_are_refused(ranges: list[tuple[int, int]], elements: int, said: str) -> None:
+    """They are held against the vector of the device's class, not the whole model's."""
+    devices = Devices(devices=1)
+    devices.come("a", CLASSES[1])
+    devices.rounds.tick(0.0)
+    devices.upload("a", 1, np.ones(elements, np.float32), examples=1, ranges=ranges)
+    _, name, refusal = next(one for one in devices.said if one[1] == "Refusal")
+    assert name == "Refusal" and refusal.Reason() == RefusalReason.Malformed
+    assert said in refusal.Detail().decode() and devices.rounds.receipts == {}
+
+
+def test_other_firmware_in_mid_round_does_not_fall_over_its_former_offer() -> None:
+    """An offer that waited for a slot was of another vector: it is not taken up when one comes free."""
+    devices = Devices(devices=2, limits=Limits(slots=1))
+    devices.come("a", CLASSES[0])
+    devices.come("b", CLASSES[1])
+    devices.rounds.tick(0.0)
+    devices.upload("a", 0, np.ones(CLASSES[0].elements), examples=1, most=1)
+    devices.upload("b", 1, np.ones(CLASSES[1].elements), examples=1, most=1)  # finds no slot
+    devices.come("b", CLASSES[2])
+    devices.upload("a", 0, np.ones(CLASSES[0].elements), examples=1)
+    devices.upload("b", 2, np.full(CLASSES[2].elements, 3.0), examples=1)
+    devices.rounds.tick(1.0)
+    assert devices.store.latest()[1] == 1
+    assert not any(name == "Refusal" for _, name, _ in devices.said)
+    wanted = mean([(0, np.ones(CLASSES[0].elements), 1), (2, np.full(CLASSES[2].elements, 3.0), 1)])
+    assert np.abs(devices.rounds.model - wanted).max() < 1e-6
 
 
 @pytest.mark.parametrize("buffer", [0, 2])
