@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_CLASSES = 15  # of devices; the wire has four bits for them
+ROUNDING = 1e-9  # what a share times a number may be above the whole number that is meant: 0.55 * 100 is more than 55
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ class Layout:
     def _sub(self, share: float) -> SubLayout:
         tensors, indices, at = [], [], 0
         for tensor, scales in zip(self.tensors, self._scales(), strict=True):
-            shape = tuple(math.ceil(share * n) if scaled else n for n, scaled in zip(tensor.shape, scales, strict=True))
+            shape = tuple(
+                math.ceil(share * n - ROUNDING) if scaled else n for n, scaled in zip(tensor.shape, scales, strict=True)
+            )
             place = np.arange(at, at + tensor.count, dtype=np.int64).reshape(tensor.shape)
             indices.append(place[tuple(slice(n) for n in shape)].ravel())
             tensors.append(Tensor(tensor.name, shape))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fedmote.codec import encode
-from fedmote.layout import SubLayout
+from fedmote.layout import ROUNDING, SubLayout
 from fedmote.pace import Arrivals, Deadline, Deadlines, Pace, next_meeting
 from fedmote.selection import Selector, Tiers
 from fedmote.session import Assignment, Fleet, Slot
@@ -552,7 +552,7 @@ class Rounds(Machine):
             self._select(now)
         if self.state is State.TRAINING:
             self._plan_devices()
-            goal = math.ceil(self.policy.goal * len(self.selected))
+            goal = math.ceil(self.policy.goal * len(self.selected) - ROUNDING)
             reported = len(self.selected) - len(self.outstanding) - len(self.withdrawn)
             if not self.outstanding:
                 self._finish(now)

@@ -51,6 +51,13 @@ def spoken(ranges: np.ndarray) -> np.ndarray:
     return np.concatenate([np.arange(first, first + count) for first, count in ranges.tolist()])
 
 
+def test_a_share_is_of_the_number_that_is_meant_and_not_of_its_neighbour_in_binary() -> None:
+    """0.55 * 100 is above 55 in floating point, 0.28 * 25 above 7."""
+    assert dense((4, 100, 2), (1.0, 0.55)).classes()[1].layout.tensors[1].shape == (55,)
+    assert dense((4, 25, 2), (1.0, 0.28)).classes()[1].layout.tensors[1].shape == (7,)
+    assert dense((4, 25, 2), (1.0, 0.29)).classes()[1].layout.tensors[1].shape == (8,)
+
+
 def test_ranges_are_merged_and_composed() -> None:
     """They ascend apart; an update of a part of a sub-model is one of the whole model's ranges, too."""
     places = np.arange(LAYOUT.elements, dtype=np.float32)
