@@ -75,7 +75,9 @@ def _run(federation: Path, make: Callable[[], Request]) -> None:
 
 
 _federation = click.argument("federation", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-_cohort = click.option("--cohort", type=click.IntRange(0), default=0, help="Devices asked; 0: all that are there.")
+_cohort = click.option(
+    "--cohort", type=click.IntRange(0), default=0, help="Devices asked, at least; 0: all that are there."
+)
 
 
 @click.command()

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmote.codec import encode
+from fedmote.layout import ROUNDING
 from fedmote.session import Fleet
 from fedmote.store import StoreError, StoreUnavailableError
 from fedmote.wire.Task import Task
@@ -91,8 +92,9 @@ Steps = Generator[Query, Counted, Result]
 class Evaluate:
     """Evaluate a committed model on the devices' data.
 
-    version: 0 for the latest. cohort: devices asked; 0: all, or a share of them, at least the least cohort. order: 0
-    draws them; any other number asks those first that it always asks first, so that a larger share holds a smaller one.
+    version: 0 for the latest. cohort: devices asked, at least; 0: all, or a share of them, at least the least cohort.
+    order: 0 draws them; any other number asks those first that it always asks first, so that a larger share holds a
+    smaller one. Cohorts are made larger so that two do not differ by a few devices.
     """
 
     version: int = 0
@@ -467,9 +469,7 @@ class Tasks:
         if isinstance(request, RollBack | Release):
             self._obey(host, asked, request)
             return
-        count = request.cohort or len(free)
-        if isinstance(request, Evaluate) and not request.cohort:
-            count = max(self._needed(asked), math.ceil(request.share * len(free)))
+        count = self._asked_of(len(free), asked)
         if isinstance(request, Evaluate) and request.order:
             first = sorted(free, key=lambda device: zlib.crc32(f"{request.order}/{device}".encode()))
         else:
@@ -479,6 +479,20 @@ class Tasks:
         else:
             steps = request.steps()
             self._send(now, host, asked, steps, next(steps), set(first[:count]))
+
+    def _asked_of(self, free: int, asked: _Asked) -> int:
+        """Return how many of those that are free are asked.
+
+        Of two results, of all and of all but a few, the difference would be what those few said. So a cohort leaves out
+        nobody or at least as many as make one, and those of one order, which hold each other, differ by as many.
+        """
+        request, least = asked.request, max(1, self.limits.min_cohort)
+        count = request.cohort or free
+        if isinstance(request, Evaluate) and not request.cohort:
+            count = max(self._needed(asked), math.ceil(request.share * free - ROUNDING))
+        if isinstance(request, Evaluate) and request.order:
+            count = -(-count // least) * least
+        return free if free - count < least else count
 
     def _obey(self, host: Host, asked: _Asked, request: RollBack | Release) -> None:
         """Do what asks no device."""

@@ -190,8 +190,19 @@ def test_a_device_adds_at_most_its_bound() -> None:
 
 
 def test_a_cohort_of_so_many_is_asked() -> None:
-    hall = Hall(shares(6))
+    hall = Hall(shares(7))
     assert hall.ask(Histogram("label", 0, 200, 4, cohort=4))["devices"] == 4
+
+
+def test_no_two_cohorts_differ_by_fewer_devices_than_make_one() -> None:
+    """Else the difference of two results would be what one device said."""
+    hall = Hall(shares(11))
+    drawn = [hall.ask(Histogram("label", 0, 200, 4, cohort=n))["devices"] for n in range(3, 12)]
+    assert drawn == [3, 4, 5, 6, 7, 8, 11, 11, 11]
+    nested = [hall.ask(Evaluate(cohort=n, order=5))["devices"] for n in range(3, 12)]
+    assert nested == [3, 6, 6, 6, 11, 11, 11, 11, 11]
+    assert hall.ask(Evaluate(share=0.1, order=5))["devices"] == 3
+    assert hall.ask(Evaluate(share=0.3, order=5))["devices"] == 6
 
 
 # ---- nothing is released of too few
