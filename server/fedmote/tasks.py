@@ -72,11 +72,15 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What the answers to a query come to. counts: values in each bin. total: of the values."""
+    """What the answers to a query come to.
+
+    counts: values in each bin. total: of the values. common: of each bin, whether the least cohort has values in it.
+    """
 
     devices: int
     counts: NDArray[np.float64]
     total: float
+    common: NDArray[np.bool_]
 
     @property
     def count(self) -> float:
@@ -179,7 +183,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class HeavyHitters:
-    """Whole numbers in [low, high] that make up at least `share` of a field's values."""
+    """Whole numbers in [low, high] that make up at least `share` of a field's values, and that a least cohort has."""
 
     field: str
     low: int
@@ -206,10 +210,9 @@ class HeavyHitters:
             start = low - width - 0.5
             counted = yield Query(self.field, start, start + (inner + 2) * width, inner + 2)
             least = self.share * counted.count
-            for i, count in enumerate(counted.counts[1:-1].tolist()):
-                at = low + i * width
-                if count < least or count == 0:
-                    continue
+            enough = counted.common & (counted.counts >= least)  # what few hold is not told, nor looked into
+            for i in np.flatnonzero(enough[1:-1]).tolist():
+                at, count = low + i * width, float(counted.counts[1 + i])
                 if width == 1:
                     hitters[str(at)] = count / counted.count
                 else:
@@ -554,8 +557,9 @@ class Tasks:
         elif run.steps is None:
             run.asked.done({"version": run.version, **evaluated(run.evaluations)})
         else:
-            counts = np.sum([counts for counts, _ in run.answers], axis=0)
-            counted = Counted(came, counts, math.fsum(total for _, total in run.answers))
+            each = np.array([counts for counts, _ in run.answers])
+            common = np.count_nonzero(each, axis=0) >= max(1, self.limits.min_cohort)
+            counted = Counted(came, each.sum(axis=0), math.fsum(total for _, total in run.answers), common)
             try:
                 query = run.steps.send(counted)
             except StopIteration as end:

@@ -172,6 +172,14 @@ def test_heavy_hitters_are_found_and_nothing_else() -> None:
     assert result["codes"] == pytest.approx(true)
 
 
+def test_a_code_that_few_devices_have_is_not_told() -> None:
+    """However many values they have of it: with codes that are names, it would tell who they are."""
+    codes = [[17, 150], [17, 150], [17, 150], [17, 42], [17, 42]]
+    data = [(np.zeros((60, 3), np.float32), np.repeat(pair, 30)) for pair in codes]
+    assert Hall(data).ask(HeavyHitters("label", 0, 100_000, share=0.05))["codes"] == {"17": 0.5, "150": 0.3}
+    assert Hall(data, min_cohort=4).ask(HeavyHitters("label", 0, 100_000, share=0.05))["codes"] == {"17": 0.5}
+
+
 def test_no_code_lies_at_an_edge_between_bins() -> None:
     query = next(HeavyHitters("x", -7, 1000).steps())
     edges = query.low + (query.high - query.low) / query.bins * np.arange(query.bins + 1)
