@@ -297,21 +297,25 @@ def read_answer(body: Any, query: Query, most: int, bound: int) -> tuple[NDArray
     return counts * scale, total * scale
 
 
-def spread(values: NDArray[np.float64], weights: NDArray[np.float64]) -> Result:
-    """Return weighted mean and deviation over the devices, and their extremes and quartiles."""
+def spread(values: NDArray[np.float64], weights: NDArray[np.float64], least: int) -> Result:
+    """Return weighted mean and deviation over the devices, and the mean of each quarter of them, the lowest first.
+
+    quarters: None when a quarter is of fewer devices than `least`. Extremes and quartiles would be single devices'.
+    """
     mean = float(np.average(values, weights=weights))
     deviation = math.sqrt(float(np.average((values - mean) ** 2, weights=weights)))
-    low, first, median, third, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
-    return {"mean": mean, "deviation": deviation, "min": low, "quartiles": [first, median, third], "max": high}
+    parts = np.array_split(np.sort(values), 4)
+    quarters = [float(part.mean()) for part in parts] if min(map(len, parts)) >= max(1, least) else None
+    return {"mean": mean, "deviation": deviation, "quarters": quarters}
 
 
-def evaluated(results: list[_Evaluated]) -> Result:
-    """Return the aggregate of evaluations."""
+def evaluated(results: list[_Evaluated], least: int) -> Result:
+    """Return the aggregate of evaluations, of which nothing is of fewer devices than `least`."""
     weights = np.array([r.weight for r in results], np.float64)
     return {
         "devices": len(results), "examples": int(weights.sum()),
-        "loss": spread(np.array([r.loss for r in results]), weights),
-        "accuracy": spread(np.array([r.accuracy for r in results]), weights),
+        "loss": spread(np.array([r.loss for r in results]), weights, least),
+        "accuracy": spread(np.array([r.accuracy for r in results]), weights, least),
     }  # fmt: skip
 
 
@@ -555,7 +559,7 @@ class Tasks:
                 f"{came} devices gave a result; with fewer than {self.limits.min_cohort} nothing is released"
             ))  # fmt: skip
         elif run.steps is None:
-            run.asked.done({"version": run.version, **evaluated(run.evaluations)})
+            run.asked.done({"version": run.version, **evaluated(run.evaluations, self.limits.min_cohort)})
         else:
             each = np.array([counts for counts, _ in run.answers])
             common = np.count_nonzero(each, axis=0) >= max(1, self.limits.min_cohort)

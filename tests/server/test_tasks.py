@@ -121,8 +121,20 @@ def test_an_evaluation_is_the_weighted_mean_over_devices_and_its_spread() -> Non
         assert result[name]["mean"] == pytest.approx(mean, rel=1e-5)
         deviation = np.sqrt(np.average((np.array(values) - mean) ** 2, weights=weights))
         assert result[name]["deviation"] == pytest.approx(deviation, rel=1e-4, abs=1e-6)
-        assert result[name]["quartiles"] == pytest.approx(np.quantile(values, [0.25, 0.5, 0.75]), rel=1e-5)
-        assert (result[name]["min"], result[name]["max"]) == pytest.approx((min(values), max(values)), rel=1e-5)
+        assert set(result[name]) == {"mean", "deviation", "quarters"} and result[name]["quarters"] is None
+
+
+def test_quarters_are_told_when_each_is_of_a_least_cohort() -> None:
+    """No figure of an evaluation is a single device's."""
+    for devices, told in ((11, False), (12, True), (14, True)):
+        room = Room(*(f"d{i:02}" for i in range(devices)))
+        room.ask(Evaluate())
+        losses = [(7.0 * i) % devices for i in range(devices)]
+        for i, loss in enumerate(losses):
+            room.evaluation(f"d{i:02}", loss=loss, correct=5)
+        assert isinstance(room.outcome, dict)
+        means = [np.mean(part) for part in np.array_split(np.sort(losses), 4)]
+        assert room.outcome["loss"]["quarters"] == (pytest.approx(means) if told else None)
 
 
 def test_a_model_that_is_kept_is_evaluated_and_one_that_is_not_is_an_error() -> None:
