@@ -68,6 +68,24 @@ def test_a_worse_model_is_taken_back_at_its_first_stage() -> None:
     assert sum(np.array_equal(device.model, there.model) for device in there.devices.values()) == 2
 
 
+@pytest.mark.parametrize(("was", "loss", "reaches"), [
+    (1.0, 1.01, True), (1.0, 1.03, False), (-1.0, -1.0, True), (-1.0, -0.99, True), (-1.0, -0.97, False),
+    (0.0, 0.0, True), (1.0, float("inf"), False),
+])  # fmt: skip
+def test_the_tolerance_is_a_share_of_the_losses_size(was: float, loss: float, reaches: bool) -> None:
+    """A log-likelihood may be below 0; a model that is as good as the former one is no worse then either."""
+    said: list[str] = []
+
+    def do(request: Request) -> Result:
+        if not isinstance(request, Evaluate):
+            return {}
+        new = request.version == 2
+        return {"devices": 10 + new, "examples": 99, "accuracy": {"mean": 0.5}, "loss": {"mean": loss if new else was}}
+
+    assert roll_out(do, 2, 1, (1.0,), 0.02, said.append) is reaches
+    assert "10 with 99 examples, then 11 with 99" in said[1]
+
+
 def test_the_released_model_is_kept_however_old() -> None:
     store = Store(":memory:", NETWORK, np.zeros(NETWORK.elements, np.float32), keep=2)
     store.commit(1, np.ones(NETWORK.elements, np.float32), {})
