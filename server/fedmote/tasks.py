@@ -154,13 +154,19 @@ class Quantiles:
         _check_range(self.low, self.high)
         if not self.shares or not all(0 < share < 1 for share in self.shares) or len(self.shares) > 20:
             raise TaskError(f"shares {self.shares}: 1 to 20 numbers between 0 and 1")
-        least = 1e-5 * (self.high - self.low)  # below, float32 on the device does not tell values apart
-        if self.tolerance != 0 and not self.tolerance >= least:
-            raise TaskError(f"tolerance {self.tolerance}: at least {least:g}, or 0 for a thousandth of the range")
+        # Below, float32 on the device does not tell values apart: neither parts of the range nor numbers of this size.
+        apart = float(np.spacing(np.float32(max(abs(self.low), abs(self.high)))))
+        least = max(1e-5 * (self.high - self.low), 2 * apart)
+        if not self._within >= least:
+            raise TaskError(f"tolerance {self._within:g}: at least {least:g} for numbers of this size")
+
+    @property
+    def _within(self) -> float:
+        return self.tolerance or (self.high - self.low) / 1000
 
     def steps(self) -> Steps:
         """Find one quantile after the other, each time in the bin that it fell into."""
-        tolerance = self.tolerance or (self.high - self.low) / 1000
+        tolerance = self._within
         found: list[float] = []
         for share in self.shares:
             low, high = self.low, self.high

@@ -494,6 +494,7 @@ def test_what_is_no_request_is_an_error(text: str) -> None:
     (lambda: Quantiles("x", 0, 1, ()), "1 to 20"),
     (lambda: Quantiles("x", 0, 1, (1.0,)), "between 0 and 1"),
     (lambda: Quantiles("x", 0, 1, (0.5,), 1e-9), "at least 1e-05"),
+    (lambda: Quantiles("x", 1e6, 1e6 + 1), "0.001: at least 0.125"),  # float32 has sixteen values there
     (lambda: HeavyHitters("x", 5, 5), "ascending"),
     (lambda: HeavyHitters("x", 0, 1 << 23), "of at most"),
     (lambda: HeavyHitters("x", 0, 9, 0.001), "between 0.02 and 1"),
