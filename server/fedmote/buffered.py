@@ -172,7 +172,8 @@ class Buffered(Machine):
         """Ask as many as may work besides those that do; return their number."""
         there = self.fleet.ready()
         free = self._wanted(len(there)) - working
-        if self.tasks.hold(len(there)):  # those at work come to their end first
+        overdue = {device for device, given in self.given.items() if given.overdue_at <= now}
+        if self.tasks.hold([d for d in there if d not in overdue]):  # those at work come to their end first
             return 0
         if self.done or not (working or self.receipts or self.enough(there, now)) or free <= 0:
             return 0

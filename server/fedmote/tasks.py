@@ -428,9 +428,11 @@ class Tasks:
         self.queue.append(_Asked(request, done))
         self.fleet.changed()
 
-    def hold(self, there: int) -> bool:
-        """Tell whether no training is to begin: a task runs, or would with those that are there."""
-        return self.running is not None or (bool(self.queue) and there >= self._needed(self.queue[0]))
+    def hold(self, there: list[str]) -> bool:
+        """Tell whether no training is to begin: a task runs, or would with these once none of them is at work."""
+        if self.running is not None or not self.queue:
+            return self.running is not None
+        return len(self._fit(there, self.queue[0])) >= self._needed(self.queue[0])
 
     @property
     def version(self) -> int | None:

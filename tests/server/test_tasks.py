@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedmote import codec, tasks
 from fedmote.buffered import machine
-from fedmote.layout import Layout, Tensor
+from fedmote.layout import Layout, Tensor, dense
 from fedmote.round import Policy, Training
 from fedmote.session import Fleet
 from fedmote.store import Store
@@ -461,6 +461,41 @@ def test_with_asynchronous_rounds_a_device_keeps_its_update_until_the_commit() -
     room.tick(2.0)
     room.tick(3.0)
     assert (len(room.records), room.plans["a"].Task()) == (1, 2)
+
+
+def test_with_asynchronous_rounds_training_does_not_wait_for_a_task_that_cannot_begin() -> None:
+    """Its cohort lacks a device that is overdue, and may be for hours."""
+    room = Room("a", "b", "c", devices=1, buffer=2)
+    room.tick(21.0)  # past the hard deadline: all are overdue
+    for device in "bc":
+        room.report(device, 1.0)
+    room.ask(TWO_BINS)  # wants all three
+    room.tick(22.0)
+    assert (len(room.records), room.plans["b"].Round(), room.plans["c"].Round(), room.outcomes) == (1, 2, 2, [])
+    room.report("a", 1.0)  # in time after all
+    for device in "bc":
+        room.report(device, 1.0, round=2)
+    room.tick(23.0)
+    room.tick(24.0)
+    assert [plan.Task() for plan in room.plans.values()] == [2, 2, 2]
+
+
+def test_with_asynchronous_rounds_training_does_not_wait_for_devices_that_hold_the_whole_model() -> None:
+    """An evaluation wants three of them, and two of the three that are there hold a slice."""
+    layout = dense((3, 8, 200), (1.0, 0.5))
+    policy = Policy(devices=1, chunk_elements=100, buffer=2)
+    fleet = Fleet(layout)
+    rounds = machine(policy)(
+        fleet, Store(":memory:", layout, layout.glorot(1)), FedAvg(), Training(), policy,
+        broadcast=lambda message: None, publish=lambda version, chunks: None, tasks=TaskLimits(min_cohort=3),
+    )  # fmt: skip
+    rounds.tasks.ask(Evaluate(), lambda outcome: None)
+    for device, size in (("a", 0), ("b", 1), ("c", 1)):
+        one = layout.classes()[size]
+        hello = codec.encode("Hello", device_id=device, elements=one.elements, layout_crc32=one.crc32)
+        fleet.receive(device, hello, 0.0, lambda device, message: None)
+    rounds.tick(0.0)
+    assert all(rounds.assignment(device) is not None for device in "abc")
 
 
 def test_a_server_that_stops_says_so() -> None:
