@@ -20,7 +20,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ Result = dict[str, Any]
 
 MOST_BINS = 32
 LARGEST_CODE = 1 << 22  # halves between whole numbers up to it are exact in float32
+LARGEST = 1e38  # of a range's ends, so that float32 holds also what a query adds on either side
 
 
 class TaskError(Exception):
@@ -108,6 +109,7 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         """Refuse what is no share."""
+        _check_types(self)
         if not 0 < self.share <= 1:
             raise TaskError(f"share {self.share}: above 0, at most 1")
 
@@ -124,6 +126,7 @@ class Histogram:
 
     def __post_init__(self) -> None:
         """Refuse what no device answers."""
+        _check_types(self)
         _check_range(self.low, self.high)
         if not 1 <= self.bins <= MOST_BINS:
             raise TaskError(f"{self.bins} bins: 1 to {MOST_BINS} are possible")
@@ -151,6 +154,7 @@ class Quantiles:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be found."""
+        _check_types(self)
         _check_range(self.low, self.high)
         if not self.shares or not all(0 < share < 1 for share in self.shares) or len(self.shares) > 20:
             raise TaskError(f"shares {self.shares}: 1 to 20 numbers between 0 and 1")
@@ -199,6 +203,7 @@ class HeavyHitters:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be found."""
+        _check_types(self)
         if not -LARGEST_CODE <= self.low < self.high <= LARGEST_CODE:
             raise TaskError(f"codes {self.low} to {self.high}: ascending, of at most {LARGEST_CODE}")
         if not 0.02 <= self.share <= 1:
@@ -233,6 +238,10 @@ class RollBack:
     version: int
     cohort: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what is no version."""
+        _check_types(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -240,6 +249,10 @@ class Release:
 
     version: int
     cohort: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no version."""
+        _check_types(self)
 
 
 Request = Evaluate | Histogram | Quantiles | HeavyHitters | RollBack | Release
@@ -261,13 +274,28 @@ def from_json(text: str) -> Request:
         if "shares" in fields:
             fields["shares"] = tuple(fields["shares"])
         return _KINDS[fields.pop("kind")](**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise TaskError(f"no request: {error}") from error
 
 
+def _check_types(request: Request) -> None:
+    """Refuse what came of anybody's JSON, and numbers that neither the wire nor the database takes."""
+    for name, kind in get_type_hints(type(request)).items():
+        value = getattr(request, name)
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if kind is int and not (number and abs(value) < 1 << 31):
+            raise TaskError(f"{name} {value!r}: a whole number below {1 << 31}")
+        if kind is float and not (number or isinstance(value, float)):
+            raise TaskError(f"{name} {value!r}: a number")
+        if kind is str and not (isinstance(value, str) and value.isprintable()):
+            raise TaskError(f"{name} {value!r}: printable text")
+        if name in ("version", "cohort", "order") and value < 0:
+            raise TaskError(f"{name} {value}: 0 or more")
+
+
 def _check_range(low: float, high: float) -> None:
-    if not (math.isfinite(low) and math.isfinite(high) and low < high and np.float32(low) < np.float32(high)):
-        raise TaskError(f"range {low} to {high}: two numbers, the lower first")
+    if not (-LARGEST <= low < high <= LARGEST and np.float32(low) < np.float32(high)):
+        raise TaskError(f"range {low} to {high}: two numbers of at most {LARGEST:g}, the lower first")
 
 
 # ------------------------------------------------------------------------------------------- what the devices say

@@ -6,6 +6,7 @@ A lying device is played by the test.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -516,14 +517,37 @@ def test_requests_are_the_same_after_a_way_through_the_database(request_: Reques
     assert tasks.from_json(tasks.to_json(request_)) == request_
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "Path"}', '{"kind": "Evaluate", "folder": "/"}', "1"])
+@pytest.mark.parametrize("text", [
+    "", "[]", "{}", '{"kind": "Path"}', '{"kind": "Evaluate", "folder": "/"}', "1",
+    pytest.param("[" * 100_000, id="deep"),
+])  # fmt: skip
 def test_what_is_no_request_is_an_error(text: str) -> None:
     with pytest.raises(TaskError, match="no request"):
         tasks.from_json(text)
 
 
+@pytest.mark.parametrize(("fields", "complaint"), [
+    ({"kind": "Evaluate", "version": 1 << 70}, "a whole number below"),
+    ({"kind": "RollBack", "version": 1 << 70}, "a whole number below"),
+    ({"kind": "Release", "version": 1.5}, "a whole number below"),
+    ({"kind": "Evaluate", "cohort": "5"}, "a whole number below"),
+    ({"kind": "Evaluate", "cohort": -5}, "0 or more"),
+    ({"kind": "Histogram", "field": 5, "low": 0, "high": 1}, "printable"),
+    ({"kind": "Histogram", "field": "\ud800", "low": 0, "high": 1}, "printable"),
+    ({"kind": "Histogram", "field": "x", "low": 0, "high": 1, "bins": 2.5}, "a whole number below"),
+    ({"kind": "HeavyHitters", "field": "x", "low": 0.5, "high": 9.5}, "a whole number below"),
+    ({"kind": "HeavyHitters", "field": "x", "low": 0, "high": 9, "share": True}, "a number"),
+])  # fmt: skip
+def test_a_request_of_the_wrong_types_ends_here_not_in_the_rounds(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(TaskError, match=complaint):
+        tasks.from_json(json.dumps(fields))
+
+
 @pytest.mark.parametrize(("make", "complaint"), [
     (lambda: Histogram("x", 1, 1, 4), "the lower first"),
+    (lambda: Histogram("x", -1e300, 1e300, 4), "at most 1e.38"),
+    (lambda: Quantiles("x", -3.4e38, 3.4e38), "at most 1e.38"),
+    (lambda: Quantiles("x", 0, 10**400), "at most 1e.38"),
     (lambda: Histogram("x", 0, float("inf"), 4), "the lower first"),
     (lambda: Histogram("x", 0, 1, 33), "1 to 32"),
     (lambda: Quantiles("x", 0, 1, ()), "1 to 20"),
