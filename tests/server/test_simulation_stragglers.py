@@ -40,6 +40,7 @@ def test_partial_updates_are_faster_than_waiting_and_fairer_than_discarding(stra
     assert found["wait"]["rounds"] < found["partial"]["rounds"]
     for name in ("partial", "nova"):
         assert found[name]["seconds"] <= found["wait"]["seconds"] / 2
+        assert found[name]["seconds"] <= found[name]["smoothed"] <= found["wait"]["smoothed"] / 2
         assert found[name]["labels"] > found["discard"]["labels"] + 0.2
         assert found[name]["accuracy"] > found["discard"]["accuracy"] + 0.05
     assert found["nova"]["seconds"] < found["partial"]["seconds"] < found["discard"]["seconds"]
