@@ -180,7 +180,8 @@ class Quantiles:
                 width = (high - low) / inner
                 counted = yield Query(self.field, low - width, high + width, MOST_BINS)
                 edges = low + width * np.arange(-1, inner + 1)
-                place = int(np.searchsorted(np.cumsum(counted.counts), share * counted.count, side="left"))
+                wanted = share * counted.count - ROUNDING
+                place = int(np.searchsorted(np.cumsum(counted.counts), wanted, side="left"))
                 if place in (0, MOST_BINS - 1):  # outside: at once at the end, or by a value that moved meanwhile
                     found.append(low if place == 0 else high)
                     break
@@ -220,7 +221,7 @@ class HeavyHitters:
             # Between whole numbers, so that rounding moves none into another bin; the outer bins count all others.
             start = low - width - 0.5
             counted = yield Query(self.field, start, start + (inner + 2) * width, inner + 2)
-            least = self.share * counted.count
+            least = self.share * counted.count - ROUNDING
             enough = counted.common & (counted.counts >= least)  # what few hold is not told, nor looked into
             for i in np.flatnonzero(enough[1:-1]).tolist():
                 at, count = low + i * width, float(counted.counts[1 + i])

@@ -170,6 +170,16 @@ def test_quantiles_are_within_a_bins_width() -> None:
     assert list(result["quantiles"]) == ["0.05", "0.5", "0.9"]
 
 
+def test_a_share_that_is_met_exactly_is_met() -> None:
+    """0.55 * 100 is above 55 in floating point, and what devices add that are scaled down is rounded."""
+    data = [(np.zeros((20, 3), np.float32), np.repeat([5, 60], [11, 9])) for _ in range(5)]
+    assert Hall(data).ask(Quantiles("label", 0, 200, (0.55,)))["quantiles"]["0.55"] == pytest.approx(5, abs=0.2)
+    assert Hall(data).ask(HeavyHitters("label", 0, 200, share=0.55))["codes"] == {"5": 0.55}
+    halves = [(np.zeros((60, 3), np.float32), np.repeat([5, 60], 30)) for _ in range(3)]
+    found = Hall(halves, max_per_device=7).ask(HeavyHitters("label", 0, 200, share=0.5))["codes"]
+    assert found == pytest.approx({"5": 0.5, "60": 0.5})
+
+
 def test_a_quantile_out_of_range_is_told_as_its_end() -> None:
     result = Hall(shares(3)).ask(Quantiles("feature0", 50, 60, (0.5,)))
     assert result["quantiles"] == {"0.5": 50}
