@@ -2,7 +2,7 @@
 """Nested sub-models of three widths in one federation, against a federation of each class by itself.
 
 40 devices, digits dealt by Dirichlet(0.3), 64-32-10 / 64-16-10 / 64-8-10 in thirds: the real C client and the real
-rounds in memory. Five seeds, the same data, start and orders for both ways.
+rounds in memory. Five seeds, the same data and orders for both ways; starts of the same seed, drawn for each shape.
 """
 
 from __future__ import annotations
