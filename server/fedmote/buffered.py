@@ -50,6 +50,8 @@ class Buffered(Machine):
         for device, number in store.outstanding(oldest):
             version = number  # round n starts from model n
             if version not in self.bases:
+                if not store.has(version):  # max_staleness was less until now, and the device told that it is too late
+                    continue
                 self.add_base(version, store.model(version))
             self.given[device] = self._give(number, self.bases[version])
 

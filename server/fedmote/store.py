@@ -212,6 +212,10 @@ class Store:
             raise StoreError(f"{self.path} has no model {version}; it keeps the last {self.keep}")
         return self._checked(version, *rows[0])
 
+    def has(self, version: int) -> bool:
+        """Tell whether a model is kept."""
+        return bool(self._read("SELECT 1 FROM model WHERE version = ?", version))
+
     def _checked(self, version: int, crc32: int, data: bytes) -> NDArray[np.float32]:
         if kernels.crc32(data) != crc32:
             raise StoreError(f"{self.path} is damaged (model {version} does not match its checksum); {ANEW}")

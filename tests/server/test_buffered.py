@@ -174,3 +174,23 @@ def test_what_a_model_holds_is_durable_with_it() -> None:
     assert said(after, "a") == ["Welcome", "Commit", "Commit"] and after.rounds.receipts == {}
     after.tick(0.0)
     assert said(after, "a")[3:] == ["Plan"] and after.rounds.open_round("a") == 2
+
+
+def test_a_server_starts_when_it_is_to_wait_for_work_longer_than_it_kept_models_for() -> None:
+    store = new_store()
+    bench = Bench(store=store, buffer=1, max_staleness=2, soft_deadline_s=1.0, hard_deadline_s=1.0)
+    bench.come("a", "gone")
+    bench.hear("gone", "DeviceState", online=False)
+    for number in range(1, 21):
+        bench.tick(2.0 * number)
+        bench.report("a", 1.0, round=number)
+    bench.tick(50.0)
+    assert bench.rounds.number == 21
+    assert ("gone", 1) in store.outstanding(0)
+    restarted = Bench(store=store, buffer=1, max_staleness=100)
+    restarted.come("gone", held_round=1)
+    restarted.said.clear()
+    restarted.report("gone", 1.0, round=1)
+    assert ("gone", "Refusal") in restarted.said
+    restarted.tick(60.0)
+    assert restarted.rounds.number == 21
