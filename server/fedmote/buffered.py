@@ -159,6 +159,8 @@ class Buffered(Machine):
         working = sum(given.overdue_at > now for given in self.given.values())
         if not working and not self.receipts:
             self.tasks.tick(now, self, [device for device in self.fleet.ready() if device not in self.given])
+        elif self.tasks.queue:
+            self.tasks.expire(now, [device for device in self.fleet.ready() if device not in self.given])
         asked = self._ask(now, working)
         if self.receipts and not working and not asked:
             self._finish(now)

@@ -470,23 +470,27 @@ class Tasks:
 
     def tick(self, now: float, host: Host, free: list[str]) -> bool:
         """Do what is due; True: a task runs, and no training is to begin. free: devices without any work in hand."""
-        for asked in self.queue:
-            asked.until = now + self.limits.wait_s if asked.until is None else asked.until
         while True:
+            self.expire(now, free)
             if self.running is not None:
                 if self.running.awaited and now < self.running.until:
                     return True
                 self._finish(now, host)
-            elif self.queue and (self.queue[0].until or 0.0) <= now:
-                late = self.queue.popleft()
-                late.done(TaskError(
-                    f"not begun within {self.limits.wait_s:g} s: {len(self._fit(free, late))} devices were free, "
-                    f"{self._needed(late)} are needed"
-                ))  # fmt: skip
             elif self.queue and len(self._fit(free, self.queue[0])) >= self._needed(self.queue[0]):
                 self._start(now, host, self._fit(free, self.queue[0]))
             else:
                 return False
+
+    def expire(self, now: float, free: list[str]) -> None:
+        """Give up what waited for too long. free: as for tick()."""
+        for asked in self.queue:
+            asked.until = now + self.limits.wait_s if asked.until is None else asked.until
+        while self.running is None and self.queue and (self.queue[0].until or 0.0) <= now:
+            late = self.queue.popleft()
+            late.done(TaskError(
+                f"not begun within {self.limits.wait_s:g} s: {len(self._fit(free, late))} devices were free, "
+                f"{self._needed(late)} are needed"
+            ))  # fmt: skip
 
     def stop(self) -> None:
         """Say that nothing comes of what is not done."""

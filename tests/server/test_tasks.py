@@ -571,3 +571,38 @@ def test_a_request_of_the_wrong_types_ends_here_not_in_the_rounds(fields: dict[s
 def test_what_cannot_be_found_is_refused(make: Callable[[], Request], complaint: str) -> None:
     with pytest.raises(TaskError, match=complaint):
         make()
+
+
+# ---- beside asynchronous rounds
+
+
+def test_devices_that_do_not_answer_their_plan_do_not_hold_up_training_for_a_task() -> None:
+    bench = Bench(buffer=2, hard_deadline_s=20.0)
+    names = [f"d{i:02}" for i in range(12)]
+    bench.come(*names)
+    outcomes: list[Outcome] = []
+    bench.rounds.tasks.ask(Evaluate(), outcomes.append)  # of at least 10
+    for name in names[:9]:
+        bench.report(name, 1.0)
+    bench.tick(1.0)
+    assert bench.rounds.number == 2
+    assert not bench.rounds.given.keys() & set(names[:9])  # the task would have enough
+    bench.tick(25.0)
+    assert set(names[:9]) <= bench.rounds.given.keys()
+    assert outcomes == []
+
+
+def test_a_task_that_never_has_enough_devices_is_given_up_also_while_somebody_is_always_at_work() -> None:
+    bench = Bench(buffer=1, hard_deadline_s=20.0)
+    bench.come("a", "b")
+    outcomes: list[Outcome] = []
+    bench.rounds.tasks.ask(Evaluate(), outcomes.append)
+    rounds = {"a": 1, "b": 1}
+    for step in range(400):  # the one asks while the other is at work
+        device = "ab"[step % 2]
+        bench.now = 10.0 * step
+        bench.report(device, 1.0, round=rounds[device])
+        bench.tick(bench.now)
+        rounds[device] = bench.rounds.number
+        assert bench.rounds.given
+    assert "not begun within 3600 s" in str(outcomes[0])
