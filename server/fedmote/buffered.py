@@ -7,6 +7,7 @@ whose work a committed model holds already, is durable before it is said.
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +18,9 @@ from fedmote.session import Assignment, Fleet
 from fedmote.store import Store
 from fedmote.strategy import Model, Strategy, Update
 from fedmote.wire.RefusalReason import RefusalReason
+
+LOOKS_AT = 20_000  # sessions a second, in search of devices to ask, while others are at work
+FEW = 1000  # sessions that are looked at whenever something came
 
 
 @dataclass(slots=True)
@@ -44,16 +48,23 @@ class Buffered(Machine):
         self, fleet: Fleet, store: Store, strategy: Strategy, training: Training, policy: Policy, **options: Any
     ) -> None:
         self.given: dict[str, _Given] = {}
+        self.working: set[str] = set()  # those in `given` that are not overdue
+        self._due: list[tuple[float, str]] = []  # a heap: when each of them will be; some who ended are in it yet
+        self._looks_from = 0.0  # when it is time for the next look, if one was put off
+        self._put_off = False
         self.started: float | None = None
         super().__init__(fleet, store, strategy, training, policy, **options)
         oldest = self.number - policy.max_staleness
+        works: dict[int, tuple[Assignment, ...]] = {}
         for device, number in store.outstanding(oldest):
             version = number  # round n starts from model n
             if version not in self.bases:
                 if not store.has(version):  # max_staleness was less until now, and the device told that it is too late
                     continue
                 self.add_base(version, store.model(version))
-            self.given[device] = self._give(number, self.bases[version])
+            if number not in works:
+                works[number] = self.give(number, self.bases[version], self.deadlines[-1].present)
+            self.given[device] = _Given(number, works[number], self.bases[version], None, 0.0)
 
     def begin_round(self) -> None:
         """Start the next round's account."""
@@ -112,7 +123,7 @@ class Buffered(Machine):
         if given.overdue:
             self.times.pop(update.device, None)
         if reason is None:
-            del self.given[update.device]
+            self._end(update.device)
             self.counted[update.device] = given.round
             self.staleness += staleness
         else:
@@ -124,8 +135,7 @@ class Buffered(Machine):
         now = self.fleet.now
         if not self.given and not self.receipts and not self.fleet.are_ready(self.policy.devices):
             return next_meeting(now, self.pace.meet_s)
-        working = sum(given.overdue_at > now for given in self.given.values())
-        if self.started is None or working < self._wanted(len(self.fleet.sessions)):
+        if self.started is None or len(self.working) < self._wanted(len(self.fleet.sessions)):
             return now
         return max(now, self.started + (self.lasted_s or self.deadlines[-1].present.hard_s))
 
@@ -142,8 +152,33 @@ class Buffered(Machine):
         given = self.given.get(device)
         if given is not None and given.round == round:
             self.store.unassign(device)
-            del self.given[device]
+            self._end(device)
             self.withdrawn.add(device)
+
+    def _await(self, device: str, given: _Given) -> None:
+        """Count a device among those at work until it is overdue."""
+        self.given[device] = given
+        self.working.add(device)
+        if len(self._due) > 2 * len(self.working) + 100:
+            self._due = [(self.given[d].overdue_at, d) for d in self.working - {device}]
+            heapq.heapify(self._due)
+        heapq.heappush(self._due, (given.overdue_at, device))
+
+    def _end(self, device: str) -> _Given:
+        """Await nothing of a device any longer; return what was asked of it."""
+        self.working.discard(device)
+        return self.given.pop(device)
+
+    def _next_due(self, now: float) -> float | None:
+        """Take those who are overdue from those at work; return when the next one will be, None: nobody works."""
+        while self._due:
+            at, device = self._due[0]
+            if device in self.working and self.given[device].overdue_at == at:
+                if at > now:
+                    return at
+                self.working.discard(device)
+            heapq.heappop(self._due)
+        return None
 
     # ---- time
 
@@ -152,20 +187,30 @@ class Buffered(Machine):
         self.fleet.now = now
         if self.started is None:
             self.started = now
-            for given in self.given.values():  # from before a restart: their time runs anew
+            for device, given in list(self.given.items()):  # from before a restart: their time runs anew
                 given.overdue_at = now + self.policy.hard_deadline_s
+                self._await(device, given)
         if len(self.receipts) >= self.policy.buffer:
             self._finish(now)
-        working = sum(given.overdue_at > now for given in self.given.values())
+        self._next_due(now)
+        working = len(self.working)
         if not working and not self.receipts:
-            self.tasks.tick(now, self, [device for device in self.fleet.ready() if device not in self.given])
-        elif self.tasks.queue:
-            self.tasks.expire(now, [device for device in self.fleet.ready() if device not in self.given])
+            if not self.tasks.waits(now):
+                self.tasks.tick(now, self, self._free())
+        else:
+            self.tasks.expire(now, self._free)
         asked = self._ask(now, working)
         if self.receipts and not working and not asked:
             self._finish(now)
             self._ask(now, 0)
-        return min((g.overdue_at for g in self.given.values() if g.overdue_at > now), default=now + RESELECT_S)
+        due = self._next_due(now)
+        if due is None:
+            return now + RESELECT_S
+        return min(due, self._looks_from) if self._put_off else due
+
+    def _free(self) -> list[str]:
+        """Return who is there and has no work in hand."""
+        return [device for device in self.fleet.ready() if device not in self.given]
 
     def _wanted(self, there: int) -> int:
         """Return how many are to work at a time."""
@@ -173,11 +218,23 @@ class Buffered(Machine):
         return round(share) if share > 1 else max(1, round(share * there))
 
     def _ask(self, now: float, working: int) -> int:
-        """Ask as many as may work besides those that do; return their number."""
+        """Ask as many as may work besides those that do; return their number.
+
+        It takes a list of all who are there. Where these are many, it is not made anew with every message that comes.
+        """
+        sessions = len(self.fleet.sessions)
+        self._put_off = False
+        if self.tasks.waits(now) or (working and self._wanted(sessions) <= working):
+            return 0
+        self._put_off = bool(working) and now < self._looks_from
+        if self._put_off:
+            return 0
+        self._looks_from = now + sessions / LOOKS_AT if sessions > FEW else now
         there = self.fleet.ready()
         free = self._wanted(len(there)) - working
-        overdue = {device for device, given in self.given.items() if given.overdue_at <= now}
-        if self.tasks.hold([d for d in there if d not in overdue]):  # those at work come to their end first
+        if self.tasks.hold(
+            [d for d in there if d not in self.given or d in self.working]
+        ):  # those at work come to their end first
             return 0
         if self.done or not (working or self.receipts or self.enough(there, now)) or free <= 0:
             return 0
@@ -189,15 +246,12 @@ class Buffered(Machine):
         self.store.assign(chosen, self.number)
         self.selector.asked(chosen, self.number)
         self.record.soft_deadline_s = deadline.soft_s
+        work = self.give(self.number, self.base, deadline)
         for device in chosen:
-            given = self.given[device] = self._give(self.number, self.base, now)
-            self.fleet.plan(device, given.work[self.fleet.size_of(device)])
+            self._await(device, _Given(self.number, work, self.base, now, now + deadline.hard_s))
+            self.fleet.plan(device, work[self.fleet.size_of(device)])
         self.record.selected += len(chosen)
         return len(chosen)
-
-    def _give(self, number: int, base: Base, now: float | None = None) -> _Given:
-        deadline = self.deadlines[-1].present
-        return _Given(number, self.give(number, base, deadline), base, now, (now or 0.0) + deadline.hard_s)
 
     def _finish(self, now: float) -> None:
         """Commit, tell whom it holds, and let go of what became too old."""
@@ -218,12 +272,13 @@ class Buffered(Machine):
             self.fleet.tell(device, encode("Commit", round=number, model_version=self.version))
         late = [device for device, given in self.given.items() if given.round <= last]
         for device in late:
-            self.fleet.close(device, self.given.pop(device).round)
+            self.fleet.close(device, self._end(device).round)
         self.go_on(record, frozenset(given.base.version for given in self.given.values()))
 
     def forget(self) -> None:
         """Await nothing of anybody any longer."""
         self.given.clear()
+        self.working.clear()
 
     def _learn(self, now: float) -> None:
         overdue: dict[str, float] = {}

@@ -579,7 +579,7 @@ class Rounds(Machine):
     def _select(self, now: float) -> None:
         if self._selects_from is None:
             self._selects_from = now + (self.policy.resume_s if self._may_hold_work else 0.0)
-        if now < self._selects_from:
+        if now < self._selects_from or self.tasks.waits(now):
             return
         there = self.fleet.ready()
         if self.tasks.tick(now, self, [device for device in there if not self._at_work(device)]):

@@ -471,7 +471,7 @@ class Tasks:
     def tick(self, now: float, host: Host, free: list[str]) -> bool:
         """Do what is due; True: a task runs, and no training is to begin. free: devices without any work in hand."""
         while True:
-            self.expire(now, free)
+            self.expire(now, lambda: free)
             if self.running is not None:
                 if self.running.awaited and now < self.running.until:
                     return True
@@ -481,14 +481,18 @@ class Tasks:
             else:
                 return False
 
-    def expire(self, now: float, free: list[str]) -> None:
-        """Give up what waited for too long. free: as for tick()."""
+    def waits(self, now: float) -> bool:
+        """Tell whether a task runs whose devices have time yet: tick() would do nothing, and needs no list of them."""
+        return self.running is not None and bool(self.running.awaited) and now < self.running.until
+
+    def expire(self, now: float, free: Callable[[], list[str]]) -> None:
+        """Give up what waited for too long. free: returns what tick() is given."""
         for asked in self.queue:
             asked.until = now + self.limits.wait_s if asked.until is None else asked.until
         while self.running is None and self.queue and (self.queue[0].until or 0.0) <= now:
             late = self.queue.popleft()
             late.done(TaskError(
-                f"not begun within {self.limits.wait_s:g} s: {len(self._fit(free, late))} devices were free, "
+                f"not begun within {self.limits.wait_s:g} s: {len(self._fit(free(), late))} devices were free, "
                 f"{self._needed(late)} are needed"
             ))  # fmt: skip
 

@@ -194,3 +194,46 @@ def test_a_server_starts_when_it_is_to_wait_for_work_longer_than_it_kept_models_
     assert ("gone", "Refusal") in restarted.said
     restarted.tick(60.0)
     assert restarted.rounds.number == 21
+
+
+@pytest.mark.parametrize("devices", [10, 2000])
+def test_what_a_message_costs_does_not_grow_with_the_fleet(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = buffered(buffer=100, soft_deadline_s=100.0, hard_deadline_s=100.0)
+    names = [f"d{i}" for i in range(devices)]
+    for name in names:
+        bench.hear(name, "Hello", device_id=name, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
+    bench.tick(0.0)
+    assert len(bench.rounds.given) == devices
+    lists = 0
+    ready = bench.fleet.ready
+
+    def counted() -> list[str]:
+        nonlocal lists
+        lists += 1
+        return ready()
+
+    monkeypatch.setattr(bench.fleet, "ready", counted)
+    for step in range(5):
+        bench.report(names[step], 1.0)
+        bench.tick(0.2 + 0.001 * step)
+    assert lists == (5 if devices == 10 else 1)
+    bench.come("new")
+    bench.tick(1.0)
+    assert "new" in bench.rounds.given
+
+
+def test_who_is_overdue_is_no_longer_at_work_and_who_ends_is_neither() -> None:
+    bench = buffered(buffer=9, select=2, soft_deadline_s=10.0, hard_deadline_s=20.0)
+    bench.come("a", "b")
+    assert bench.rounds.working == {"a", "b"}
+    bench.report("a", 1.0)
+    bench.come("c", "d")
+    assert bench.rounds.working == {"b", "c"} or bench.rounds.working == {"b", "d"}
+    bench.tick(5.0)
+    bench.tick(20.0)
+    assert "b" not in bench.rounds.working
+    assert "b" in bench.rounds.given
+    bench.report("b", 1.0)
+    assert "b" not in bench.rounds.given
+    bench.tick(41.0)
+    assert bench.rounds.working <= bench.rounds.given.keys()
