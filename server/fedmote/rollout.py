@@ -30,7 +30,8 @@ def roll_out(
     evaluations make them differ; then it says so. TaskError: as `do` raises it.
     """
     for share in stages:
-        before, after = (do(Evaluate(of, share=share, order=version)) for of in (former, version))
+        pairs = ((former, version), (version, former))
+        before, after = (do(Evaluate(of, share=share, order=version, against=other)) for of, other in pairs)
         was, loss = before["loss"]["mean"], after["loss"]["mean"]
         right = [evaluation["accuracy"]["mean"] for evaluation in (before, after)]
         say(f"{share:.0%} of the fleet, {after['devices']} devices: model {former} has loss {was:.4f}, accuracy "
@@ -39,7 +40,7 @@ def roll_out(
             say(f"the two were not of the same devices: {before['devices']} with {before['examples']} examples, then "
                 f"{after['devices']} with {after['examples']}")  # fmt: skip
         if not loss <= was + tolerance * abs(was):
-            do(Evaluate(former, share=share, order=version))
+            do(Evaluate(former, share=share, order=version, against=version))
             return False
     do(Release(version))
     return True
@@ -53,6 +54,8 @@ def _stages(context: click.Context, parameter: click.Parameter, value: tuple[flo
 
 def _versions(database: Path) -> tuple[dict[int, int], int]:
     """Return the kept models, version to round, and the released version, of which 0 is none."""
+    if not database.exists():
+        raise click.ClickException(f"{database} does not exist; start the server first")
     try:
         with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
             kept = dict(db.execute("SELECT version, round FROM model ORDER BY version").fetchall())

@@ -345,6 +345,10 @@ class Machine(ABC):
         """Note that a model was rolled out to all."""
         self.store.set_released(version)
 
+    def hold(self, versions: set[int]) -> None:
+        """Keep the models of a roll-out for as long as it takes. StoreError: one of them is not kept."""
+        self.store.hold(versions)
+
     @abstractmethod
     def forget(self) -> None:
         """Await nothing of anybody any longer."""

@@ -42,6 +42,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("CREATE TABLE task (id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, result TEXT)",),
     # the version that was rolled out to all; 0: none
     ("ALTER TABLE federation ADD COLUMN released INTEGER NOT NULL DEFAULT 0",),
+    # the models of a roll-out under way: kept, however long it takes
+    ("CREATE TABLE held (version INTEGER PRIMARY KEY)",),
 )
 """Statements that lead from each format of the database to the next, from 0, an empty one. PRAGMA user_version holds
 the format. Append; what was released is never changed: a database that went through it will not do so again."""
@@ -240,7 +242,8 @@ class Store:
             self._insert(version, number, model)
             self._db.execute("INSERT INTO round VALUES (?, ?)", (number, json.dumps(record)))
             self._db.execute(
-                "DELETE FROM model WHERE version <= ? AND version != (SELECT released FROM federation)",
+                "DELETE FROM model WHERE version <= ? AND version != (SELECT released FROM federation)"
+                " AND version NOT IN (SELECT version FROM held)",
                 (version - self.keep,),
             )
             self._db.executemany("UPDATE assignment SET version = ? WHERE device = ?", [(version, d) for d in counted])
@@ -272,6 +275,17 @@ class Store:
         self.model(version)
         with self._transaction():
             self._db.execute("UPDATE federation SET released = ?", (version,))
+            self._db.execute("DELETE FROM held")
+
+    def hold(self, versions: set[int]) -> None:
+        """Keep these models, and none held before, until the next release. StoreError: one of them is not there."""
+        for version in versions:
+            self.model(version)
+        if {row[0] for row in self._read("SELECT version FROM held")} == versions:
+            return
+        with self._transaction():
+            self._db.execute("DELETE FROM held")
+            self._db.executemany("INSERT INTO held VALUES (?)", [(version,) for version in sorted(versions)])
 
     def assign(self, devices: Iterable[str], number: int) -> None:
         """Note durably that devices are asked for an update of round `number`."""

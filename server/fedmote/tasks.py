@@ -100,12 +100,14 @@ class Evaluate:
     version: 0 for the latest. cohort: devices asked, at least; 0: all, or a share of them, at least the least cohort.
     order: 0 draws them; any other number asks those first that it always asks first, so that a larger share holds a
     smaller one. Cohorts are made larger so that two do not differ by a few devices.
+    against: the other model of a roll-out, 0: none. Both are then kept until one is released or others are rolled out.
     """
 
     version: int = 0
     cohort: int = 0
     share: float = 1.0
     order: int = 0
+    against: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what is no share."""
@@ -290,7 +292,7 @@ def _check_types(request: Request) -> None:
             raise TaskError(f"{name} {value!r}: a number")
         if kind is str and not (isinstance(value, str) and value.isprintable()):
             raise TaskError(f"{name} {value!r}: printable text")
-        if name in ("version", "cohort", "order") and value < 0:
+        if name in ("version", "cohort", "order", "against") and value < 0:
             raise TaskError(f"{name} {value}: 0 or more")
 
 
@@ -412,6 +414,10 @@ class Host(Protocol):
         """Note that a model was rolled out to all. StoreError: it is not kept."""
         ...
 
+    def hold(self, versions: set[int]) -> None:
+        """Keep the models of a roll-out for as long as it takes. StoreError: one of them is not kept."""
+        ...
+
 
 @dataclass(slots=True)
 class _Asked:
@@ -521,6 +527,15 @@ class Tasks:
         if isinstance(request, RollBack | Release):
             self._obey(host, asked, request)
             return
+        if isinstance(request, Evaluate) and request.against:
+            try:
+                host.hold({request.version, request.against})
+            except StoreUnavailableError:
+                self.queue.appendleft(asked)
+                raise
+            except StoreError as error:
+                asked.done(TaskError(str(error)))
+                return
         count = self._asked_of(len(free), asked)
         if isinstance(request, Evaluate) and request.order:
             first = sorted(free, key=lambda device: zlib.crc32(f"{request.order}/{device}".encode()))

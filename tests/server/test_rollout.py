@@ -98,6 +98,26 @@ def test_the_released_model_is_kept_however_old() -> None:
             store.set_released(gone)
 
 
+def test_the_models_of_a_roll_out_outlive_the_training_that_goes_on_meanwhile() -> None:
+    """Each task lets a round through: without that they were gone before the last stage, and nothing led back."""
+    there = hall(lambda model: 0.1 * model)
+    store = there.rounds.store
+    store.keep = 2
+
+    def do(request: Request) -> Result:
+        result = there.ask(request)
+        number = store.latest()[0]
+        store.commit(number, np.full(NETWORK.elements, number, np.float32), {})
+        return result
+
+    assert roll_out(do, 2, 1, (0.25, 0.5, 0.75, 1.0), 0.02)
+    assert store.released == 2 and store.model(2).any()
+    with pytest.raises(StoreError, match="no model 1"):  # released is one; the former is no longer needed
+        store.model(1)
+    with pytest.raises(TaskError, match="no model 3"):
+        do(Evaluate(2, against=3))
+
+
 @pytest.mark.parametrize("buffer", [0, 2])
 def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later_ones(buffer: int) -> None:
     """Also what a server after a crash might still wait for."""
@@ -210,6 +230,8 @@ def test_the_commands_on_a_server_that_runs(tmp_path: Path) -> None:
         assert code == 2 and "the last one 1" in said
         server.rounds.done = True
 
+    (tmp_path / "g.toml").write_text(settings.read_text().replace('"f"', '"g"'))
+    assert "start the server first" in CliRunner().invoke(main, ["models", str(tmp_path / "g.toml")]).output
     with Devices(broker.url, 3, 100):
         asyncio.run(serve(server, 100_000, operate))
     broker.stop()
