@@ -32,6 +32,7 @@ from fedmote_device import kernels
 
 CLASS_SHIFT = 28  # where a device's class is in a model's version on the wire
 CALL_S = (5.0, 60.0)  # between calls to say Hello while too few devices are there: at first, at most
+MOST_MS = 0xFFFF_FFFF  # that the wire can tell
 RESUMING = 4  # hard deadlines that a round lasts at most for devices whose work of it a former server had asked for
 RESELECT_S = 1.0  # between looks for devices while too few are there, or after a round that too few reported in
 
@@ -425,10 +426,15 @@ class Machine(ABC):
         now = self.fleet.now
         if self.assignment(device) is not None or self.tasks.plan(device) is not None:
             return 0.0
-        wanted_at = self.wanted_at()
-        if not self.fleet.is_ready(device):
+        wanted_at, ready = self.wanted_at(), self.fleet.is_ready(device)
+        if not ready:
             wanted_at = max(wanted_at, now + self.pace.ineligible_s)
-        return self.arrivals.come_back_s(now, wanted_at) if wanted_at > now else 0.0
+        if wanted_at <= now:
+            return 0.0
+        places = self.fleet.sessions[device].places
+        if places[ready] <= now:  # whoever says Hello again and again does not take the places of others
+            places[ready] = now + self.arrivals.come_back_s(now, wanted_at)
+        return places[ready] - now
 
     @abstractmethod
     def came(self, device: str) -> None:
@@ -502,8 +508,8 @@ class Rounds(Machine):
         """The notice for a device that was away when all were told."""
         if self.state is not State.CLOSING:
             return None
-        left = max(0.0, self._ends_at() - self.fleet.now)
-        return encode("ClosingNotice", round=self.number, remaining_ms=int(1000 * left))
+        left_ms = int(1000 * max(0.0, self._ends_at() - self.fleet.now))
+        return encode("ClosingNotice", round=self.number, remaining_ms=min(left_ms, MOST_MS))
 
     def folded(self, device: str, round: int) -> int | None:
         """Return the CRC-32 of the device's update if the round has folded it."""

@@ -190,6 +190,7 @@ class Session:
     held_round: int = 0  # whose update it had when it said Hello
     planned_round: int = 0  # whose plan went out on this connection
     begun_round: int = 0  # whose UpdateBegin came on this connection
+    places: list[float] = field(default_factory=lambda: [0.0, 0.0])  # when it is to come: while it is not ready, and is
 
     def send(self, message: bytes) -> None:
         """Send the device a message."""

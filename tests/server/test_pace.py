@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_of_rounds import ELEMENTS, LAYOUT, Bench
+from bench_of_rounds import ELEMENTS, LAYOUT, Bench, new_store
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedmote import codec
 from fedmote.pace import MOST_AWAY_S, SHRINKS, Arrivals, Deadline, Deadlines, Pace, next_meeting
-from fedmote.round import Policy, Record
+from fedmote.round import Policy, Record, State
 from fedmote.selection import CHARGING, Selection
 from fedmote.simulation.cli import PRESET_POLICY, PRESET_TRAINING, simulation
 from fedmote.simulation.settings import FleetSettings
@@ -365,3 +365,26 @@ def test_each_tier_has_its_deadline() -> None:
     assert len(rounds) > 15
     turns = np.bincount([r.tier for r in rounds], minlength=4)[1:]
     assert turns.max() - turns.min() <= 3
+
+
+def test_who_says_hello_again_and_again_takes_no_more_than_one_place() -> None:
+    bench = Listening(devices=5, selection=Selection(require_charging=True))
+    bench.come_back_s("flood", flags=CHARGING)
+    for _ in range(1000):
+        bench.now += 0.01
+        bench.come_back_s("flood", flags=CHARGING)
+        bench.come_back_s("flood")
+    assert bench.come_back_s("a", flags=CHARGING) == pytest.approx(60.0 - bench.now, abs=1)
+    assert bench.come_back_s("b") == pytest.approx(900.0, abs=1)
+
+
+def test_the_longest_deadline_can_be_told() -> None:
+    bench = Bench(store=(store := new_store()), soft_deadline_s=4e6, hard_deadline_s=4e6)
+    bench.come("a")
+    again = Bench(store=store, soft_deadline_s=4e6, hard_deadline_s=4e6, goal=0.1, resume_s=0.0)
+    again.come("a", "b", held_round=1)
+    again.report("a", 1.0)
+    again.tick(1.0)
+    assert again.rounds.state is State.CLOSING
+    again.come("b", held_round=1)
+    assert again.said[-1] == ("b", "ClosingNotice")
