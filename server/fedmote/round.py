@@ -438,7 +438,7 @@ class Machine(ABC):
 
     @abstractmethod
     def came(self, device: str) -> None:
-        """The device said Hello."""
+        """The device is here: it said Hello, or offers an update that nobody awaits."""
 
     @abstractmethod
     def gone(self, device: str) -> None:
@@ -468,6 +468,7 @@ class Rounds(Machine):
     def begin_round(self) -> None:
         """Start the next round's account."""
         super().begin_round()
+        self.asked: set[str] = set()  # who has or had the round's plan, also before it was opened again
         self._deselect()
 
     def _deselect(self) -> None:
@@ -501,7 +502,12 @@ class Rounds(Machine):
     def may_plan(self, device: str, round: int) -> bool:
         """Whether the device may yet be asked for an update of that round."""
         unplanned = device in self.outstanding and device not in self.sent
-        return round == self.number and (self.state is State.SELECTING or unplanned)
+        return round == self.number and (self.state is State.SELECTING or unplanned or self._may_join(device))
+
+    def _may_join(self, device: str) -> bool:
+        """Tell whether work on the round may come of the device although it is not selected now."""
+        known = device in self.outstanding or device in self.receipts or device in self.withdrawn
+        return not known and (self._may_hold_work or device in self.asked)
 
     @property
     def closing_notice(self) -> bytes | None:
@@ -527,16 +533,16 @@ class Rounds(Machine):
         self.outstanding.discard(update.device)
         if reason is not None:
             self.withdrawn.add(update.device)
+            self.asked.discard(update.device)
         return reason
 
     def came(self, device: str) -> None:
-        """The device said Hello. One that a former server had asked is part of the round, also when it comes late."""
-        known = device in self.outstanding or device in self.receipts or device in self.withdrawn
-        resuming = self._may_hold_work and self.state is not State.SELECTING
-        if resuming and not known and self.fleet.holds(device, self.number):
+        """The device is here. One whose work was asked for before, by this server or a former one, joins the round."""
+        if self.state is not State.SELECTING and self._may_join(device) and self.fleet.holds(device, self.number):
             self.selected.insert(len(self.planned), device)
             self.planned.append(device)
             self.sent.add(device)
+            self.asked.add(device)
             self.outstanding.add(device)
             self.holders.add(device)
             self.record.selected += 1
@@ -548,6 +554,8 @@ class Rounds(Machine):
 
     def withdrew(self, device: str, round: int) -> None:
         """The device will not do the round's work."""
+        if round == self.number:
+            self.asked.discard(device)
         if round == self.number and self.state is not State.SELECTING and device in self.outstanding:
             self.outstanding.discard(device)
             self.withdrawn.add(device)
@@ -583,7 +591,7 @@ class Rounds(Machine):
 
         Later while work is outstanding that was done for a server that died: it may have had its receipt already.
         """
-        patience = RESUMING if self.holders & self.outstanding else 1
+        patience = RESUMING if self._may_hold_work and self.holders & self.outstanding else 1
         return self.started + patience * self.deadline.hard_s
 
     def _select(self, now: float) -> None:
@@ -621,8 +629,7 @@ class Rounds(Machine):
 
     def _at_work(self, device: str) -> bool:
         """Tell whether the device may have this round's work in hand, which the plan of a task would replace."""
-        planned = device in self.sent and device not in self.withdrawn
-        return planned or device in self.receipts or self.fleet.holds(device, self.number)
+        return device in self.asked or device in self.receipts or self.fleet.holds(device, self.number)
 
     def _plan_devices(self) -> None:
         """Send the plan to those who are to have it by now."""
@@ -631,6 +638,7 @@ class Rounds(Machine):
                 break
             self.planned.append(device)
             self.sent.add(device)
+            self.asked.add(device)
             self.fleet.plan(device, self.work[self.fleet.size_of(device)])
 
     def _close(self, now: float) -> None:

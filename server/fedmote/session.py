@@ -97,7 +97,7 @@ class Work(Protocol):
         ...
 
     def came(self, device: str) -> None:
-        """The device said Hello."""
+        """The device said Hello, or offers an update that nobody awaits but that may count."""
         ...
 
     def gone(self, device: str) -> None:
@@ -444,13 +444,16 @@ class Fleet:
             return
         assignment = self.work.assignment(session.device)
         if assignment is None or assignment.round != round:
-            if self.work.may_plan(session.device, round):
-                session.held_round = round
+            if not self.work.may_plan(session.device, round):
+                detail = f"{session.device} was not selected for round {round}"
+                self._refuse(session, RefusalReason.NotPlanned, detail, round=round)
+                return
+            session.held_round = round
+            self.work.came(session.device)  # it may join a round that began without it
+            assignment = self.work.assignment(session.device)
+            if assignment is None:
                 self._send_wait(session, round, crc32)
                 return
-            detail = f"{session.device} was not selected for round {round}"
-            self._refuse(session, RefusalReason.NotPlanned, detail, round=round)
-            return
         slot = session.slot
         if slot is None or not slot.is_of(begin):
             wrong = self._begin_error(session.device, begin, assignment)

@@ -74,6 +74,50 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
     assert "c" in after.rounds.selected and after.rounds.holders == set()
 
 
+def test_work_asked_for_before_joins_the_round_that_was_opened_again() -> None:
+    """A device that was away when others were asked is not told to drop what it worked out from the same model."""
+    bench = Bench(min_reports=2, goal=1.0)
+    bench.come("a", "b")
+    bench.fleet.lost("a", bench.send)
+    bench.tick(20.0)
+    bench.tick(21.0)
+    assert bench.rounds.selected == ["b"]
+    bench.come("a")  # at work, without an update yet
+    assert bench.said[-1] == ("a", "Welcome") and bench.rounds.selected == ["b"]
+    bench.report("a", 1.0)
+    bench.report("b", 3.0)
+    bench.tick(22.0)
+    assert [(r.selected, r.reported) for r in bench.records] == [(2, 2)]
+    assert ("a", "Refusal") not in bench.said
+
+
+def test_who_withdrew_does_not_join_again() -> None:
+    bench = Bench(min_reports=2)
+    bench.come("a", "b")
+    bench.hear("a", "Withdraw", round=1)
+    bench.fleet.lost("a", bench.send)
+    bench.tick(20.0)
+    bench.tick(21.0)
+    bench.come("a")
+    bench.report("a", 1.0)
+    assert bench.rounds.receipts == {} and ("a", "Refusal") in bench.said
+
+
+def test_a_device_at_work_for_a_dead_server_joins_when_it_is_done() -> None:
+    """Its Hello came after the others' plans and names no update; what it offers then counts all the same."""
+    store = new_store()
+    Bench(store=store).come("a", "b")
+    after = Bench(store=store, resume_s=3.0, goal=1.0)
+    after.come("b")
+    after.tick(3.0)
+    assert after.rounds.selected == ["b"]
+    after.come("a")
+    after.report("a", 1.0)
+    after.report("b", 3.0)
+    after.tick(4.0)
+    assert [(r.selected, r.reported) for r in after.records] == [(2, 2)]
+
+
 def test_an_offer_coded_otherwise_gets_no_slot_of_another() -> None:
     """Firmware that restarted with another encoding: the chunks that came of the former offer are not its own."""
     bench = Bench(devices=2)
