@@ -628,7 +628,13 @@ class Rounds(Machine):
         self._plan_devices()
 
     def _at_work(self, device: str) -> bool:
-        """Tell whether the device may have this round's work in hand, which the plan of a task would replace."""
+        """Tell whether the device may have this round's work in hand, which the plan of a task would replace.
+
+        Whom a former server had asked nobody knows: for a hard deadline after a restart it may be any device.
+        """
+        since = self._selects_from or 0.0
+        if self._may_hold_work and not self.done and self.fleet.now < since + self.policy.hard_deadline_s:
+            return True
         return device in self.asked or device in self.receipts or self.fleet.holds(device, self.number)
 
     def _plan_devices(self) -> None:

@@ -440,6 +440,37 @@ def test_after_a_restart_the_task_is_another_and_old_results_do_not_count() -> N
     assert after.outcome["counts"] == [3, 9]
 
 
+def test_after_a_restart_a_task_waits_for_those_at_work() -> None:
+    """Whoever trains for the dead server would drop that for a task's plan; the round that is open comes first."""
+    store = new_store()
+    Bench(store=store).come("a", "b")
+    bench = Bench(store=store, resume_s=3.0)
+    bench.rounds.tasks.limits = TaskLimits(min_cohort=2)
+    bench.rounds.tasks.ask(Evaluate(), lambda result: None)
+    bench.come("a", "b")
+    bench.tick(3.0)
+    assert bench.rounds.tasks.running is None and bench.rounds.selected == ["a", "b"]
+    bench.report("a", 1.0)
+    bench.report("b", 1.0)
+    bench.tick(4.0)
+    bench.tick(5.0)
+    assert bench.rounds.number == 2 and bench.rounds.tasks.running is not None
+
+
+def test_after_a_restart_a_task_waits_for_a_deadline_at_most() -> None:
+    """Devices are there, but fewer than a round takes: who had been asked is done by then, or never will be."""
+    store = new_store()
+    Bench(store=store).come("a", "b")
+    bench = Bench(store=store, resume_s=3.0, devices=3)
+    bench.rounds.tasks.limits = TaskLimits(min_cohort=2)
+    bench.rounds.tasks.ask(Evaluate(), lambda result: None)
+    bench.come("a", "b")
+    bench.tick(22.9)
+    assert bench.rounds.tasks.running is None
+    bench.tick(23.0)
+    assert bench.rounds.tasks.running is not None
+
+
 def test_with_asynchronous_rounds_a_task_waits_for_those_at_work() -> None:
     room = Room("a", "b", "c", devices=1, buffer=2)
     assert [plan.Task() for plan in room.plans.values()] == [0, 0, 0]
