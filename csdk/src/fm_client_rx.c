@@ -30,6 +30,7 @@ static void on_refusal(fm_client_t *client, const fm_refusal_t *refusal) {
     } else {
       const uint32_t wait = refusal->retry_after_ms; /* in [wait/2, wait]: a whole fleet may have been told */
       client->session = FM_SESSION_GREETING;
+      client->attempts = 0u; /* the job's, and there may have been many */
       client->retry_at_ms = client->now_ms + wait - (fm_xorshift(&client->random) % ((wait / 2u) + 1u));
       client->waiting = true;
     }

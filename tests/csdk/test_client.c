@@ -784,6 +784,24 @@ static void test_refusals(void) {
   CHECK(fm_client_state(&d.client) == FM_STATE_IDLE);
 }
 
+/* A device that holds an update asks for its commit rarely; a server that says that it started is asked at once. */
+static void test_a_held_update_does_not_slow_hello(void) {
+  static float update[SHARED];
+  setup();
+  until_offer(1u);
+  status(1u, FM_SLOT_STATE_GRANTED, 0u, NULL, 0u);
+  CHECK(take_chunks(update) == 4u);
+  receipt(1u, d.client.crc32);
+  CHECK(fm_client_state(&d.client) == FM_STATE_HOLDING);
+  refuse(0u, 500u);
+  d.now += 500u;
+  CHECK(poll_out(3u) && took(FM_BODY_HELLO));
+  d.now += 2000u; /* lost: the server was not up yet */
+  CHECK(poll_out(3u) && took(FM_BODY_HELLO));
+  welcome(1u);
+  CHECK(poll_out(3u) && took(FM_BODY_UPDATE_BEGIN));
+}
+
 /* Work that goes on before Welcome must not stop the Hellos. */
 static void test_hello_is_repeated_while_work_goes_on(void) {
   start_working(1000u);
@@ -1194,6 +1212,7 @@ int main(void) {
   test_new_plan_replaces_the_job();
   test_round_over_while_away();
   test_refusals();
+  test_a_held_update_does_not_slow_hello();
   test_retries_back_off();
   test_messages_out_of_place();
   test_busy_link();
