@@ -444,6 +444,15 @@ class _Running:
     answers: list[tuple[NDArray[np.float64], float]] = field(default_factory=list)
 
 
+def _is_for(run: _Running, name: str, body: Any) -> bool:
+    """Tell whether a result is of this plan. Devices of 0.1.0 know no seed: round and model say what they evaluated."""
+    if (name == "Answer") != (run.query is not None) or body.Round() != run.round:
+        return False
+    return bool(
+        body.Seed() == run.seed or (name == "Evaluation" and body.Seed() == 0 and body.ModelVersion() == run.version)
+    )
+
+
 class Tasks:
     """A federation's tasks, one at a time. A task's plans bear the number of the round that comes next.
 
@@ -642,10 +651,7 @@ class Tasks:
     def result(self, device: str, name: str, body: Any) -> None:
         """Take an Evaluation or Answer, if it is awaited and makes sense."""
         run = self.running
-        if (
-            run is None or device not in run.awaited or (body.Round(), body.Seed()) != (run.round, run.seed)
-            or (name == "Answer") != (run.query is not None)
-        ):  # fmt: skip
+        if run is None or device not in run.awaited or not _is_for(run, name, body):
             self.fleet.counters["unexpected"] += 1
             return
         run.awaited.discard(device)

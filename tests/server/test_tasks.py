@@ -440,6 +440,21 @@ def test_after_a_restart_the_task_is_another_and_old_results_do_not_count() -> N
     assert after.outcome["counts"] == [3, 9]
 
 
+def test_devices_that_know_no_seed_can_evaluate() -> None:
+    """Those of 0.1.0. Round and model tell what they mean; what is of another model is not taken for it."""
+    bench = Bench(devices=9)
+    bench.rounds.tasks.limits = TaskLimits(min_cohort=2)
+    outcomes: list[Outcome] = []
+    bench.rounds.tasks.ask(Evaluate(), outcomes.append)
+    bench.come("a", "b")
+    bench.hear("a", "Evaluation", round=1, model_version=2, examples=10, correct=9, loss=9.0)
+    bench.hear("a", "Evaluation", round=1, model_version=1, examples=10, correct=5, loss=1.0)
+    bench.hear("b", "Evaluation", round=1, model_version=1, examples=10, correct=5, loss=1.0)
+    bench.tick(1.0)
+    (outcome,) = outcomes
+    assert isinstance(outcome, dict) and outcome["devices"] == 2 and outcome["loss"]["mean"] == 1.0
+
+
 def test_after_a_restart_a_task_waits_for_those_at_work() -> None:
     """Whoever trains for the dead server would drop that for a task's plan; the round that is open comes first."""
     store = new_store()
