@@ -181,6 +181,7 @@ class Session:
     device: str
     link: Send  # of the link it is on
     online: bool = False
+    boot: int = 0  # Hello's number of the present connection
     size: int = 0  # its class: which of Fleet.classes it holds
     examples: int = 0
     battery: int = 255
@@ -376,9 +377,9 @@ class Fleet:
             self._refuse(newcomer, RefusalReason.Identity, detail, retry_after_ms=OTHER_LINK_RETRY_MS)
             return
         session.link = send
-        if session.online:
-            self.work.gone(device)  # it came back before its loss was noticed
-        session.online = True
+        if session.online and session.boot != hello.Boot():
+            self.work.gone(device)  # it came back before its loss was noticed; with the same number, Welcome was late
+        session.online, session.boot = True, hello.Boot()
         if session.size != size:  # other firmware: what it offered, and what came of that, is of another vector
             session.size, session.slot = size, None
             self.waiting.pop(device, None)

@@ -279,6 +279,16 @@ def test_another_link_cannot_speak_for_a_device() -> None:
     assert set(bench.fleet.sessions) == {"a", "b"}
 
 
+def test_a_hello_said_again_is_no_loss() -> None:
+    """Welcome was late. Only another connection's Hello tells of a loss that nobody noticed."""
+    bench = Bench(devices=2)
+    bench.come("b")
+    for boot, dropped in ((7, set()), (7, set()), (8, {"a"})):
+        bench.hear("a", "Hello", device_id="a", boot=boot, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
+        bench.tick(1.0)
+        assert bench.rounds.state is State.TRAINING and bench.rounds.dropped == dropped
+
+
 def test_too_few_devices_are_called_again() -> None:
     """A device that did not hear the new server's call says nothing by itself: the call is repeated, not often."""
     for policy in ({}, {"buffer": 2}):
