@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the tests."""
+"""Options of the tests, and what all of them may use."""
+
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,3 +19,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """How thorough the slow ones are."""
     parser.addoption("--moments", type=int, default=6, help="moments of a round at which each image loses its power")
     parser.addoption("--kills", type=int, default=10, help="how often the server is killed, of each kind")
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """No coverage: it makes Python three times as slow, for what computes for long in code that other tests cover."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(trace)

@@ -185,6 +185,7 @@ def memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.usefixtures("untraced")
 def test_hours_with_a_line_that_is_mostly_down(library: ctypes.CDLL) -> None:
     """Every round's update comes whole and counts once, whatever the line does; nothing grows, nothing sticks."""
     soak = Soak(library)

@@ -154,6 +154,7 @@ def test_a_fleet_of_ten_is_there_together(rate: float) -> None:
 
 
 @pytest.mark.parametrize(("devices", "rate", "times"), [(10_000, 100.0, 3), (10_000, 20.0, 3), (1_000_000, 100.0, 2)])
+@pytest.mark.usefixtures("untraced")
 def test_a_large_fleet_comes_evenly(devices: int, rate: float, times: int) -> None:
     """All at once, as after a power cut: from then on never more than the rate in a second, and no time is wasted."""
     shortest_s = devices / int((math.sqrt(rate + 9) - 3) ** 2)
@@ -345,6 +346,7 @@ def virtual(policy: Policy, selection: Selection, hours: float) -> list[Record]:
     return [commit.record for commit in result.commits]
 
 
+@pytest.mark.usefixtures("untraced")
 def test_adaptive_deadlines_make_more_rounds_of_the_same_time() -> None:
     """At least twice as many as the same deadlines when fixed, with no larger share of updates in part."""
     policy = replace(PRESET_POLICY, select=10, devices=10, goal=0.8)
@@ -356,6 +358,7 @@ def test_adaptive_deadlines_make_more_rounds_of_the_same_time() -> None:
     assert max(r.soft_deadline_s for r in adaptive[40:]) < 0.3 * policy.soft_deadline_s
 
 
+@pytest.mark.usefixtures("untraced")
 def test_each_tier_has_its_deadline() -> None:
     """The groups of real clients that are told apart by their reports: none waits for a slower one."""
     policy = replace(PRESET_POLICY, select=10, devices=10, goal=0.8, adaptive=True, min_deadline_s=8.0)

@@ -169,6 +169,7 @@ def new_flash(erase_size: int, program_size: int) -> Flash:
 
 
 @pytest.mark.parametrize(("erase_size", "program_size"), GEOMETRIES)
+@pytest.mark.usefixtures("untraced")
 def test_a_cut_at_every_operation_of_the_flash(erase_size: int, program_size: int) -> None:
     """In each way an operation can break off. A download goes on behind its last durable chunk."""
     clean = World(new_flash(erase_size, program_size))
@@ -297,6 +298,7 @@ def test_an_update_of_another_life_of_the_server_is_refused() -> None:
 
 
 @pytest.mark.parametrize("state", ["downloading", "offering"])
+@pytest.mark.usefixtures("untraced")
 def test_damaged_flash_costs_time_and_nothing_else(state: str) -> None:
     """Any byte gone wrong while the power was off: what it belonged to is fetched or trained again."""
     size = new_flash(256, 4).image.size
