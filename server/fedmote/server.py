@@ -25,13 +25,14 @@ from fedmote.selection import Selection
 from fedmote.session import Fleet, Limits
 from fedmote.store import Store, StoreError, StoreUnavailableError
 from fedmote.strategy import FedAvg, Strategy
-from fedmote.tasks import Request, Result, TaskError, TaskLimits, Tasks, from_json
+from fedmote.tasks import Asked, Request, Result, TaskError, TaskLimits, Tasks, from_json
 
 log = logging.getLogger(__name__)
 
 MODELS_KEPT = 10  # in the database, at least
 STORE_RETRY_S = 1.0
 REQUESTS_S = 1.0  # between looks for what operators ask
+REQUESTS = 50  # that are taken up; others wait in the database
 STANDSTILL_S = 2.0  # later than that for what is due, and the process was stopped or the machine suspended
 LISTEN_S = 1.0  # after a standstill, for what came meanwhile
 
@@ -83,7 +84,7 @@ class Server:
             initial = federation.layout.glorot(federation.policy.seed)
         keep = max(MODELS_KEPT, federation.policy.max_staleness + 2)
         self.store = Store(federation.database, federation.layout, initial, keep)
-        self._asked: set[int] = set()  # ids of the tasks in the database that were taken up
+        self._asked: dict[int, Asked | None] = {}  # the tasks in the database that were taken up, by id
         self._look_at = 0.0
         self._stopping = False
         self._trouble = ""  # why nothing can be written now
@@ -190,12 +191,16 @@ class Server:
         if now < self._look_at:
             return
         self._look_at = now + REQUESTS_S
-        for task, text in self.store.requests():
+        requests = self.store.requests(REQUESTS)
+        for task in self._asked.keys() - {task for task, _ in requests}:
+            if (asked := self._asked.pop(task)) is not None:
+                tasks.drop(asked)  # it has its result, or nobody waits for it any longer
+        for task, text in requests:
             if task not in self._asked:
-                self._asked.add(task)
+                self._asked[task] = None
                 release = partial(self._release, task)
                 try:
-                    tasks.ask(from_json(text), release)
+                    self._asked[task] = tasks.ask(from_json(text), release)
                 except TaskError as error:
                     release(error)
 
@@ -205,7 +210,7 @@ class Server:
         try:
             self.store.release(task, {"error": str(result)} if isinstance(result, TaskError) else result)
         except StoreUnavailableError:
-            self._asked.discard(task)  # it is done again when the database can be written
+            self._asked.pop(task, None)  # it is done again when the database can be written
             raise
 
     def _tell_once(self, trouble: str) -> None:

@@ -314,9 +314,9 @@ class Store:
         listed = "SELECT device, asked FROM device WHERE device IN (SELECT value FROM json_each(?))"
         return dict(self._read(listed, json.dumps(devices)))
 
-    def requests(self) -> list[tuple[int, str]]:
-        """Return (id, request) of the tasks that wait for a result, oldest first."""
-        return self._read("SELECT id, request FROM task WHERE result IS NULL ORDER BY id")
+    def requests(self, most: int) -> list[tuple[int, str]]:
+        """Return (id, request) of the tasks that wait for a result, oldest first, and at most so many."""
+        return self._read("SELECT id, request FROM task WHERE result IS NULL ORDER BY id LIMIT ?", most)
 
     def release(self, task: int, result: dict[str, Any]) -> None:
         """Write the result of a task, unless nobody waits for it any longer."""

@@ -420,7 +420,9 @@ class Host(Protocol):
 
 
 @dataclass(slots=True)
-class _Asked:
+class Asked:
+    """A task that waits for its turn."""
+
     request: Request
     done: Callable[[Result | TaskError], None]
     until: float | None = None  # it begins before, or not at all; counted from the first tick after it was asked
@@ -430,7 +432,7 @@ class _Asked:
 class _Running:
     """One plan of a task, out with its cohort."""
 
-    asked: _Asked
+    asked: Asked
     steps: Steps | None  # None: an evaluation
     query: Query | None
     round: int
@@ -464,13 +466,19 @@ class Tasks:
     ) -> None:
         self.fleet, self.limits, self.draw = fleet, limits, draw
         fleet.tasks = self
-        self.queue: deque[_Asked] = deque()
+        self.queue: deque[Asked] = deque()
         self.running: _Running | None = None
 
-    def ask(self, request: Request, done: Callable[[Result | TaskError], None]) -> None:
+    def ask(self, request: Request, done: Callable[[Result | TaskError], None]) -> Asked:
         """Have a task done; `done` is called once, with its result or why there is none."""
-        self.queue.append(_Asked(request, done))
+        asked = Asked(request, done)
+        self.queue.append(asked)
         self.fleet.changed()
+        return asked
+
+    def drop(self, asked: Asked) -> None:
+        """Do not begin a task that nobody waits for any longer."""
+        self.queue = deque(other for other in self.queue if other is not asked)
 
     def hold(self, there: list[str]) -> bool:
         """Tell whether no training is to begin: a task runs, or would with these once none of them is at work."""
@@ -519,13 +527,13 @@ class Tasks:
         while self.queue:
             self.queue.popleft().done(TaskError("the server stopped; ask again when it runs"))
 
-    def _fit(self, free: list[str], asked: _Asked) -> list[str]:
+    def _fit(self, free: list[str], asked: Asked) -> list[str]:
         """Return who can answer: to evaluate the model a device has to hold the whole of it."""
         if not isinstance(asked.request, Evaluate):
             return free
         return [device for device in free if self.fleet.size_of(device) == 0]
 
-    def _needed(self, asked: _Asked) -> int:
+    def _needed(self, asked: Asked) -> int:
         if isinstance(asked.request, RollBack | Release):
             return 0
         return max(1, self.limits.min_cohort, asked.request.cohort)
@@ -556,7 +564,7 @@ class Tasks:
             steps = request.steps()
             self._send(now, host, asked, steps, next(steps), set(first[:count]))
 
-    def _asked_of(self, free: int, asked: _Asked) -> int:
+    def _asked_of(self, free: int, asked: Asked) -> int:
         """Return how many of those that are free are asked.
 
         Of two results, of all and of all but a few, the difference would be what those few said. So a cohort leaves out
@@ -570,7 +578,7 @@ class Tasks:
             count = -(-count // least) * least
         return free if free - count < least else count
 
-    def _obey(self, host: Host, asked: _Asked, request: RollBack | Release) -> None:
+    def _obey(self, host: Host, asked: Asked, request: RollBack | Release) -> None:
         """Do what asks no device."""
         try:
             if isinstance(request, RollBack):
@@ -587,7 +595,7 @@ class Tasks:
             asked.done(result)
 
     def _send(
-        self, now: float, host: Host, asked: _Asked, steps: Steps | None, query: Query | None, cohort: set[str]
+        self, now: float, host: Host, asked: Asked, steps: Steps | None, query: Query | None, cohort: set[str]
     ) -> None:
         """Send the cohort a plan."""
         version = asked.request.version if isinstance(asked.request, Evaluate) else 0

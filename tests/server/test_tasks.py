@@ -6,20 +6,24 @@ A lying device is played by the test.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bench_of_rounds import CHUNK, ELEMENTS, Bench, new_store
+from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
 from numpy.typing import NDArray
 
 from fedmote import codec, tasks
 from fedmote.buffered import machine
 from fedmote.layout import Layout, Tensor, dense
 from fedmote.round import Policy, Training
+from fedmote.server import Federation, Server
 from fedmote.session import Fleet
 from fedmote.store import Store
 from fedmote.strategy import FedAvg
@@ -652,3 +656,31 @@ def test_a_task_that_never_has_enough_devices_is_given_up_also_while_somebody_is
         rounds[device] = bench.rounds.number
         assert bench.rounds.given
     assert "not begun within 3600 s" in str(outcomes[0])
+
+
+# ---- through the database
+
+
+def test_requests_are_taken_up_a_few_at_a_time_and_dropped_when_nobody_waits(tmp_path: Path) -> None:
+    """Not all at once: each that is refused costs a commit. An operator who gives up a roll-back does not want it."""
+    server = Server(Federation("f", LAYOUT, "mqtt://127.0.0.1", database=tmp_path / "f.sqlite"))
+    bench = Bench(store=server.store)
+    desk = bench.rounds.tasks
+    with contextlib.closing(sqlite3.connect(tmp_path / "f.sqlite", isolation_level=None)) as db:
+        request = tasks.to_json(tasks.RollBack(1))
+        db.executemany("INSERT INTO task (request) VALUES (?)", [("nonsense",), *[(request,)] * 100])
+        server._take_requests(desk, 1.0)
+        assert len(desk.queue) == 49
+        assert db.execute("SELECT count(*) FROM task WHERE result IS NOT NULL").fetchone() == (1,)
+        db.execute("DELETE FROM task WHERE id > 2")
+        server._take_requests(desk, 3.0)
+        assert len(desk.queue) == 1
+        assert len(server._asked) == 1
+        db.execute("DELETE FROM task")
+        server._take_requests(desk, 5.0)
+        assert not desk.queue
+    bench.come("a")
+    bench.report("a", 1.0)
+    bench.tick(6.0)
+    assert [record.rolled_back_to for record in bench.records] == [0]
+    server.store.close()
