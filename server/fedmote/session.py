@@ -35,6 +35,7 @@ OTHER_LINK_RETRY_MS = 60_000
 WINDOW_BYTES = 32
 MOST_RANGES = 256
 MOST_MESSAGE = 128 * 1024  # bytes; a chunk of 16,384 elements and its head
+MOST_CONTROL = 8 * 1024  # of any other message: an offer with its ranges may have to wait, and is kept for so long
 _DEVICE = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,63}", re.ASCII)
 _WIDTH = {Encoding.Float32: 4, Encoding.Int8: 1}
 
@@ -268,7 +269,7 @@ class Fleet:
         if chunk is not None:
             self._on_chunk(device, message, chunk, send)
             return
-        decoded = decode(message)
+        decoded = decode(message) if len(message) <= MOST_CONTROL else None
         if decoded is None:
             self.counters["malformed"] += 1
             return

@@ -302,3 +302,18 @@ def test_too_few_devices_are_called_again() -> None:
         bench.tick(601.0)
         bench.tick(700.0)
         assert ("all", "Refusal") not in bench.said[before:]
+
+
+def test_a_padded_message_is_not_kept() -> None:
+    """A valid offer with 130,000 bytes behind it: what waits for a slot is small, however many devices wait."""
+    bench = Bench(slots=1)
+    bench.come("a", "b")
+    bench.begin("a", 1.0)
+    offer = codec.encode(
+        "UpdateBegin", round=1, base_version=1, crc32=7, elements=ELEMENTS, chunk_elements=CHUNK, examples=1, steps=1,
+        planned_steps=1,
+    )  # fmt: skip
+    bench.fleet.receive("b", offer + bytes(120_000), 0.0, bench.send)
+    assert bench.fleet.waiting == {} and bench.fleet.counters["malformed"] == 1
+    bench.fleet.receive("b", offer, 0.0, bench.send)
+    assert list(bench.fleet.waiting) == ["b"]

@@ -259,6 +259,8 @@ class MqttLink:
                 except OSError as error:
                     reason = str(error) or f"no answer within {CONNECT_S:g} s"
                     log.warning("no broker at %s:%d (%s)", self.host, self.port, reason)
+                except Exception:  # whatever it was, the next attempt may do better; without one there is no way back
+                    log.exception("connecting to the broker at %s:%d failed; trying again", self.host, self.port)
 
     async def _reconnect(self) -> None:
         sock = await _connect(self.host, self.port)
