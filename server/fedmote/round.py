@@ -478,6 +478,7 @@ class Rounds(Machine):
         self.outstanding: set[str] = set()  # those selected that neither reported nor withdrew
         self.holders: set[str] = set()  # those whose work was done before they were asked
         self.withdrawn: set[str] = set()
+        self.refused: set[str] = set()  # those of them whose update was not taken: the next one would be the same
         self.dropped: set[str] = set()
         self.work: tuple[Assignment, ...] = ()  # of each class of devices
         self.started = 0.0
@@ -506,8 +507,8 @@ class Rounds(Machine):
 
     def _may_join(self, device: str) -> bool:
         """Tell whether work on the round may come of the device although it is not selected now."""
-        known = device in self.outstanding or device in self.receipts or device in self.withdrawn
-        return not known and (self._may_hold_work or device in self.asked)
+        known = device in self.outstanding or device in self.receipts or device in self.refused
+        return not known and (self._may_hold_work or device in self.asked or device in self.withdrawn)
 
     @property
     def closing_notice(self) -> bytes | None:
@@ -533,12 +534,17 @@ class Rounds(Machine):
         self.outstanding.discard(update.device)
         if reason is not None:
             self.withdrawn.add(update.device)
+            self.refused.add(update.device)
             self.asked.discard(update.device)
         return reason
 
     def came(self, device: str) -> None:
         """The device is here. One whose work was asked for before, by this server or a former one, joins the round."""
         if self.state is not State.SELECTING and self._may_join(device) and self.fleet.holds(device, self.number):
+            if device in self.withdrawn:  # a Withdraw that came late, or crossed the plan: it did the work after all
+                self.withdrawn.discard(device)
+                self.outstanding.add(device)
+                return
             self.selected.insert(len(self.planned), device)
             self.planned.append(device)
             self.sent.add(device)

@@ -317,3 +317,19 @@ def test_a_padded_message_is_not_kept() -> None:
     assert bench.fleet.waiting == {} and bench.fleet.counters["malformed"] == 1
     bench.fleet.receive("b", offer, 0.0, bench.send)
     assert list(bench.fleet.waiting) == ["b"]
+
+
+def test_who_withdrew_and_offers_after_all_is_heard() -> None:
+    """Withdraw names only the round: one said of a task, or one that crossed the plan, is not the last word."""
+    bench = Bench(devices=2)
+    bench.come("a", "b")
+    bench.hear("a", "Withdraw", round=1)
+    bench.report("a", 3.0)
+    bench.report("b", 5.0)
+    bench.tick(1.0)
+    assert [(r.selected, r.reported, r.withdrawn) for r in bench.records] == [(2, 2, 0)]
+    assert np.array_equal(bench.rounds.model, np.full(ELEMENTS, 4, np.float32))
+    bench.tick(1.0)
+    bench.report("a", float("nan"), round=2)
+    bench.report("a", 3.0, round=2)
+    assert bench.said.count(("a", "Refusal")) == 2 and bench.rounds.receipts == {}
