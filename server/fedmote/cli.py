@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `fedmote demo`, `fedmote server`, `fedmote simulate`, `fedmote evaluate`, `fedmote query`."""
+"""The command line: `fedmote server`; what belongs to a module of its own, as `fedmote simulate`, is only added here."""
 
 from __future__ import annotations
 
