@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `fedmote server`; what belongs to a module of its own, as `fedmote simulate`, is only added here."""
+"""The command line: `fedmote server`. Commands that have a module of their own are only added here."""
 
 from __future__ import annotations
 
