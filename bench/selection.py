@@ -14,6 +14,7 @@ from common import median, note, save, table
 
 from fedmote.round import Policy
 from fedmote.selection import Selection
+from fedmote.session import Assignment
 from fedmote.simulation.cli import PRESET_POLICY, PRESET_TRAINING, simulation
 from fedmote.simulation.settings import FleetSettings
 from fedmote.simulation.simulation import Server
@@ -42,11 +43,11 @@ def run(policy: Policy, selection: Selection, seed: int) -> dict[str, float]:
     asked: Counter[str] = Counter()
     send = virtual.sessions.plan
 
-    def plan(device: str, assignment: object) -> None:
+    def plan(device: str, assignment: Assignment) -> None:
         asked[device] += 1
-        send(device, assignment)  # type: ignore[arg-type]
+        send(device, assignment)
 
-    virtual.sessions.plan = plan  # type: ignore[method-assign,assignment]
+    virtual.sessions.plan = plan  # type: ignore[method-assign]
     commits = virtual.run(HOURS).commits
     reached = next((commit.at_s / 60 for commit in commits if commit.accuracy >= TARGET), float("inf"))
     counts = sorted(asked.values())

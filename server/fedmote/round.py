@@ -543,15 +543,14 @@ class Rounds(Machine):
         if self.state is not State.SELECTING and self._may_join(device) and self.fleet.holds(device, self.number):
             if device in self.withdrawn:  # a Withdraw that came late, or crossed the plan: it did the work after all
                 self.withdrawn.discard(device)
-                self.outstanding.add(device)
-                return
-            self.selected.insert(len(self.planned), device)
-            self.planned.append(device)
-            self.sent.add(device)
+            else:
+                self.selected.insert(len(self.planned), device)
+                self.planned.append(device)
+                self.sent.add(device)
+                self.holders.add(device)
+                self.record.selected += 1
             self.asked.add(device)
             self.outstanding.add(device)
-            self.holders.add(device)
-            self.record.selected += 1
 
     def gone(self, device: str) -> None:
         """The device's link broke."""
