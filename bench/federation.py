@@ -12,10 +12,12 @@ from pathlib import Path
 
 from common import FEDERATION, WIDTHS
 
-from fedmote.layout import dense
 from fedmote.links.serial import Port
-from fedmote.round import Policy, Record
-from fedmote.server import Federation, Server
+from fedmote.model.layout import dense
+from fedmote.rounds.policy import Policy
+from fedmote.rounds.record import Record
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
 
 
 @contextlib.contextmanager

@@ -17,12 +17,13 @@ from collections.abc import Callable
 import numpy as np
 from common import BENCH, EXAMPLES, WIDTHS, flwr_python, interleave, microseconds, note, save, table
 
-from fedmote.codec import encode
-from fedmote.layout import dense
-from fedmote.round import Policy, Rounds, Training
-from fedmote.session import Fleet
-from fedmote.store import Store
-from fedmote.strategy import FedAvg
+from fedmote.fleet.fleet import Fleet
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.model.layout import dense
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.synchronous import Rounds
+from fedmote.store.store import Store
+from fedmote.wire.codec import encode
 from fedmote.wire.Encoding import Encoding
 from fedmote_device import kernels
 

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 from common import BENCH, FEDERATION, ROOT, flwr_python, note, save, table
 from federation import process, serve
 
-from fedmote.broker import private_broker
-from fedmote.round import Record
+from fedmote.links.broker import private_broker
+from fedmote.rounds.record import Record
 
 CSDK = ROOT / "csdk"
 INCLUDES = [f"-I{CSDK / part}" for part in ("include", "src", "train", "port/posix")]

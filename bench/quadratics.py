@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote import codec
-from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy, Rounds, Training
-from fedmote.session import Fleet
-from fedmote.store import Store
-from fedmote.strategy import FedAvg, FedNova
+from fedmote.fleet.fleet import Fleet
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.strategies.fednova import FedNova
+from fedmote.model.layout import Layout, Tensor
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.synchronous import Rounds
+from fedmote.store.store import Store
+from fedmote.wire import codec
 
 Floats = NDArray[np.float64]
 ELEMENTS = 24

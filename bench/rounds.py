@@ -36,10 +36,12 @@ FLWR_ROUNDS = 5
 
 def federate(devices: int, processes: int, rounds: int, profile: cProfile.Profile | None = None) -> dict[str, Any]:
     """Run a federation; return the seconds of each round, and the server's part of the processor's time."""
-    from fedmote.broker import private_broker
-    from fedmote.layout import dense
-    from fedmote.round import Policy, Record
-    from fedmote.server import Federation, Server
+    from fedmote.links.broker import private_broker
+    from fedmote.model.layout import dense
+    from fedmote.rounds.policy import Policy
+    from fedmote.rounds.record import Record
+    from fedmote.server.federation import Federation
+    from fedmote.server.server import Server
 
     seconds: list[float] = []
     records: list[Record] = []

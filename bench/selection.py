@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from common import median, note, save, table
 
-from fedmote.round import Policy
-from fedmote.selection import Selection
-from fedmote.session import Assignment
-from fedmote.simulation.cli import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.cli.simulate import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.fleet.coordinators import Assignment
+from fedmote.fleet.selection import Selection
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.rounds.policy import Policy
 from fedmote.simulation.settings import FleetSettings
 from fedmote.simulation.simulation import Server
-from fedmote.strategy import FedAvg
 
 SEEDS = (1, 2, 3)
 HOURS = 3.0

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from common import note, save, table
 
-from fedmote.simulation.cli import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.cli.simulate import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.simulation.settings import FleetSettings
 from fedmote.simulation.simulation import Result, Server
-from fedmote.strategy import FedAvg
 
 FLEETS = (100, 1000, 10_000)
 

@@ -20,14 +20,17 @@ from typing import Any
 import numpy as np
 from common import ROOT, median, note, save, table
 
-from fedmote.demo import baselines, data
-from fedmote.round import Policy, Training
-from fedmote.session import Limits
+from fedmote.datasets import baselines
+from fedmote.datasets import digits as data
+from fedmote.fleet.limits import Limits
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.strategies.fednova import FedNova
+from fedmote.learning.strategy import Strategy
+from fedmote.rounds.policy import Policy, Training
 from fedmote.simulation.device import WIDTHS
 from fedmote.simulation.network import LinkModel
 from fedmote.simulation.population import DeviceClass, Examples, Population, populate
 from fedmote.simulation.simulation import Commit, Server, Simulation
-from fedmote.strategy import FedAvg, FedNova, Strategy
 
 SEEDS = (1, 2, 3)
 DEVICES, STRAGGLERS = 40, 12

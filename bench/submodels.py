@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote.demo import baselines, data
-from fedmote.layout import Layout, dense
-from fedmote.round import Policy, Rounds, Training
-from fedmote.session import Fleet
-from fedmote.store import Store
-from fedmote.strategy import FedAvg
+from fedmote.datasets import baselines
+from fedmote.datasets import digits as data
+from fedmote.fleet.fleet import Fleet
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.model.layout import Layout, dense
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.synchronous import Rounds
+from fedmote.store.store import Store
 from fedmote_device import CTrainer, Device
 
 SEEDS = (1, 2, 3, 4, 5)

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 from common import BENCH, WIDTHS, note, save, table
 from federation import process, serve
 
-from fedmote.broker import private_broker
-from fedmote.codec import decode
-from fedmote.layout import dense
-from fedmote.round import Record
-from fedmote.testing.cable import Cable
+from fedmote.faults.cable import Cable
+from fedmote.links.broker import private_broker
+from fedmote.model.layout import dense
+from fedmote.rounds.record import Record
+from fedmote.wire.codec import decode
 
 ROUNDS = 4
 UPDATE = ("UpdateBegin", "UpdateChunk", "UpdateEnd", "UpdateStatus", "Receipt")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote.demo.data import partition, split
+from fedmote.datasets.digits import partition, split
 
 ALPHA = 1.0
 SEED = 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fedmote.broker import private_broker
+from fedmote.links.broker import private_broker
 from fedmote_device.links import LARGEST_MESSAGE, MqttLink
 
 WAIT_S = 120.0  # for what takes a fraction of a second, unless others keep the machine busy

@@ -27,7 +27,7 @@ from typing import Any
 from ledger import Commit, Fold, Ledger, Verdict, judge
 from resident import Sample, growths, leaks
 
-from fedmote.testing.tun import ADDRESS, SIDES, Network
+from fedmote.faults.tun import ADDRESS, SIDES, Network
 
 HERE = Path(__file__).resolve().parent
 PORT = 1883

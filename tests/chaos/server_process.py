@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 from ledger import CHUNK, ELEMENTS
 
-from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy
-from fedmote.server import Federation, Server
-from fedmote.session import Limits
-from fedmote.strategy import Accumulator, FedAvg, Model, Update
+from fedmote.fleet.limits import Limits
+from fedmote.learning.accumulator import Accumulator
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.update import Update
+from fedmote.model.layout import Layout, Model, Tensor
+from fedmote.rounds.policy import Policy
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
 from fedmote_device import kernels
 
 CHUNKS = -(-ELEMENTS // CHUNK)

@@ -19,7 +19,7 @@ from zlib import crc32
 import numpy as np
 from work import DEVICES, EXAMPLES, buffered, trajectory, weights
 
-from fedmote.broker import private_broker
+from fedmote.links.broker import private_broker
 
 HERE = Path(__file__).parent
 WAIT_S = 120.0

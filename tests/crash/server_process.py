@@ -27,12 +27,16 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from work import CHUNK, DEVICES, ELEMENTS, MAX_STALENESS, STALENESS_EXPONENT
 
-from fedmote.codec import decode
-from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy, Record
-from fedmote.server import Federation, Server
-from fedmote.session import Limits
-from fedmote.strategy import Accumulator, FedAvg, Model, Update
+from fedmote.fleet.limits import Limits
+from fedmote.learning.accumulator import Accumulator
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.update import Update
+from fedmote.model.layout import Layout, Model, Tensor
+from fedmote.rounds.policy import Policy
+from fedmote.rounds.record import Record
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
+from fedmote.wire.codec import decode
 
 FOREVER_S = 3600.0
 
@@ -134,7 +138,7 @@ def watch_messages(steps: Steps) -> None:
 
 def count_lines(nth: int, count: list[int]) -> None:
     """Count in count[0] the lines that run from now on; die at the n-th."""
-    places = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("fedmote.server", mqtt.__name__))
+    places = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("fedmote", mqtt.__name__))
 
     def line(frame: Any, event: str, argument: Any) -> Any:
         if event == "line":

@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from paho.mqtt.enums import CallbackAPIVersion
 from real_broker import Broker, until
 
-from fedmote.demo.data import partition, split
-from fedmote.layout import dense
-from fedmote.round import Policy, Record, Training
-from fedmote.server import Federation, Server
+from fedmote.datasets.digits import partition, split
+from fedmote.model.layout import dense
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
 from fedmote_device import CTrainer, Device
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,8 +18,8 @@ import pytest
 from images import ROOT, build
 from waiting import until
 
+from fedmote.faults.cable import Cable
 from fedmote.testing.board import Board
-from fedmote.testing.cable import Cable
 from fedmote.testing.log import Log
 from fedmote.testing.power import Boot, Moment
 from fedmote_device import CTrainer, Device

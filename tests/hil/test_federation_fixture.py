@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from real_broker import Known, mean
 
-from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy
+from fedmote.model.layout import Layout, Tensor
+from fedmote.rounds.policy import Policy
 
 ELEMENTS = 100
 

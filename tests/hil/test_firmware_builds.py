@@ -27,12 +27,14 @@ import stack
 from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 
-from fedmote.demo.data import partition, split
-from fedmote.layout import dense
+from fedmote.datasets.digits import partition, split
+from fedmote.faults.cable import Cable
 from fedmote.links.serial import Port
-from fedmote.round import Policy, Record, Training
-from fedmote.server import Federation, Server
-from fedmote.testing.cable import Cable
+from fedmote.model.layout import dense
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
 from fedmote.testing.qemu import EmulatedDevice
 from fedmote_device import CTrainer, Device
 

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from images import build, fetch_sources
 
-from fedmote.demo import baselines, data
-from fedmote.layout import dense
-from fedmote.round import Policy, Training
+from fedmote.datasets import baselines
+from fedmote.datasets import digits as data
+from fedmote.model.layout import dense
+from fedmote.rounds.policy import Policy, Training
 from fedmote.testing.federation import LONG_S
 
 DESKTOP, ROUNDS, GOAL = 20, 10, 0.90

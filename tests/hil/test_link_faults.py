@@ -17,8 +17,8 @@ import pytest
 import serial
 from waiting import WAIT_S, until
 
-from fedmote.round import Policy
-from fedmote.testing.faults import Noise, Pace
+from fedmote.faults.fault import Noise, Pace
+from fedmote.rounds.policy import Policy
 from fedmote.testing.federation import LONG_S
 
 DATA = bytes(range(256)) * 40

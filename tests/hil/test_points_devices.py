@@ -28,12 +28,13 @@ import yaml
 from real_broker import LONG_S, Broker
 from waiting import until
 
-from fedmote.config import load
-from fedmote.layout import dense
+from fedmote.config.settings import load
+from fedmote.faults.cable import Cable
 from fedmote.links.serial import Port
-from fedmote.round import Record
-from fedmote.server import Federation, Server
-from fedmote.testing.cable import Cable
+from fedmote.model.layout import dense
+from fedmote.rounds.record import Record
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "firmware_examples"

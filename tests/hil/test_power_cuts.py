@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from images import build, fetch_sources
 
-from fedmote.layout import dense
-from fedmote.round import Policy, Training
+from fedmote.model.layout import dense
+from fedmote.rounds.policy import Policy, Training
 from fedmote.testing.federation import LONG_S, RunningFederation
 from fedmote.testing.power import Boot, Moment, moments, power_cycle
 from fedmote.testing.qemu import EmulatedDevice

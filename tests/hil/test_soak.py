@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmote.demo.data import split
-from fedmote.layout import dense
-from fedmote.round import Policy, Record, Rounds, Training
-from fedmote.session import Fleet
-from fedmote.store import Store
-from fedmote.strategy import FedAvg
+from fedmote.datasets.digits import split
+from fedmote.fleet.fleet import Fleet
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.model.layout import dense
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
+from fedmote.rounds.synchronous import Rounds
+from fedmote.store.store import Store
 from fedmote_device.links import SerialLink
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from waiting import WAIT_S, until
 
-from fedmote.testing.tun import ADDRESS, Network, PacketPath
+from fedmote.faults.tun import ADDRESS, Network, PacketPath
 
 PACKETS = [bytes([i % 256]) * 100 for i in range(2000)]
 

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 import flatbuffers
 
-from fedmote import codec as python_codec
 from fedmote.wire import Message, Range, UpdateBegin
+from fedmote.wire import codec as python_codec
 from fedmote.wire.Body import Body
 from fedmote_device import codec as c_codec
 

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from fedmote import codec
-from fedmote.buffered import machine
-from fedmote.layout import Layout, Tensor
-from fedmote.pace import Pace
-from fedmote.round import Policy, Record, Training
-from fedmote.selection import Selection
-from fedmote.session import Fleet, Limits
-from fedmote.store import Store
-from fedmote.strategy import FedAvg
+from fedmote.fleet.fleet import Fleet
+from fedmote.fleet.limits import Limits
+from fedmote.fleet.pace import Pace
+from fedmote.fleet.selection import Selection
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.model.layout import Layout, Tensor
+from fedmote.rounds.factory import machine
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
+from fedmote.store.store import Store
+from fedmote.wire import codec
 
 ELEMENTS, CHUNK = 40, 16
 LAYOUT = Layout((Tensor("w", (ELEMENTS,)),))

@@ -24,12 +24,13 @@ import numpy as np
 from certificates import Certificate
 from numpy.typing import NDArray
 
-from fedmote import codec
-from fedmote.broker import reserve_port
-from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy
-from fedmote.server import Federation, Server
-from fedmote.session import Limits
+from fedmote.fleet.limits import Limits
+from fedmote.links.broker import reserve_port
+from fedmote.model.layout import Layout, Tensor
+from fedmote.rounds.policy import Policy
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
+from fedmote.wire import codec
 from fedmote_device import Device, run_many
 
 WAIT_S = 120.0  # for what takes a second or two, unless others keep the machine busy

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from real_broker import Broker
 
-from fedmote import ask
-from fedmote.config import load
-from fedmote.tasks import Histogram, TaskError
+from fedmote.cli import ask
+from fedmote.config.settings import load
+from fedmote.errors import TaskError
+from fedmote.tasks.histogram import Histogram
 from fedmote_device import CTrainer, Device, run_many
 
 FEDMOTE = str(Path(sys.executable).parent / "fedmote")

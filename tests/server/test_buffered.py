@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
 
-from fedmote.round import Record
-from fedmote.store import Store
+from fedmote.rounds.record import Record
+from fedmote.store.store import Store
 
 
 def buffered(buffer: int = 2, store: Store | None = None, slots: int = 64, **policy: float | bool) -> Bench:

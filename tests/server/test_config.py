@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from certificates import Authority
 
-from fedmote.config import ConfigError, load
+from fedmote.config.settings import load
+from fedmote.errors import ConfigError
+from fedmote.fleet.pace import Pace
+from fedmote.fleet.selection import Selection
 from fedmote.links.url import BrokerUrl
-from fedmote.pace import Pace
-from fedmote.selection import Selection
 
 GOOD = """
 [federation]

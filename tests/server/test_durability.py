@@ -26,9 +26,10 @@ import numpy as np
 import pytest
 from real_broker import CHUNK, ELEMENTS, Broker, Devices, Floats, Known, mean
 
-from fedmote.layout import Layout, Tensor
-from fedmote.server import STORE_RETRY_S
-from fedmote.store import Store, StoreError
+from fedmote.errors import StoreError
+from fedmote.model.layout import Layout, Tensor
+from fedmote.server.server import STORE_RETRY_S
+from fedmote.store.store import Store
 
 LAYOUT = Layout((Tensor("parameter0", (ELEMENTS,)),))
 ROUNDS, KEPT = 12, 10
@@ -434,7 +435,7 @@ def test_full_at_the_start(tmp_path: Path) -> None:
     """No half-made database is left that the next server would stumble over."""
     store = tmp_path / "f.sqlite"
     code = (
-        "import resource, sys; from fedmote.cli import main; before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "import resource, sys; from fedmote.cli.main import main; before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))\n"
         "try: main(['server', sys.argv[1]])\n"
         "finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)"  # the coverage of this process is a file as well

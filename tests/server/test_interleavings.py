@@ -20,14 +20,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 from real_broker import Known
 
-from fedmote.buffered import machine
-from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy, Record, Training
-from fedmote.selection import Selection
-from fedmote.session import Fleet, Limits
-from fedmote.store import Store
-from fedmote.strategy import Accumulator, FedAvg, Model, Update
-from fedmote.tasks import RollBack
+from fedmote.fleet.fleet import Fleet
+from fedmote.fleet.limits import Limits
+from fedmote.fleet.selection import Selection
+from fedmote.learning.accumulator import Accumulator
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.update import Update
+from fedmote.model.layout import Layout, Model, Tensor
+from fedmote.rounds.factory import machine
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
+from fedmote.store.store import Store
+from fedmote.tasks.rollback import RollBack
 from fedmote_device import Device, Flash
 
 ELEMENTS, CHUNK = 40, 16

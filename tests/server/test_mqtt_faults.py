@@ -41,12 +41,12 @@ from real_broker import (
     until,
 )  # fmt: skip
 
-from fedmote import codec
-from fedmote.layout import Layout
+from fedmote.fleet.limits import Limits
 from fedmote.links.mqtt import MqttLink
-from fedmote.round import Record
-from fedmote.server import Server
-from fedmote.session import Limits
+from fedmote.model.layout import Layout
+from fedmote.rounds.record import Record
+from fedmote.server.server import Server
+from fedmote.wire import codec
 from fedmote.wire.RefusalReason import RefusalReason
 
 SYN_SENT = "02"  # in /proc/net/tcp
@@ -351,9 +351,9 @@ def test_acknowledgements_are_lost(tmp_path: Path, make_broker: MakeBroker, make
 def serve_apart(broker: str, folder: Path, count: int) -> subprocess.Popen[bytes]:
     """The server in a process of its own, for one round."""
     code = (
-        "import asyncio, pathlib, sys; sys.path.insert(0, sys.argv[4]); import fedmote.server, real_broker; "
+        "import asyncio, pathlib, sys; sys.path.insert(0, sys.argv[4]); import fedmote, real_broker; "
         "federation = real_broker.federation(sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])); "
-        "asyncio.run(fedmote.server.Server(federation).run(1))"
+        "asyncio.run(fedmote.Server(federation).run(1))"
     )
     return subprocess.Popen([sys.executable, "-c", code, broker, str(folder), str(count), str(Path(__file__).parent)])
 

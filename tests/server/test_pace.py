@@ -17,15 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedmote import codec
-from fedmote.pace import MOST_AWAY_S, SHRINKS, Arrivals, Deadline, Deadlines, Pace, next_meeting
-from fedmote.round import Policy, Record, State
-from fedmote.selection import CHARGING, Selection
-from fedmote.simulation.cli import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.cli.simulate import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.errors import StoreUnavailableError
+from fedmote.fleet.pace import MOST_AWAY_S, Arrivals, Pace, next_meeting
+from fedmote.fleet.selection import CHARGING, Selection
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.rounds.deadlines import SHRINKS, Deadline, Deadlines
+from fedmote.rounds.policy import Policy
+from fedmote.rounds.record import Record
+from fedmote.rounds.synchronous import State
 from fedmote.simulation.settings import FleetSettings
 from fedmote.simulation.simulation import Server
-from fedmote.store import Store, StoreUnavailableError
-from fedmote.strategy import FedAvg
+from fedmote.store.store import Store
+from fedmote.wire import codec
 
 BOUNDS = Deadline(600.0, 900.0)
 

@@ -14,9 +14,9 @@ from real_broker import Broker, Devices, federation, serve
 
 import fedmote
 import fedmote_device
-from fedmote.server import Server
-from fedmote.session import Fleet
-from fedmote.strategy import Accumulator
+from fedmote.fleet.fleet import Fleet
+from fedmote.learning.accumulator import Accumulator
+from fedmote.server.server import Server
 
 PROJECT = [Path(package.__file__ or "").parent for package in (fedmote, fedmote_device)]
 

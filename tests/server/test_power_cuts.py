@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from real_broker import Known, mean
 
-from fedmote import codec
-from fedmote.layout import Layout, Tensor
-from fedmote.round import Policy, Record, Rounds, Training
-from fedmote.session import Fleet
-from fedmote.store import Store
-from fedmote.strategy import FedAvg
+from fedmote.fleet.fleet import Fleet
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.model.layout import Layout, Tensor
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
+from fedmote.rounds.synchronous import Rounds
+from fedmote.store.store import Store
+from fedmote.wire import codec
 from fedmote_device import Device, Flash
 from fedmote_device.flash import CUTS
 

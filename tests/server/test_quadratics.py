@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from quadratics import Fields, converge, distance
 
-from fedmote.strategy import FedAvg, FedNova
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.strategies.fednova import FedNova
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -17,12 +17,17 @@ from click.testing import CliRunner
 from real_broker import Broker, Devices, federation, serve, until
 from test_tasks import NETWORK, Hall, shares
 
-from fedmote.cli import main
-from fedmote.rollout import roll_out
-from fedmote.round import Record
-from fedmote.server import Server
-from fedmote.store import Store, StoreError
-from fedmote.tasks import Evaluate, Release, Request, Result, RollBack, TaskError
+from fedmote.cli.main import main
+from fedmote.errors import StoreError, TaskError
+from fedmote.rounds.record import Record
+from fedmote.server.server import Server
+from fedmote.store.store import Store
+from fedmote.tasks.base import Result
+from fedmote.tasks.evaluate import Evaluate
+from fedmote.tasks.release import Release
+from fedmote.tasks.requests import Request
+from fedmote.tasks.rollback import RollBack
+from fedmote.tasks.rollout import roll_out
 
 
 def hall(new_model: Callable[[Any], Any], devices: int = 8) -> Hall:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import numpy as np
 from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
 
-from fedmote import codec
-from fedmote.round import Policy, Rounds, State, Training
-from fedmote.session import Fleet
-from fedmote.strategy import FedAvg
+from fedmote.fleet.fleet import Fleet
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.synchronous import Rounds, State
+from fedmote.wire import codec
 
 
 def test_a_round_opened_again_keeps_what_it_folded() -> None:

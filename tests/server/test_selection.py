@@ -12,9 +12,20 @@ import pytest
 from bench_of_rounds import ELEMENTS, LAYOUT, Bench, new_store
 from numpy.typing import NDArray
 
-from fedmote import selection
-from fedmote.selection import BUSY, CHARGING, METERED, Choice, Selection, Selector, Tiers, epsilon, utilities, weighted
-from fedmote.store import Store
+from fedmote.fleet import selection
+from fedmote.fleet.selection import (
+    BUSY,
+    CHARGING,
+    METERED,
+    Choice,
+    Selection,
+    Selector,
+    Tiers,
+    epsilon,
+    utilities,
+    weighted,
+)
+from fedmote.store.store import Store
 
 
 def nobody(devices: Sequence[str]) -> dict[str, int]:

@@ -15,12 +15,15 @@ import pytest
 from numpy.typing import NDArray
 from real_broker import LONG_S, WAIT_S
 
-from fedmote.config import ConfigError, load
-from fedmote.layout import dense
+from fedmote.config.settings import load
+from fedmote.errors import ConfigError
+from fedmote.faults.cable import Cable
 from fedmote.links.serial import Port
-from fedmote.round import Policy, Record, Training
-from fedmote.server import Federation, Server
-from fedmote.testing.cable import Cable
+from fedmote.model.layout import dense
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
 from fedmote_device import CTrainer, Device, run_many
 
 DEVICES = 2

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from fedmote.config import _ENCODINGS, _RANGES, OTHERS, RECORDS
+from fedmote.config.settings import _ENCODINGS, _RANGES, OTHERS, RECORDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 TYPES = {int: "integer", float: "number", bool: "true or false"}

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from real_broker import Broker, Devices, federation, mean
 
-from fedmote.round import Record
-from fedmote.server import Server, run_all
-from fedmote.store import StoreError
+from fedmote.errors import StoreError
+from fedmote.rounds.record import Record
+from fedmote.server.server import Server, run_all
 
 
 def write(folder: Path, name: str, ports: str = "") -> Path:

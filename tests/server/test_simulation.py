@@ -16,20 +16,23 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fedmote.cli import main
-from fedmote.codec import decode
-from fedmote.config import ConfigError
-from fedmote.round import Policy, Training
+from fedmote.cli.main import main
+from fedmote.cli.simulate import simulation
+from fedmote.errors import ConfigError
+from fedmote.learning.accumulator import Accumulator
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.update import Update
+from fedmote.model.layout import Model
+from fedmote.rounds.policy import Policy, Training
 from fedmote.simulation import settings
 from fedmote.simulation.battery import Batteries, BatteryModel
-from fedmote.simulation.cli import simulation
 from fedmote.simulation.clock import Clock
 from fedmote.simulation.draws import Draws
 from fedmote.simulation.network import DOWN, RESEND_S, UP, LinkModel, Network
 from fedmote.simulation.population import PRESET, DeviceClass, kinds, small_samples
 from fedmote.simulation.settings import FleetSettings
 from fedmote.simulation.simulation import Server
-from fedmote.strategy import Accumulator, FedAvg, Model, Update
+from fedmote.wire.codec import decode
 
 TRAINING = Training(epochs=2, batch_size=8, learning_rate=0.2)
 POLICY = Policy(devices=5, select=12, goal=0.8, soft_deadline_s=300, hard_deadline_s=600, chunk_elements=512)
@@ -301,7 +304,7 @@ def test_a_run_goes_on_where_it_stopped() -> None:
 
 def _figures(folder: Path, seed: str, hash_seed: str) -> dict[str, Any]:
     out = folder / f"{seed}-{hash_seed}.json"
-    command = [sys.executable, "-c", "from fedmote.cli import main; main()", "simulate", "--devices", "40"]
+    command = [sys.executable, "-c", "from fedmote.cli.main import main; main()", "simulate", "--devices", "40"]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     subprocess.run([*command, "--hours", "0.8", "--seed", seed, "--json", str(out)], check=True, env=environment,
                    stdout=subprocess.DEVNULL, timeout=200)  # fmt: skip

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmote.layout import Layout, Tensor
-from fedmote.store import MIGRATIONS, Store, StoreError
+from fedmote.errors import StoreError
+from fedmote.model.layout import Layout, Tensor
+from fedmote.store.schema import MIGRATIONS
+from fedmote.store.store import Store
 
 LAYOUT = Layout((Tensor("w", (8,)),))
 
@@ -94,13 +96,13 @@ def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     Store(path, LAYOUT, np.zeros(8, np.float32)).close()
     format = len(MIGRATIONS)
     extra = "CREATE TABLE extra (number INTEGER)"
-    monkeypatch.setattr("fedmote.store.MIGRATIONS", (*MIGRATIONS, (extra, "INSERT INTO nowhere VALUES (1)")))
+    monkeypatch.setattr("fedmote.store.store.MIGRATIONS", (*MIGRATIONS, (extra, "INSERT INTO nowhere VALUES (1)")))
     with pytest.raises(StoreError, match="nowhere"):
         Store(path, LAYOUT, np.zeros(8, np.float32))
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (format,)
         assert not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'extra'").fetchall()
-    monkeypatch.setattr("fedmote.store.MIGRATIONS", (*MIGRATIONS, (extra,)))
+    monkeypatch.setattr("fedmote.store.store.MIGRATIONS", (*MIGRATIONS, (extra,)))
     Store(path, LAYOUT, np.zeros(8, np.float32)).close()
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (format + 1,)

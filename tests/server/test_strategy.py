@@ -7,7 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmote.strategy import FedAvg, FedNova, Update
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.strategies.fednova import FedNova
+from fedmote.learning.update import Update
 
 
 def update(values: np.ndarray, examples: int, **changes: object) -> Update:

@@ -12,16 +12,21 @@ import numpy as np
 import pytest
 import submodels
 
-from fedmote import codec
-from fedmote.buffered import machine
-from fedmote.config import ConfigError, load
-from fedmote.demo import data
-from fedmote.layout import Layout, SubLayout, Tensor, dense
-from fedmote.round import CLASS_SHIFT, Policy, Training
-from fedmote.session import Fleet, Limits
-from fedmote.store import Store
-from fedmote.strategy import FedAvg, FedNova, Strategy
+from fedmote.config.settings import load
+from fedmote.datasets import digits as data
+from fedmote.errors import ConfigError
+from fedmote.fleet.fleet import Fleet
+from fedmote.fleet.limits import Limits
+from fedmote.fleet.served_models import CLASS_SHIFT
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.strategies.fednova import FedNova
+from fedmote.learning.strategy import Strategy
+from fedmote.model.layout import Layout, SubLayout, Tensor, dense
+from fedmote.rounds.factory import machine
+from fedmote.rounds.policy import Policy, Training
+from fedmote.store.store import Store
 from fedmote.testing.federation import RunningFederation
+from fedmote.wire import codec
 from fedmote.wire.RefusalReason import RefusalReason
 from fedmote_device import CTrainer
 from fedmote_device import codec as device_codec

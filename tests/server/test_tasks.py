@@ -19,15 +19,25 @@ import pytest
 from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
 from numpy.typing import NDArray
 
-from fedmote import codec, tasks
-from fedmote.buffered import machine
-from fedmote.layout import Layout, Tensor, dense
-from fedmote.round import Policy, Training
-from fedmote.server import Federation, Server
-from fedmote.session import Fleet
-from fedmote.store import Store
-from fedmote.strategy import FedAvg
-from fedmote.tasks import Evaluate, HeavyHitters, Histogram, Quantiles, Request, Result, TaskError, TaskLimits, Tasks
+from fedmote.errors import TaskError
+from fedmote.fleet.fleet import Fleet
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.model.layout import Layout, Tensor, dense
+from fedmote.rounds.factory import machine
+from fedmote.rounds.policy import Policy, Training
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
+from fedmote.store.store import Store
+from fedmote.tasks import requests
+from fedmote.tasks.base import Result, TaskLimits
+from fedmote.tasks.desk import Tasks
+from fedmote.tasks.evaluate import Evaluate
+from fedmote.tasks.heavy_hitters import HeavyHitters
+from fedmote.tasks.histogram import Histogram
+from fedmote.tasks.quantiles import Quantiles
+from fedmote.tasks.requests import Request
+from fedmote.tasks.rollback import RollBack
+from fedmote.wire import codec
 from fedmote_device import CTrainer, Device
 
 Outcome = Result | TaskError
@@ -574,7 +584,7 @@ def test_a_server_that_stops_says_so() -> None:
     Evaluate(3, 20), TWO_BINS, Quantiles("x", 0, 1, (0.1, 0.9), 0.01), HeavyHitters("y", -5, 9, 0.2, 7),
 ], ids=lambda r: type(r).__name__)  # fmt: skip
 def test_requests_are_the_same_after_a_way_through_the_database(request_: Request) -> None:
-    assert tasks.from_json(tasks.to_json(request_)) == request_
+    assert requests.from_json(requests.to_json(request_)) == request_
 
 
 @pytest.mark.parametrize("text", [
@@ -583,7 +593,7 @@ def test_requests_are_the_same_after_a_way_through_the_database(request_: Reques
 ])  # fmt: skip
 def test_what_is_no_request_is_an_error(text: str) -> None:
     with pytest.raises(TaskError, match="no request"):
-        tasks.from_json(text)
+        requests.from_json(text)
 
 
 @pytest.mark.parametrize(("fields", "complaint"), [
@@ -600,7 +610,7 @@ def test_what_is_no_request_is_an_error(text: str) -> None:
 ])  # fmt: skip
 def test_a_request_of_the_wrong_types_ends_here_not_in_the_rounds(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(TaskError, match=complaint):
-        tasks.from_json(json.dumps(fields))
+        requests.from_json(json.dumps(fields))
 
 
 @pytest.mark.parametrize(("make", "complaint"), [
@@ -667,7 +677,7 @@ def test_requests_are_taken_up_a_few_at_a_time_and_dropped_when_nobody_waits(tmp
     bench = Bench(store=server.store)
     desk = bench.rounds.tasks
     with contextlib.closing(sqlite3.connect(tmp_path / "f.sqlite", isolation_level=None)) as db:
-        request = tasks.to_json(tasks.RollBack(1))
+        request = requests.to_json(RollBack(1))
         db.executemany("INSERT INTO task (request) VALUES (?)", [("nonsense",), *[(request,)] * 100])
         server._take_requests(desk, 1.0)
         assert len(desk.queue) == 49

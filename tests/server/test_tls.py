@@ -17,7 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from real_broker import WAIT_S, Broker, Devices, federation, mean, serve, until
 
 from fedmote.links.mqtt import MqttLink
-from fedmote.server import Federation, Server
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
 
 
 def over_tls(broker: Broker, folder: Path, authority: Authority, count: int) -> Federation:

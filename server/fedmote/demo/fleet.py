@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedmote.demo.data import Features, Labels
+from fedmote.datasets.digits import Features, Labels
 from fedmote_device import CTrainer, Device, run_many
 
 WIDTHS = (64, 32, 10)

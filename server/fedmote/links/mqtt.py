@@ -15,7 +15,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from fedmote.links import Receive
+from fedmote.links.link import Receive
 from fedmote.links.url import BrokerUrl
 
 log = logging.getLogger(__name__)

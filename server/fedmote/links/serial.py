@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import serial
 
-from fedmote.codec import decode
-from fedmote.links import Receive, Send
+from fedmote.links.link import Receive, Send
+from fedmote.wire.codec import decode
 from fedmote_device.links import SerialLink
 
 log = logging.getLogger(__name__)

@@ -1,2 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual days: the real C client and the real rounds on one virtual clock, with modelled links and batteries."""
+"""Virtual devices on a virtual clock: the real C client and the real rounds, with modelled links and batteries.
+
+Import from here: Simulation, Population, DeviceClass, FleetSettings.
+The engine knows no data set: the caller brings a Workload, as `fedmote simulate` brings the digits.
+This package imports fleet, rounds, store, learning and config. Only cli, bench and tests may import it.
+"""

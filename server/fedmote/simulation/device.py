@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from fedmote.codec import decode, encode
 from fedmote.simulation.population import Population
+from fedmote.wire.codec import decode, encode
 from fedmote_device import CTrainer, Device
 
 WIDTHS = (64, 32, 10)

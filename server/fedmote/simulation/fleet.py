@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote.codec import encode
 from fedmote.simulation.battery import Batteries
 from fedmote.simulation.clock import Clock
 from fedmote.simulation.device import VirtualDevice
@@ -17,12 +16,14 @@ from fedmote.simulation.draws import mixed
 from fedmote.simulation.network import DOWN, UP, Network
 from fedmote.simulation.population import Population
 from fedmote.wire.Body import Body
+from fedmote.wire.codec import encode
 from fedmote_device import kernels
 
 LOOK_S = 300.0  # between looks at the batteries
 NOTICE_S = 45.0  # after which a broker notices that a device is gone: 1.5 times the keep-alive
 _AT_MOST_ONCE = (Body.UpdateChunk, Body.Progress)
 _WAKES = (Body.Plan, Body.Refusal)  # of an idle device; it has no use for anything else
+
 _CHARGING, _METERED, _BUSY = 1, 2, 4
 
 

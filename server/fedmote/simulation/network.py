@@ -15,6 +15,7 @@ from fedmote.simulation.draws import Draws
 
 RESEND_S = 1.0  # after which a link repeats what is to arrive at least once
 _HEAD = struct.Struct("<dIB")
+
 UP, DOWN = 0, 1
 
 

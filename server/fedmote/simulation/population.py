@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote.demo import data
+from fedmote.datasets import digits as data
 from fedmote.simulation.battery import BatteryModel
 from fedmote.simulation.network import LinkModel
 

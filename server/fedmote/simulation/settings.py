@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedmote.config import ConfigError
+from fedmote.errors import ConfigError
 from fedmote.simulation.battery import BatteryModel
 from fedmote.simulation.network import LinkModel
 from fedmote.simulation.population import PRESET, DeviceClass
@@ -28,6 +28,7 @@ _FLEET: dict[str, Range] = {
     "most_examples": (int, 1, 100_000),
     "start_h": (float, 0, 24),
 }
+
 _CLASS: dict[str, Range] = {
     "share": (float, _LEAST, 1e6),
     "steps_per_s": (float, _LEAST, 1e5),
@@ -36,6 +37,7 @@ _CLASS: dict[str, Range] = {
     "retry_s": (float, 0.1, 3600),
     "metered": (bool, 0, 1),
 }
+
 _LINK: dict[str, Range] = {
     "up_bytes_s": (float, 1, 1e9),
     "down_bytes_s": (float, 1, 1e9),
@@ -44,6 +46,7 @@ _LINK: dict[str, Range] = {
     "mean_up_s": (float, 1, 1e9),
     "mean_down_s": (float, *_ANY),
 }
+
 _BATTERY: dict[str, Range] = {
     "idle_h": (float, *_ANY),
     "train_h": (float, _LEAST, 1e9),

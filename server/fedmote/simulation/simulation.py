@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote.buffered import machine
-from fedmote.demo import baselines
-from fedmote.layout import dense
-from fedmote.pace import Pace
-from fedmote.round import Policy, Record, Training
-from fedmote.selection import Selection
-from fedmote.session import Fleet, Limits
+from fedmote.datasets import baselines
+from fedmote.fleet.fleet import Fleet
+from fedmote.fleet.limits import Limits
+from fedmote.fleet.pace import Pace
+from fedmote.fleet.selection import Selection
+from fedmote.learning.strategy import Strategy
+from fedmote.model.layout import dense
+from fedmote.rounds.factory import machine
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
 from fedmote.simulation.clock import Clock
 from fedmote.simulation.device import WIDTHS
 from fedmote.simulation.fleet import VirtualFleet
 from fedmote.simulation.population import Population
-from fedmote.store import Store
-from fedmote.strategy import Strategy
+from fedmote.store.store import Store
 from fedmote_device import kernels
 
 TICK_S = 0.02  # after a message in which the server looks at its round; what comes meanwhile is looked at together

@@ -13,19 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote.broker import private_broker
-from fedmote.demo import baselines, data
-from fedmote.layout import Layout, dense
+from fedmote.datasets import baselines
+from fedmote.datasets import digits as data
+from fedmote.faults.cable import Cable
+from fedmote.faults.tun import ADDRESS, Network
+from fedmote.fleet.limits import Limits
+from fedmote.learning.accumulator import Accumulator
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.strategy import Strategy
+from fedmote.learning.update import Update
+from fedmote.links.broker import private_broker
 from fedmote.links.serial import Port
-from fedmote.round import Policy, Record, Training
-from fedmote.server import Federation, Server
-from fedmote.session import Limits
-from fedmote.strategy import Accumulator, FedAvg, Strategy, Update
-from fedmote.testing.cable import Cable
-from fedmote.testing.tun import ADDRESS, Network
+from fedmote.model.layout import Layout, dense
+from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.record import Record
+from fedmote.server.federation import Federation
+from fedmote.server.server import Server
 from fedmote_device import CTrainer, Device, run_many
 
 Floats = NDArray[np.float32]
+
 WIDTHS = (64, 32, 10)
 WAIT_S = 120.0
 LONG_S = 3600.0  # a round ends when everybody reported, however busy the machine is

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from fedmote.faults.link_faults import LinkFaults
     from fedmote.testing.board import Board
     from fedmote.testing.federation import RunningFederation
-    from fedmote.testing.links import LinkFaults
     from fedmote.testing.power import Boot
     from fedmote.testing.qemu import EmulatedDevice
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def link_faults() -> Iterator[Callable[..., LinkFaults]]:
     """Make links that fail: `link_faults(loss=0.01, seed=3).serial(path)`; see LinkFaults."""
-    from fedmote.testing.links import LinkFaults
+    from fedmote.faults.link_faults import LinkFaults
 
     with contextlib.ExitStack() as stack:
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmote.testing.cable import Cable
+from fedmote.faults.cable import Cable
 from fedmote.testing.log import WAIT_S, Log, follow
 
 START_S = 60.0

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fedmote query`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fedmote.cli.ask import run_task
+from fedmote.cli.options import cohort_option, federation_argument
+from fedmote.errors import TaskError
+from fedmote.tasks.heavy_hitters import HeavyHitters
+from fedmote.tasks.histogram import Histogram
+from fedmote.tasks.quantiles import Quantiles
+from fedmote.tasks.requests import Request
+
+
+@click.command()
+@federation_argument
+@click.option("--field", required=True, help='Of the devices\' data: "label", "feature0", or what the firmware names.')
+@click.option("--range", "limits", type=(float, float), required=True, metavar="LOW HIGH")
+@click.option("--histogram", type=click.IntRange(1, 32), metavar="BINS", help="Counts in so many bins, sum and mean.")
+@click.option("--quantile", type=float, multiple=True, metavar="SHARE", help="0.5: the median. May be repeated.")
+@click.option("--heavy", type=float, metavar="SHARE", help="Whole numbers that make up at least this share.")
+@cohort_option
+def query(
+    federation: Path, field: str, limits: tuple[float, float], histogram: int | None, quantile: tuple[float, ...],
+    heavy: float | None, cohort: int,
+) -> None:  # fmt: skip
+    """Ask about a field of the devices' data; the server of FEDERATION must run."""
+    if sum(bool(what) for what in (histogram, quantile, heavy)) != 1:
+        raise click.UsageError("give one of --histogram, --quantile and --heavy")
+    low, high = limits
+
+    def make() -> Request:
+        if histogram:
+            return Histogram(field, low, high, histogram, cohort)
+        if quantile:
+            return Quantiles(field, low, high, quantile, cohort=cohort)
+        if not (low.is_integer() and high.is_integer()):
+            raise TaskError(f"range {low} to {high}: codes are whole numbers")
+        return HeavyHitters(field, int(low), int(high), heavy or 0.0, cohort)
+
+    run_task(federation, make)

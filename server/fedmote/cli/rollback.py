@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fedmote rollback`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fedmote.cli.ask import ask
+from fedmote.cli.options import database_of, federation_argument, version_option
+from fedmote.errors import TaskError
+from fedmote.tasks.rollback import RollBack
+
+
+@click.command()
+@federation_argument
+@version_option
+def rollback(federation: Path, version: int) -> None:
+    """Go on from an earlier model, which becomes the next version; the server of FEDERATION must run."""
+    try:
+        result = ask(database_of(federation), RollBack(version))
+    except TaskError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"model {result['version']} is model {version} again; training goes on from it")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fedmote server`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections import Counter
+from pathlib import Path
+
+import click
+from rich.logging import RichHandler
+
+from fedmote.config.settings import Settings, load
+from fedmote.errors import BrokerError, ConfigError, StoreError
+from fedmote.learning.strategies.registry import STRATEGIES
+from fedmote.links.broker import private_broker
+from fedmote.links.url import BrokerUrl
+from fedmote.rounds.record import Record
+from fedmote.server.server import Server, run_all
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument(
+    "federations", metavar="FEDERATION...", nargs=-1, required=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+)  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1), help="Stop when this round is committed; without it, never.")
+def server(federations: tuple[Path, ...], rounds: int | None) -> None:
+    """Run the aggregation server of each federation that a TOML file FEDERATION describes."""
+    logging.basicConfig(level="INFO", format="%(message)s", datefmt="[%X]", handlers=[RichHandler(show_path=False)])
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as a service manager stops it
+    try:
+        with contextlib.ExitStack() as stack:
+            settings = [load(path) for path in federations]
+            _check_apart(settings)
+            private = None
+            if any(one.broker is None and not one.ports for one in settings):
+                private = stack.enter_context(private_broker())
+            asyncio.run(run_all([_server(one, private, len(settings) > 1) for one in settings], rounds))
+    except (ConfigError, BrokerError, ConnectionError, StoreError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        log.info("stopped; the last committed model is in the database")
+
+
+def _server(settings: Settings, private: str | None, several: bool) -> Server:
+    """Make a federation's server, with its log."""
+    url = settings.broker
+    if url is None and not settings.ports:
+        url = private
+    where = [port.url for port in settings.ports]
+    if url is not None:
+        where.insert(0, str(BrokerUrl.parse(url)))  # without the password
+    log.info("federation %s on %s", settings.name, ", ".join(where))
+    prefix = f"{settings.name}: " if several else ""
+
+    def committed(record: Record) -> None:
+        log.info("%sround %d: %d of %d reported, %d in part, %d lost links, %.1f s", prefix, record.round,
+                 record.reported, record.selected, record.partial, record.dropped, record.seconds)  # fmt: skip
+
+    return Server(settings.federation(url), STRATEGIES[settings.strategy](), on_round=committed)
+
+
+def _check_apart(settings: list[Settings]) -> None:
+    """Refuse federations that would get into each other's way."""
+    claims = Counter(f"name {one.name}" for one in settings)
+    claims.update(f"serial port {port.url}" for one in settings for port in one.ports)
+    for claim, count in claims.items():
+        if count > 1:
+            raise ConfigError(f"two federations have the {claim}; each needs one of its own")

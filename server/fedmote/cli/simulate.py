@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fedmote simulate`: a fleet's day in seconds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from fedmote.config.settings import load
+from fedmote.datasets import digits as data
+from fedmote.errors import ConfigError
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.strategies.registry import STRATEGIES
+from fedmote.rounds.policy import Policy, Training
+from fedmote.simulation import settings
+from fedmote.simulation.population import kinds, populate, small_samples
+from fedmote.simulation.settings import FleetSettings
+from fedmote.simulation.simulation import LAYOUT, Commit, Result, Server, Simulation, summary
+
+SHOWN = 12
+PRESET_POLICY = Policy(devices=20, select=64, goal=0.8, soft_deadline_s=600, hard_deadline_s=900)
+PRESET_TRAINING = Training(epochs=5, batch_size=8, learning_rate=0.2)
+
+
+def simulation(fleet: FleetSettings, server: Server) -> Simulation:
+    """Make the simulation of a fleet that learns the digits."""
+    random = np.random.default_rng(fleet.seed)
+    x, y, x_held, y_held = data.split(random)
+    sizes = (fleet.least_examples, fleet.most_examples)
+    parts = small_samples(y, fleet.devices, fleet.alpha, sizes, random)
+    population = populate(fleet.classes, kinds(fleet.classes, fleet.devices, random), x, y, parts, random)
+    return Simulation(population, (x_held, y_held), server, seed=fleet.seed, start_h=fleet.start_h)
+
+
+def _read(federation: Path | None) -> tuple[FleetSettings, Server]:
+    """Read what the file says; without one, the preset. ConfigError says what is wrong with it."""
+    if federation is None:
+        return FleetSettings(), Server(FedAvg(), PRESET_TRAINING, PRESET_POLICY)
+    read = load(federation)
+    if read.layout.crc32 != LAYOUT.crc32:
+        tensors = ", ".join(f'{{ name = "{t.name}", shape = {list(t.shape)} }}' for t in LAYOUT.tensors)
+        raise ConfigError(f"{federation}: model.tensors: a simulated fleet learns the digits; "
+                                 f"name its model: tensors = [{tensors}]")  # fmt: skip
+    server = Server(
+        STRATEGIES[read.strategy](), read.training, read.policy, read.limits, read.initial, read.selection, read.pace
+    )
+    return settings.load(federation), server
+
+
+@click.command()
+@click.argument("federation", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--devices", type=click.IntRange(1, 100_000), help="Of the fleet. [default: 1000]")
+@click.option("--hours", type=click.FloatRange(0.01, 24 * 366), help="To simulate. [default: 24]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of everything that is drawn. [default: 1]")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw accuracy over the hours there.")
+def simulate(
+    federation: Path | None, devices: int | None, hours: float | None, seed: int | None, json_path: Path | None,
+    plot: Path | None,
+) -> None:  # fmt: skip
+    """Run a virtual fleet for a virtual day: the real C clients and the real rounds on one virtual clock.
+
+    Settings and the fleet ([simulation], docs/simulation.md) are FEDERATION's; without it, of a preset.
+    """
+    console = Console()
+    try:
+        fleet, server = _read(federation)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    seed = fleet.seed if seed is None else seed
+    fleet = replace(fleet, devices=devices or fleet.devices, hours=hours or fleet.hours, seed=seed)
+    run = simulation(fleet, server)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("virtual hours", total=fleet.hours)
+        for part in range(1, 101):
+            result = run.run(fleet.hours * part / 100)
+            progress.update(task, completed=fleet.hours * part / 100)
+    _show(console, fleet, result)
+    if json_path is not None:
+        json_path.write_text(json.dumps({"seed": fleet.seed, **summary(result)}, indent=2) + "\n")
+    if plot is not None:
+        draw(plot, result.commits)
+
+
+def _show(console: Console, fleet: FleetSettings, result: Result) -> None:
+    table = Table(title=f"{fleet.devices} devices, {fleet.hours:g} hours, seed {fleet.seed}")
+    for column in ("hour", "round", "selected", "reported", "partial", "lost links", "minutes", "accuracy"):
+        table.add_column(column, justify="right")
+    commits = result.commits
+    for i in np.unique(np.linspace(0, len(commits) - 1, min(SHOWN, len(commits))).astype(int)):
+        commit, record = commits[i], commits[i].record
+        table.add_row(f"{commit.at_s / 3600:.2f}", f"{record.round}", f"{record.selected}", f"{record.reported}",
+                      f"{record.partial}", f"{record.dropped}", f"{record.seconds / 60:.1f}",
+                      f"{commit.accuracy:.3f}")  # fmt: skip
+    console.print(table)
+    classes = Table()
+    for column in ("class", "updates", "in part", "megabytes up", "connections", "withdrawn"):
+        classes.add_column(column, justify="left" if column == "class" else "right")
+    for name, counted in result.clients.items():
+        classes.add_row(name, f"{counted['updates']:,}", f"{counted['partial_updates']:,}",
+                        f"{counted['bytes_out'] / 1e6:.1f}", f"{counted['connections']:,}",
+                        f"{counted['withdrawals']:,}")  # fmt: skip
+    console.print(classes)
+    console.print(f"{len(commits)} rounds, {result.events:,} events, {result.steps:,} steps of training; "
+                  f"{result.most_awake} C clients at once at most")  # fmt: skip
+    console.print(f"digest {result.digest}", highlight=False)
+
+
+def draw(path: Path, commits: list[Commit]) -> None:
+    """Draw held-out accuracy and who reported, over the hours."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(8, 5), sharex=True, height_ratios=(2, 1))
+    hours = [commit.at_s / 3600 for commit in commits]
+    above.plot(hours, [commit.accuracy for commit in commits])
+    above.set(ylabel="held-out accuracy", ylim=(0, 1))
+    below.plot(hours, [c.record.selected for c in commits], color="gray", label="selected")
+    below.plot(hours, [c.record.reported for c in commits], label="reported")
+    below.plot(hours, [c.record.partial for c in commits], label="in part")
+    below.set(xlabel="hour", ylabel="devices", ylim=(0, None))
+    below.legend(loc="lower right")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the federation is compared with, in NumPy: training on the pooled data, and each device on its own."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmote.datasets.digits import Features, Labels
+
+Weights = list[NDArray[np.float32]]
+
+
+def unflatten(model: NDArray[np.float32], widths: tuple[int, ...]) -> Weights:
+    """Cut a flat model into kernel and bias of each layer."""
+    out: Weights = []
+    at = 0
+    for n_in, n_out in itertools.pairwise(widths):
+        out.append(model[at : at + n_in * n_out].reshape(n_in, n_out))
+        at += n_in * n_out
+        out.append(model[at : at + n_out])
+        at += n_out
+    return out
+
+
+def accuracy(model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y: Labels) -> float:
+    """Return the share of `x` that the network puts into the right class."""
+    weights = unflatten(model, widths)
+    h = x
+    for i in range(0, len(weights), 2):
+        h = h @ weights[i] + weights[i + 1]
+        if i + 2 < len(weights):
+            h = np.maximum(h, 0)
+    return float((h.argmax(1) == y).mean())
+
+
+def train(
+    model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y: Labels, *, epochs: int, batch: int,
+    rate: float, rng: np.random.Generator,
+) -> NDArray[np.float32]:  # fmt: skip
+    """Return the model after SGD with mini-batches, as the C trainer does it."""
+    model = model.copy()
+    weights = unflatten(model, widths)
+    for _ in range(epochs):
+        order = rng.permutation(len(x))
+        for at in range(0, len(x), batch):
+            chosen = order[at : at + batch]
+            _step(weights, x[chosen], y[chosen], rate)
+    return model
+
+
+def _step(weights: Weights, x: Features, y: Labels, rate: float) -> None:
+    activations = [x]
+    for i in range(0, len(weights), 2):
+        z = activations[-1] @ weights[i] + weights[i + 1]
+        activations.append(np.maximum(z, 0) if i + 2 < len(weights) else z)
+    logits = activations[-1] - activations[-1].max(1, keepdims=True)
+    error = np.exp(logits)
+    error /= error.sum(1, keepdims=True)
+    error[np.arange(len(y)), y] -= 1
+    error /= len(y)
+    for i in range(len(weights) - 2, -1, -2):
+        before = activations[i // 2]
+        kernel, bias = before.T @ error, error.sum(0)
+        error = (error @ weights[i].T) * (before > 0)
+        weights[i] -= rate * kernel
+        weights[i + 1] -= rate * bias

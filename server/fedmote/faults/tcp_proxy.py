@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TCP proxy before a broker: cuts, stalls, delay and bandwidth, without knowing what passes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import selectors
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+from fedmote.faults.fault import Fault, Pace, wait_s
+
+_PIECE = 65536
+_MOST_HELD = 65536  # bytes; the sender waits for the rest, as on any slow network
+
+
+@dataclass(eq=False)
+class _Side:
+    """One end of a connection, and what is on its way to it."""
+
+    socket: socket.socket
+    end: int  # 0: the broker, 1: a device, as on a cable
+    pace: Pace
+    waiting: bytes = b""
+    other: _Side = field(init=False)
+
+
+class TcpProxy:
+    """Listens at `url` and passes on to host:port, from the start of the context to its end.
+
+    fault: is given what passes and at which end it came in, 0 for the broker's; it may return less, after which cut()
+    is the only honest thing to do: TCP itself loses nothing.
+    """
+
+    def __init__(
+        self, host: str, port: int, fault: Fault | None = None, *, delay: float = 0.0, bandwidth: float = math.inf
+    ) -> None:
+        self._target = (host, port)
+        self._fault = fault
+        Pace(delay, bandwidth)  # says what is wrong with them, here and not at the first connection
+        self._delay, self._bandwidth = delay, bandwidth
+        self.accepted = 0  # connections so far
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+        self._woken, self._waker = socket.socketpair()
+        self._closing = self._stalled = self._refusing = self._break = False
+        self._sides: list[_Side] = []
+        self._thread = threading.Thread(target=self._run, daemon=True, name="proxy")
+
+    def __enter__(self) -> TcpProxy:
+        """Begin to accept."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Break what is open, and stop."""
+        self._closing = True
+        self._wake()
+        self._thread.join()
+        for side in self._sides:
+            side.socket.close()
+        for end in (self._listener, self._woken, self._waker):
+            end.close()
+
+    def cut(self) -> None:
+        """Break all connections; new ones are broken as well, until restore()."""
+        self._refusing = self._break = True
+        self._wake()
+
+    def stall(self) -> None:
+        """Keep connections open while nothing passes, until restore()."""
+        self._stalled = True
+        self._wake()
+
+    def restore(self) -> None:
+        """Let everything pass again."""
+        self._refusing = self._stalled = False
+        self._wake()
+
+    def _wake(self) -> None:
+        self._waker.send(b"x")
+
+    def _run(self) -> None:
+        while not self._closing:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._woken, selectors.EVENT_READ)
+                selector.register(self._listener, selectors.EVENT_READ)
+                for side in self._sides:
+                    wanted = self._wanted(side)
+                    if wanted:
+                        selector.register(side.socket, wanted, side)
+                paces = [] if self._stalled else [side.pace for side in self._sides]
+                events = selector.select(wait_s(paces, time.monotonic()))
+            for key, mask in events:
+                if key.fileobj is self._woken:
+                    self._woken.recv(_PIECE)
+                elif key.fileobj is self._listener:
+                    self._accept()
+                elif key.data in self._sides:
+                    self._move(key.data, mask)
+            self._release()
+            if self._break:
+                self._break = False
+                for side in list(self._sides):
+                    self._drop(side)
+
+    def _wanted(self, side: _Side) -> int:
+        if self._stalled:
+            return 0
+        room = side.other.pace.held + len(side.other.waiting) < _MOST_HELD
+        return (selectors.EVENT_READ if room else 0) | (selectors.EVENT_WRITE if side.waiting else 0)
+
+    def _accept(self) -> None:
+        device, _ = self._listener.accept()
+        self.accepted += 1
+        try:
+            if self._refusing or getattr(self._fault, "is_cut", False):
+                raise ConnectionRefusedError
+            broker = socket.create_connection(self._target)
+        except OSError:
+            device.close()
+            return
+        sides = [_Side(s, end, Pace(self._delay, self._bandwidth)) for end, s in enumerate((broker, device))]
+        for side, other in zip(sides, reversed(sides), strict=True):
+            side.other = other
+            side.socket.setblocking(False)
+            side.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sides += sides
+
+    def _move(self, side: _Side, mask: int) -> None:
+        try:
+            if mask & selectors.EVENT_WRITE:
+                side.waiting = side.waiting[side.socket.send(side.waiting) :]
+            if mask & selectors.EVENT_READ:
+                data = side.socket.recv(_PIECE)
+                if not data:
+                    raise ConnectionResetError
+                passed = data if self._fault is None else self._fault(data, side.end)
+                side.other.pace.push(passed, time.monotonic())
+                if len(passed) < len(data):
+                    self._break = True  # and the fault says until when: somebody may have restored it already
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(side)
+
+    def _release(self) -> None:
+        if not self._stalled:
+            for side in self._sides:
+                side.waiting += side.pace.pop(time.monotonic())
+
+    def _drop(self, side: _Side) -> None:
+        """Close both ends; what was due goes out first, as far as it fits."""
+        for end in (side, side.other):
+            if end in self._sides:
+                self._sides.remove(end)
+                with contextlib.suppress(OSError):
+                    end.socket.send(end.waiting)
+                end.socket.close()

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluate a committed model on the devices' own data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmote.errors import TaskError
+from fedmote.tasks.base import Result, check_types
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Evaluate a committed model on the devices' data.
+
+    version: 0 for the latest. cohort: devices asked, at least; 0: all, or a share of them, at least the least cohort.
+    order: 0 draws them; any other number asks those first that it always asks first, so that a larger share holds a
+    smaller one. Cohorts are made larger so that two do not differ by a few devices.
+    against: the other model of a roll-out, 0: none. Both are then kept until one is released or others are rolled out.
+    """
+
+    version: int = 0
+    cohort: int = 0
+    share: float = 1.0
+    order: int = 0
+    against: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share."""
+        check_types(self)
+        if not 0 < self.share <= 1:
+            raise TaskError(f"share {self.share}: above 0, at most 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One device's evaluation. weight: its examples, bounded."""
+
+    weight: int
+    loss: float
+    accuracy: float
+
+
+def read_evaluation(body: Any, version: int, most: int, bound: int) -> Evaluated | None:
+    """Read an Evaluation; None when it makes no sense. most: examples that are believed."""
+    examples, correct, loss = body.Examples(), body.Correct(), body.Loss()
+    if body.ModelVersion() != version or not 1 <= examples <= most or correct > examples or not math.isfinite(loss):
+        return None
+    return Evaluated(min(examples, bound), loss, correct / examples)
+
+
+def spread(values: NDArray[np.float64], weights: NDArray[np.float64], least: int) -> Result:
+    """Return weighted mean and deviation over the devices, and the mean of each quarter of them, the lowest first.
+
+    quarters: None when a quarter is of fewer devices than `least`. Extremes and quartiles would be single devices'.
+    """
+    mean = float(np.average(values, weights=weights))
+    deviation = math.sqrt(float(np.average((values - mean) ** 2, weights=weights)))
+    parts = np.array_split(np.sort(values), 4)
+    quarters = [float(part.mean()) for part in parts] if min(map(len, parts)) >= max(1, least) else None
+    return {"mean": mean, "deviation": deviation, "quarters": quarters}
+
+
+def evaluated(results: list[Evaluated], least: int) -> Result:
+    """Return the aggregate of evaluations, of which nothing is of fewer devices than `least`."""
+    weights = np.array([r.weight for r in results], np.float64)
+    return {
+        "devices": len(results), "examples": int(weights.sum()),
+        "loss": spread(np.array([r.loss for r in results]), weights, least),
+        "accuracy": spread(np.array([r.accuracy for r in results]), weights, least),
+    }  # fmt: skip

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Go back to an earlier model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedmote.tasks.base import check_types
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Commit an earlier model anew, as the next version. Asks no device: what they work on becomes void."""
+
+    version: int
+    cohort: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no version."""
+        check_types(self)
