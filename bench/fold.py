@@ -2,7 +2,8 @@
 """What one update of 2,410 float32 parameters costs the server, against Flower and against NumPy.
 
 Ours is the server's real path: the update's UpdateChunk messages as bytes go into Fleet.receive(), which verifies them
-and puts the data in place; then its CRC-32 is compared and Rounds.take() folds it, with its check for NaN. A second
+and puts the data in place; then its CRC-32 is compared and RoundMachine.fold_update() folds it, with its check
+for NaN. A second
 figure is the whole conversation, UpdateBegin to UpdateEnd, with the answers encoded. Flower's is RecordDict bytes to a
 RecordDict, and aggregate_arrayrecords() of it. NumPy's is `sum += weight * update` in place, with nothing checked.
 All of them take turns in one run, and medians are compared.
@@ -21,7 +22,9 @@ from fedmote.fleet.fleet import Fleet
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.model.layout import dense
 from fedmote.rounds.policy import Policy, Training
-from fedmote.rounds.synchronous import Rounds
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.rounds.synchronous import SynchronousRounds
+from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote.wire.codec import encode
 from fedmote.wire.Encoding import Encoding
@@ -47,15 +50,11 @@ class Ours:
         crc32 = zlib.crc32(data)
         self.fleet = Fleet(LAYOUT)
         model = np.zeros(LAYOUT.elements, np.float32)
-        self.rounds = Rounds(
-            self.fleet,
-            Store(":memory:", LAYOUT, model),
-            FedAvg(),
-            Training(),
-            Policy(goal=1.0, chunk_elements=chunk_elements),
-            broadcast=lambda message: None,
-            publish=lambda version, chunks: None,
-        )
+        setup = RoundSetup(FedAvg(), Training(), Policy(goal=1.0, chunk_elements=chunk_elements))
+        outlets = Outlets(lambda message: None, lambda version, chunks: None)
+        rounds, _ = start_rounds(self.fleet, Store(":memory:", LAYOUT, model), setup, outlets)
+        assert isinstance(rounds, SynchronousRounds)
+        self.rounds = rounds
         self.begin = encode(
             "UpdateBegin", round=1, base_version=1, crc32=crc32, elements=LAYOUT.elements,
             chunk_elements=chunk_elements, encoding=encoding, examples=EXAMPLES, steps=2, planned_steps=2, loss=0.5,
@@ -72,7 +71,7 @@ class Ours:
             raise RuntimeError(f"the update was not folded: {self.fleet.counters}")
         # An upload that is never ended by a message, so that fold() can end it each time.
         self.receive(self.begin)
-        slot = self.fleet.sessions[DEVICE].slot
+        slot = self.fleet.uploads.slots.get(DEVICE)
         if slot is None:
             raise RuntimeError("no slot was opened")
         self.slot = slot
@@ -92,7 +91,7 @@ class Ours:
         update = self.slot.update
         if kernels.crc32(update.data) != self.slot.crc32:
             raise RuntimeError("wrong checksum")
-        if self.rounds.take(update, self.slot.crc32) is not None:
+        if self.rounds.fold_update(update, self.slot.crc32) is not None:
             raise RuntimeError("the update was refused")
         self.again()
 
@@ -107,7 +106,7 @@ class Ours:
     def again(self) -> None:
         """Have the same device's update count anew."""
         self.rounds.receipts.clear()
-        self.rounds.outstanding.add(DEVICE)
+        self.rounds.cohort.outstanding.add(DEVICE)
 
 
 class Flower:

@@ -23,7 +23,8 @@ from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.strategies.fednova import FedNova
 from fedmote.model.layout import Layout, Tensor
 from fedmote.rounds.policy import Policy, Training
-from fedmote.rounds.synchronous import Rounds
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote.wire import codec
 
@@ -70,11 +71,10 @@ def converge(fields: Fields, strategy: FedAvg | FedNova, eta: float, idle: int =
     """Run rounds until the model stays where it is; `idle` devices more withdraw each time, having done no step."""
     fleet = Fleet(LAYOUT)
     names = [f"d{i}" for i in range(len(fields.tau) + idle)]
-    rounds = Rounds(
-        fleet, Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32)), strategy, Training(),
-        Policy(devices=len(names), goal=1.0, chunk_elements=16, encodings=("float32",)),
-        broadcast=lambda message: None, publish=lambda version, chunks: None,
-    )  # fmt: skip
+    policy = Policy(devices=len(names), goal=1.0, chunk_elements=16, encodings=("float32",))
+    store = Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32))
+    outlets = Outlets(lambda message: None, lambda version, chunks: None)
+    rounds, _ = start_rounds(fleet, store, RoundSetup(strategy, Training(), policy), outlets)
     pulls = fields.pulls(eta)
 
     def answer(device: str, message: bytes) -> None:

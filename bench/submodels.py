@@ -19,9 +19,11 @@ from fedmote.datasets import baselines
 from fedmote.datasets import digits as data
 from fedmote.fleet.fleet import Fleet
 from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.model.initial import glorot
 from fedmote.model.layout import Layout, dense
 from fedmote.rounds.policy import Policy, Training
-from fedmote.rounds.synchronous import Rounds
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote_device import CTrainer, Device
 
@@ -55,17 +57,15 @@ def federate(layout: Layout, start: Model, trainers: Sequence[CTrainer], rounds:
     policy = Policy(
         devices=len(devices), goal=1.0, soft_deadline_s=1e5, hard_deadline_s=1e5, encodings=("float32",), seed=seed
     )
-    machine = Rounds(
-        fleet, store, FedAvg(), TRAINING, policy, broadcast=broadcast, publish=lambda version, chunks: None,
-        last_round=rounds,
-    )  # fmt: skip
+    setup = RoundSetup(FedAvg(), TRAINING, policy, last_round=rounds)
+    machine, _ = start_rounds(fleet, store, setup, Outlets(broadcast, lambda version, chunks: None))
     now_ms = 0
     while not machine.done:
         now_ms += STEP_MS
         for (name, waiting), device in zip(inbox.items(), devices, strict=True):
             if waiting:
                 device.deliver(waiting.popleft(), now_ms)
-            elif (wanted := device.wanted) is not None and (chunk := machine.chunk(*wanted)) is not None:
+            elif (wanted := device.wanted) is not None and (chunk := machine.model_chunk(*wanted)) is not None:
                 device.deliver(chunk, now_ms)
             else:
                 device.poll(now_ms)
@@ -85,11 +85,11 @@ def compare(seed: int, rounds: int) -> dict[str, list[float]]:
     trainers = [CTrainer(WIDTHS[i % 3], x[part], y[part]) for i, part in enumerate(parts)]
     layout = dense(WIDTHS[0], SHARES)
     classes = layout.classes()
-    nested = federate(layout, layout.glorot(seed), trainers, rounds, seed)
+    nested = federate(layout, glorot(layout, seed), trainers, rounds, seed)
     out: dict[str, list[float]] = {"nested": [], "alone": []}
     for k, widths in enumerate(WIDTHS):
         own = dense(widths)
-        alone = federate(own, own.glorot(seed), trainers[k::3], rounds, seed)
+        alone = federate(own, glorot(own, seed), trainers[k::3], rounds, seed)
         out["nested"].append(baselines.accuracy(classes[k].cut(nested), widths, x_held, y_held))
         out["alone"].append(baselines.accuracy(alone, widths, x_held, y_held))
     return out

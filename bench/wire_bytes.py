@@ -70,7 +70,7 @@ class Reader:
             at = head + 2 + int.from_bytes(packet[head : head + 2], "big")
             quality = packet[0] >> 1 & 3
             decoded = decode(packet[at + (2 if quality else 0) :])
-            name = decoded[0] if decoded else "not a message"
+            name = type(decoded).__name__ if decoded else "not a message"
             if quality:
                 self.sent[int.from_bytes(packet[at : at + 2], "big")] = name
         elif kind == PUBACK:

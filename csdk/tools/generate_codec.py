@@ -31,6 +31,7 @@ SCHEMA = ROOT / "schema" / "fedmote.fbs"
 HEADER = ROOT / "csdk" / "include" / "fedmote" / "fm_wire.h"
 TABLES = ROOT / "csdk" / "src" / "fm_wire_tables.h"
 PYTHON = ROOT / "server" / "fedmote" / "wire"
+GENERATED = "[A-Z]*.py*"  # the files below PYTHON that flatc writes
 
 # flatc's reflection.fbs, BaseType: the ones this wire uses, as (C type, bytes).
 BOOL, FLOAT, STRING, VECTOR, OBJECT = 2, 11, 13, 14, 15
@@ -323,7 +324,9 @@ def generate(schema_path: Path, into: Path) -> dict[Path, Path]:
     (into / HEADER.name).write_text(formatted(header(schema), HEADER))
     (into / TABLES.name).write_text(formatted(tables(schema), TABLES))
     subprocess.run([flatc(), "--python", "--python-typing", "-o", str(into), str(schema_path)], check=True)
-    return {into / HEADER.name: HEADER, into / TABLES.name: TABLES, into / "fedmote" / "wire": PYTHON}
+    classes = into / "fedmote" / "wire"
+    (classes / "__init__.py").unlink()  # the package's first page is written by hand, as is its codec
+    return {into / HEADER.name: HEADER, into / TABLES.name: TABLES, classes: PYTHON}
 
 
 def same(made: Path, kept: Path) -> bool:
@@ -331,7 +334,7 @@ def same(made: Path, kept: Path) -> bool:
     if made.is_file():
         return kept.is_file() and made.read_bytes() == kept.read_bytes()
     names = sorted(p.name for p in made.iterdir())
-    kept_names = sorted(p.name for p in kept.glob("*.py*")) if kept.is_dir() else []
+    kept_names = sorted(p.name for p in kept.glob(GENERATED)) if kept.is_dir() else []
     return names == kept_names and not filecmp.cmpfiles(made, kept, names, shallow=False)[1]
 
 
@@ -348,8 +351,9 @@ def main() -> int:
             elif made.is_file():
                 shutil.copyfile(made, kept)
             else:
-                shutil.rmtree(kept, ignore_errors=True)
-                shutil.copytree(made, kept)
+                for stale_file in kept.glob(GENERATED):
+                    stale_file.unlink()
+                shutil.copytree(made, kept, dirs_exist_ok=True)
     for path in stale:
         print(f"{path.relative_to(ROOT)} is not what {SCHEMA.relative_to(ROOT)} gives; run this script without --check")
     return 1 if stale else 0

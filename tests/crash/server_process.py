@@ -130,7 +130,7 @@ def watch_messages(steps: Steps) -> None:
             while self.want_write():
                 self.loop_write()
 
-        name = decoded[0] if decoded else "TakenBack"
+        name = type(decoded).__name__ if decoded else "TakenBack"
         return steps.run(name, lambda: publish(self, topic, payload, **options), flush)
 
     mqtt.Client.publish = watched

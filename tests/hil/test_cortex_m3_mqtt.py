@@ -25,6 +25,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from real_broker import Broker, until
 
 from fedmote.datasets.digits import partition, split
+from fedmote.model.initial import glorot
 from fedmote.model.layout import dense
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
@@ -144,7 +145,7 @@ def serve(
     layout = dense(WIDTHS)
     policy = Policy(chunk_elements=128, encodings=("float32",), soft_deadline_s=WAIT_S, hard_deadline_s=WAIT_S)
     server = Server(
-        Federation("digits", layout, url, Training(epochs=2, batch_size=16), policy, initial=layout.glorot(1),
+        Federation("digits", layout, url, Training(epochs=2, batch_size=16), policy, initial=glorot(layout, 1),
                    ca_file=ca_file),
         on_round=committed,
     )  # fmt: skip
@@ -170,7 +171,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             done.set()
             thread.join()
             device.close()
-    assert model.tobytes() != dense(WIDTHS).glorot(1).tobytes()
+    assert model.tobytes() != glorot(dense(WIDTHS), 1).tobytes()
     return model.tobytes()
 
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from fedmote.datasets.digits import partition, split
 from fedmote.faults.cable import Cable
 from fedmote.links.serial import Port
+from fedmote.model.initial import glorot
 from fedmote.model.layout import dense
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
@@ -132,7 +133,7 @@ def serve(image: Image, port: str) -> tuple[NDArray[np.float32], list[Record]]:
             None,
             Training(epochs=2, batch_size=16),
             Policy(chunk_elements=CHUNK_ELEMENTS, soft_deadline_s=GIVE_UP_S, hard_deadline_s=GIVE_UP_S),
-            initial=layout.glorot(1),
+            initial=glorot(layout, 1),
             ports=(Port(port),),
         ),
         on_round=records.append,
@@ -218,7 +219,7 @@ def test_rounds_give_the_desktop_devices_model(image: Image, built: Built) -> No
     assert chunks == ROUNDS * [f"chunk {n}" for n in range(1, image.chunks)]
     assert not [line for line in lines if line.startswith("fault")]
     assert model.tobytes() == desktop_model(image).tobytes()
-    assert model.tobytes() != dense(image.widths).glorot(1).tobytes()
+    assert model.tobytes() != glorot(dense(image.widths), 1).tobytes()
 
 
 @each_image

@@ -23,7 +23,8 @@ from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.model.layout import dense
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
-from fedmote.rounds.synchronous import Rounds
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote_device.links import SerialLink
 
@@ -98,12 +99,14 @@ class Soak:
         self.link.open()
         self.connection = 0
         self.store = Store(":memory:", layout, np.zeros(layout.elements, np.float32))
-        self.rounds = Rounds(
-            self.fleet, self.store, FedAvg(), Training(epochs=5),
-            Policy(chunk_elements=60, encodings=("float32",), soft_deadline_s=6 * 3600, hard_deadline_s=12 * 3600),
-            broadcast=lambda message: self.send("press-4", message), publish=lambda version, chunks: None,
-            on_commit=self._committed,
+        policy = Policy(
+            chunk_elements=60, encodings=("float32",), soft_deadline_s=6 * 3600, hard_deadline_s=12 * 3600
         )  # fmt: skip
+        outlets = Outlets(
+            lambda message: self.send("press-4", message), lambda version, chunks: None, on_commit=self._committed
+        )
+        setup = RoundSetup(FedAvg(), Training(epochs=5), policy)
+        self.rounds, _ = start_rounds(self.fleet, self.store, setup, outlets)
         self.out = ctypes.create_string_buffer(4096)
         self.power_on()
 
@@ -156,7 +159,7 @@ class Soak:
     def _follow(self) -> None:
         if self.link.connection != self.connection:
             if self.connection:
-                self.fleet.lost("press-4", self.send)
+                self.fleet.link_lost("press-4", self.send)
                 self.link.forget()
             self.connection = self.link.connection
 
@@ -209,5 +212,5 @@ def test_hours_with_a_line_that_is_mostly_down(library: ctypes.CDLL) -> None:
     assert soak.states["state working"] in (rounds, rounds + 1)  # no update was lost and trained again
     assert counters["connections"] > 2 * HOURS and counters["resumed_in"] > 0 and counters["resumed_out"] > 0
     assert counters["errors"] == counters["misused"] == counters["overruns"] == 0
-    assert len(soak.fleet.sessions) == 1 and not soak.fleet.waiting
+    assert len(soak.fleet.sessions.by_device) == 1 and not soak.fleet.uploads.waiting
     assert grown < 8_000_000, grown

@@ -200,10 +200,10 @@ def write_python(said: Said) -> bytes:
 
 def read_python(message: bytes) -> Said | None:
     """Return what the server reads through flatc's accessors, every field of the body."""
-    decoded = python_codec.decode(message)
-    if decoded is None:
+    table = python_codec.decode(message)
+    if table is None:
         return None
-    body, table = decoded
+    body = type(table).__name__
     fields: Fields = {}
     for name, field in bodies()[body].items():
         get = getattr(table, camel(name))

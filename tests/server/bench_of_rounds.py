@@ -14,9 +14,10 @@ from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.model.layout import Layout, Tensor
-from fedmote.rounds.factory import machine
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote.wire import codec
 
@@ -42,19 +43,17 @@ class Bench:
         self.fleet = Fleet(LAYOUT, Limits(slots=slots), selection=selection or Selection())
         self.published: set[int] = set()  # versions of models that are available
         chosen = Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy))  # type: ignore[arg-type]
-        self.rounds = machine(chosen)(
-            self.fleet, store or new_store(), FedAvg(), Training(), chosen,
-            broadcast=lambda message: self.send("all", message), publish=self.publish, on_commit=self.records.append,
-            pace=pace,
-        )  # fmt: skip
+        setup = RoundSetup(FedAvg(), Training(), chosen, pace or Pace())
+        outlets = Outlets(lambda message: self.send("all", message), self.publish, on_commit=self.records.append)
+        self.rounds, self.tasks = start_rounds(self.fleet, store or new_store(), setup, outlets)
 
     def publish(self, version: int, chunks: list[bytes]) -> None:
         (self.published.add if chunks else self.published.remove)(version)
 
     def send(self, device: str, message: bytes) -> None:
-        decoded = codec.decode(message)
-        assert decoded is not None
-        self.said.append((device, decoded[0]))
+        body = codec.decode(message)
+        assert body is not None
+        self.said.append((device, type(body).__name__))
 
     def hear(self, device: str, name: str, **fields: Any) -> None:
         self.fleet.receive(device, codec.encode(name, **fields), self.now, self.send)

@@ -152,8 +152,8 @@ class Packet:
         """Name of the message that a PUBLISH carries, "" for anything else."""
         if self.kind != PUBLISH:
             return ""
-        decoded = codec.decode(self.raw[self._topic_end + (2 if self.qos else 0) :])
-        return decoded[0] if decoded else ""
+        body = codec.decode(self.raw[self._topic_end + (2 if self.qos else 0) :])
+        return type(body).__name__ if body else ""
 
     @property
     def topic(self) -> str:

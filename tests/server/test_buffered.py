@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
@@ -58,10 +60,10 @@ def test_a_model_stays_as_long_as_somebody_starts_from_it() -> None:
     bench = buffered(1, select=2.0)
     bench.come("a", "b")
     commit(bench, 1, 1.0, "a")
-    assert bench.published == {1, 2} and bench.rounds.chunk(1, 0) is not None
+    assert bench.published == {1, 2} and bench.rounds.model_chunk(1, 0) is not None
     bench.report("b", 1.0)
     bench.tick(0.0)
-    assert bench.published == {2, 3} and bench.rounds.chunk(1, 0) is None
+    assert bench.published == {2, 3} and bench.rounds.model_chunk(1, 0) is None
 
 
 def test_what_is_too_old_is_let_go() -> None:
@@ -165,7 +167,7 @@ def test_what_a_model_holds_is_durable_with_it() -> None:
     before.come("a", "b")
     before.report("a", 1.0)
     before.report("b", 1.0)
-    before.rounds.on_commit = die
+    before.rounds.outlets = replace(before.rounds.outlets, on_commit=die)
     with pytest.raises(Dies):
         before.tick(0.0)
     after = buffered(2, store)
@@ -203,37 +205,37 @@ def test_what_a_message_costs_does_not_grow_with_the_fleet(devices: int, monkeyp
     for name in names:
         bench.hear(name, "Hello", device_id=name, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
     bench.tick(0.0)
-    assert len(bench.rounds.given) == devices
+    assert len(bench.rounds.open_work.by_device) == devices
     lists = 0
-    ready = bench.fleet.ready
+    ready = bench.fleet.sessions.ready
 
     def counted() -> list[str]:
         nonlocal lists
         lists += 1
         return ready()
 
-    monkeypatch.setattr(bench.fleet, "ready", counted)
+    monkeypatch.setattr(bench.fleet.sessions, "ready", counted)
     for step in range(5):
         bench.report(names[step], 1.0)
         bench.tick(0.2 + 0.001 * step)
     assert lists == (5 if devices == 10 else 1)
     bench.come("new")
     bench.tick(1.0)
-    assert "new" in bench.rounds.given
+    assert "new" in bench.rounds.open_work.by_device
 
 
 def test_who_is_overdue_is_no_longer_at_work_and_who_ends_is_neither() -> None:
     bench = buffered(buffer=9, select=2, soft_deadline_s=10.0, hard_deadline_s=20.0)
     bench.come("a", "b")
-    assert bench.rounds.working == {"a", "b"}
+    assert bench.rounds.open_work.working == {"a", "b"}
     bench.report("a", 1.0)
     bench.come("c", "d")
-    assert bench.rounds.working == {"b", "c"} or bench.rounds.working == {"b", "d"}
+    assert bench.rounds.open_work.working == {"b", "c"} or bench.rounds.open_work.working == {"b", "d"}
     bench.tick(5.0)
     bench.tick(20.0)
-    assert "b" not in bench.rounds.working
-    assert "b" in bench.rounds.given
+    assert "b" not in bench.rounds.open_work.working
+    assert "b" in bench.rounds.open_work.by_device
     bench.report("b", 1.0)
-    assert "b" not in bench.rounds.given
+    assert "b" not in bench.rounds.open_work.by_device
     bench.tick(41.0)
-    assert bench.rounds.working <= bench.rounds.given.keys()
+    assert bench.rounds.open_work.working <= bench.rounds.open_work.by_device.keys()

@@ -27,9 +27,10 @@ from fedmote.learning.accumulator import Accumulator
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.update import Update
 from fedmote.model.layout import Layout, Model, Tensor
-from fedmote.rounds.factory import machine
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote.tasks.rollback import RollBack
 from fedmote_device import Device, Flash
@@ -120,10 +121,9 @@ class Interleavings(RuleBasedStateMachine):
         self.strategy = Listed(self.plan_round)
         limits = Limits(slots=SLOTS, slot_silence_s=10.0, retry_ms=100)
         self.fleet = Fleet(LAYOUT, limits, selection=self.selection)
-        self.rounds = machine(self.policy)(
-            self.fleet, self.store, self.strategy, Training(), self.policy, broadcast=self.broadcast,
-            publish=lambda version, chunks: None, on_commit=self.committed,
-        )  # fmt: skip
+        setup = RoundSetup(self.strategy, Training(), self.policy)
+        outlets = Outlets(self.broadcast, lambda version, chunks: None, on_commit=self.committed)
+        self.rounds, _ = start_rounds(self.fleet, self.store, setup, outlets)
 
     def broadcast(self, message: bytes) -> None:
         for name in self.names:
@@ -191,7 +191,7 @@ class Interleavings(RuleBasedStateMachine):
     def fetch(self, name: str) -> None:
         """The broker hands out the chunk that the device has subscribed to."""
         wanted = self.devices[name].wanted
-        chunk = self.rounds.chunk(*wanted) if wanted is not None else None
+        chunk = self.rounds.model_chunk(*wanted) if wanted is not None else None
         self.poll(name, chunk)
 
     def hear(self, name: str, message: bytes) -> None:
@@ -242,7 +242,7 @@ class Interleavings(RuleBasedStateMachine):
         if not queue_kept:
             self.down[name].clear()
         if noticed:
-            self.fleet.lost(name, self.send)
+            self.fleet.link_lost(name, self.send)
         self.rounds.tick(self.now)
 
     @rule(name=devices_, queue_kept=st.booleans())
@@ -268,7 +268,7 @@ class Interleavings(RuleBasedStateMachine):
     def roll_back(self, back: int) -> None:
         """Between rounds, when nobody is at work any more, if no restart comes before."""
         request = RollBack(max(1, self.rounds.version - back))
-        self.rounds.tasks.ask(request, lambda outcome: self.outcomes.append((request, outcome)))
+        self.rounds.tasks.submit(request, lambda outcome: self.outcomes.append((request, outcome)))
         self.rounds.tick(self.now)
 
     @precondition(lambda self: self.devices["d1"].state == "working")
@@ -280,8 +280,8 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def bounds(self) -> None:
-        assert len(self.fleet.slots()) <= SLOTS
-        assert len(self.fleet.sessions) <= COUNT and len(self.fleet.waiting) <= COUNT
+        assert len(self.fleet.uploads.slots.in_flight()) <= SLOTS
+        assert len(self.fleet.sessions.by_device) <= COUNT and len(self.fleet.uploads.waiting) <= COUNT
         assert set(self.rounds.receipts) <= set(self.names)
         assert self.rounds.number == max(self.commits, default=0) + 1
         assert self.flashes["d0"].misused == 0 and self.devices["d0"].storage_errors == 0

@@ -47,6 +47,7 @@ from fedmote.model.layout import Layout
 from fedmote.rounds.record import Record
 from fedmote.server.server import Server
 from fedmote.wire import codec
+from fedmote.wire.Refusal import Refusal
 from fedmote.wire.RefusalReason import RefusalReason
 
 SYN_SENT = "02"  # in /proc/net/tcp
@@ -270,10 +271,10 @@ def test_a_plan_for_a_device_that_is_away(
 
         async def come_back() -> None:
             await until(lambda: away.is_set() and absent.state == "offline")
-            assert server.rounds.planned == []
+            assert server.rounds.cohort.planned == []
             then.enter_context(late)  # the third, which the round waited for
             await until(in_session.is_set)
-            assert server.rounds.planned == ["d0", "d1", "late0"] and absent.state == "offline"
+            assert server.rounds.cohort.planned == ["d0", "d1", "late0"] and absent.state == "offline"
             if not kept:
                 broker.stop(signal.SIGKILL)
                 broker.start()
@@ -439,10 +440,10 @@ class Hostile:
         client.loop_start()
 
     def _on_message(self, client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
-        name, body = codec.decode(message.payload) or ("", None)
-        if name == "Refusal":
+        body = codec.decode(message.payload)
+        if isinstance(body, Refusal):
             self.refusals.append(body.Reason())
-        self.heard.append(name)
+        self.heard.append(type(body).__name__ if body else "")
 
     def close(self) -> None:
         self._client.disconnect()
@@ -562,21 +563,21 @@ def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:
             changed = fleet.changed
 
             def count() -> None:
-                held.append(sum(s.slot is not None for s in fleet.sessions.values()))
+                held.append(len(fleet.uploads.slots.by_device))
                 changed()
 
             fleet.changed = count
             for each in bad.values():
                 each.say(each.hello(layout))
-            await until(lambda: len(fleet.ready()) == 4)
+            await until(lambda: len(fleet.sessions.ready()) == 4)
             # Another's name, and what is the server's to say: the broker passes on none of it.
             for thief, topic in zip(thieves, foreign, strict=True):
                 thief.say(codec.encode("Commit", round=1, model_version=2), topic)
             stack.enter_context(devices)
-            await until(lambda: len(server.rounds.planned) == 7)
+            await until(lambda: len(server.rounds.cohort.planned) == 7)
             endless = np.ones(ELEMENTS, "<f4").tobytes()
             bad["endless"].say(bad["endless"].begin(endless))
-            await until(lambda: fleet.sessions["endless"].slot)
+            await until(lambda: "endless" in fleet.uploads.slots.by_device)
             for message in bad["endless"].chunks(endless)[:-1] * 5:
                 bad["endless"].say(message)
             rng = np.random.default_rng(1)
@@ -598,7 +599,7 @@ def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:
             await until(lambda: RefusalReason.Malformed in bad["huge"].refusals)
             await until(lambda: fleet.counters["malformed"] >= 100)
             assert server.rounds.receipts.keys() == set(honest) and records == []
-            assert fleet.sessions["endless"].slot is not None
+            assert "endless" in fleet.uploads.slots.by_device
             for name in ("endless", "noise"):  # in place of the hard deadline
                 bad[name].say(codec.encode("Withdraw", round=1))
 

@@ -221,9 +221,9 @@ class Listening(Bench):
 
     def send(self, device: str, message: bytes) -> None:
         super().send(device, message)
-        decoded = codec.decode(message)
-        assert decoded is not None
-        self.heard.append((device, *decoded))
+        body = codec.decode(message)
+        assert body is not None
+        self.heard.append((device, type(body).__name__, body))
 
     def last(self, device: str, name: str) -> Any:
         """Return the last message of that name that a device was sent."""

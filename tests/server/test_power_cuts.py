@@ -16,9 +16,13 @@ from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.model.layout import Layout, Tensor
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
-from fedmote.rounds.synchronous import Rounds
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote.wire import codec
+from fedmote.wire.Hello import Hello
+from fedmote.wire.UpdateBegin import UpdateBegin
+from fedmote.wire.UpdateChunk import UpdateChunk
 from fedmote_device import Device, Flash
 from fedmote_device.flash import CUTS
 
@@ -81,12 +85,14 @@ class World:
         self.records: list[Record] = []
         self.fleet = Fleet(LAYOUT)
         self.said: dict[tuple[Any, ...], set[bytes]] = {}  # by d0 of an update, by message, round and chunk
-        self.rounds = Rounds(
-            self.fleet, Store(":memory:", LAYOUT, np.full(ELEMENTS, initial, np.float32)), FedAvg(), Training(),
-            Policy(devices=2, goal=1.0, chunk_elements=CHUNK, soft_deadline_s=LONG_S),
-            broadcast=lambda message: [self.send(name, message) for name in self.places],
-            publish=lambda version, chunks: None, on_commit=self.records.append,
-        )  # fmt: skip
+        policy = Policy(devices=2, goal=1.0, chunk_elements=CHUNK, soft_deadline_s=LONG_S)
+        outlets = Outlets(self.broadcast, lambda version, chunks: None, on_commit=self.records.append)
+        store = Store(":memory:", LAYOUT, np.full(ELEMENTS, initial, np.float32))
+        self.rounds, _ = start_rounds(self.fleet, store, RoundSetup(FedAvg(), Training(), policy), outlets)
+
+    def broadcast(self, message: bytes) -> None:
+        for name in self.places:
+            self.send(name, message)
 
     def send(self, device: str, message: bytes) -> None:
         self.places[device].inbox.append(message)
@@ -95,7 +101,7 @@ class World:
         now_ms = int(1000 * self.now)
         if place.device.wanted is not None and not place.inbox:
             version, index = place.device.wanted
-            chunk = self.rounds.chunk(version, index)
+            chunk = self.rounds.model_chunk(version, index)
             if chunk is not None:
                 place.step(False)
                 place.fetched[-1].append(index)
@@ -116,10 +122,10 @@ class World:
             place.step(True)
 
     def note(self, place: Place, message: bytes) -> None:
-        decoded = codec.decode(message) if place.name == "d0" else None
-        if decoded is not None and decoded[0] in ("UpdateBegin", "UpdateChunk"):
-            name, body = decoded
-            index = body.Index() if name == "UpdateChunk" else 0
+        body = codec.decode(message) if place.name == "d0" else None
+        if isinstance(body, UpdateBegin | UpdateChunk):
+            name = type(body).__name__
+            index = body.Index() if isinstance(body, UpdateChunk) else 0
             self.said.setdefault((name, body.Round(), index), set()).add(message)
 
     def turn(self) -> list[Place]:
@@ -148,7 +154,7 @@ class World:
                 if not queue_kept:
                     place.inbox.clear()
                 if noticed:
-                    self.fleet.lost(place.name, self.send)
+                    self.fleet.link_lost(place.name, self.send)
                 place.power_on()
                 restored.append(place.device.restored)
                 if place.device.round == before and place.device.state == "downloading":
@@ -205,7 +211,7 @@ def test_a_second_cut_while_it_recovers(erase_size: int, program_size: int) -> N
         while not world.turn():
             pass
         place = world.places["d0"]
-        world.fleet.lost("d0", world.send)
+        world.fleet.link_lost("d0", world.send)
         flash.power_on()
         flash.cut_power(second, CUTS[second % 4])
         place.device = Device(
@@ -270,7 +276,7 @@ def test_a_finished_update_is_not_trained_again() -> None:
     assert place.trainer.fits == [1] and place.device.restored == 0
     while place.device.state == "offering":
         world.turn()  # until it is durable: then it goes out
-    world.fleet.lost("d0", world.send)
+    world.fleet.link_lost("d0", world.send)
     place.power_on()
     assert place.device.state == "offering" and place.device.restored == CHUNKS + 1
     world.run(1)
@@ -287,10 +293,10 @@ def test_an_update_of_another_life_of_the_server_is_refused() -> None:
     other = World(flash, initial=5.0)
     place = other.places["d0"]
     assert place.device.state == "offering" and place.device.round == 1
-    while not other.rounds.planned:
+    while not other.rounds.cohort.planned:
         other.turn()
     place.inbox.clear()
-    other.fleet.lost("d0", other.send)
+    other.fleet.link_lost("d0", other.send)
     place.power_on()
     assert place.device.state == "offering"
     other.run(1)
@@ -312,7 +318,7 @@ def test_damaged_flash_costs_time_and_nothing_else(state: str) -> None:
             world.turn()
         while state == "offering" and place.device.state == state:
             world.turn()  # until the update is durable
-        world.fleet.lost("d0", world.send)
+        world.fleet.link_lost("d0", world.send)
         flash.image[at] ^= 0x41
         place.power_on()
         world.run(1)
@@ -335,7 +341,7 @@ def test_a_model_outlives_its_round() -> None:
         place.device.poll(0)
         message = place.device.take()
         hello = codec.decode(message) if message is not None else None
-    assert hello[0] == "Hello" and hello[1].ModelVersion() == 1
+    assert isinstance(hello, Hello) and hello.ModelVersion() == 1
 
 
 def test_another_firmware_or_model_ignores_what_it_finds() -> None:

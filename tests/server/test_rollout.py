@@ -7,6 +7,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later
         bench.tick(float(round))
         bench.tick(float(round))
     outcomes: list[Result | TaskError] = []
-    bench.rounds.tasks.ask(RollBack(2), outcomes.append)
+    bench.tasks.submit(RollBack(2), outcomes.append)
     bench.tick(3.0)
     assert outcomes == []  # they are at work: it waits
     bench.report("a", 9.0, round=3)
@@ -161,7 +162,7 @@ def test_going_back_voids_the_work_of_who_is_away() -> None:
     bench.come("a", "b", "away")
     bench.report("a", 1.0)
     bench.report("b", 1.0)
-    bench.rounds.tasks.ask(RollBack(1), lambda outcome: None)
+    bench.tasks.submit(RollBack(1), lambda outcome: None)
     bench.tick(1.0)
     assert [r.rolled_back_to for r in bench.records] == [0]  # until it is overdue, it may be waited for
     bench.tick(25.0)
@@ -183,11 +184,11 @@ def test_what_going_back_voids_is_durable_with_it() -> None:
 
     store = new_store()
     bench = Bench(store=store, buffer=2, max_staleness=9, soft_deadline_s=10.0, hard_deadline_s=20.0)
-    bench.rounds.on_commit = die
+    bench.rounds.outlets = replace(bench.rounds.outlets, on_commit=die)
     bench.come("a", "b", "away")
     bench.report("a", 1.0)
     bench.report("b", 1.0)
-    bench.rounds.tasks.ask(RollBack(1), lambda outcome: None)
+    bench.tasks.submit(RollBack(1), lambda outcome: None)
     bench.tick(1.0)
     assert store.outstanding(0) == [("away", 1)]
     with pytest.raises(Dies):
@@ -198,7 +199,7 @@ def test_what_going_back_voids_is_durable_with_it() -> None:
 def test_going_back_to_a_model_that_is_not_kept_is_an_error() -> None:
     bench = Bench(devices=2)
     outcomes: list[Result | TaskError] = []
-    bench.rounds.tasks.ask(RollBack(7), outcomes.append)
+    bench.tasks.submit(RollBack(7), outcomes.append)
     bench.tick(0.0)
     (outcome,) = outcomes
     assert isinstance(outcome, TaskError) and "no model 7" in str(outcome)

@@ -9,7 +9,9 @@ from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
 from fedmote.fleet.fleet import Fleet
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.rounds.policy import Policy, Training
-from fedmote.rounds.synchronous import Rounds, State
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.rounds.synchronous import State
+from fedmote.server.assembly import start_rounds
 from fedmote.wire import codec
 
 
@@ -22,7 +24,7 @@ def test_a_round_opened_again_keeps_what_it_folded() -> None:
     assert bench.rounds.state is State.SELECTING and set(bench.rounds.receipts) == {"a"} and bench.records == []
     bench.report("a", 1.0, examples=3)  # it did not hear the receipt
     bench.tick(21.0)
-    assert bench.rounds.planned == ["b"]
+    assert bench.rounds.cohort.planned == ["b"]
     bench.report("b", 5.0)
     bench.tick(22.0)
     assert [(r.round, r.selected, r.reported, r.examples) for r in bench.records] == [(1, 2, 2, 4)]
@@ -41,7 +43,7 @@ def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
     after.come("b")
     assert after.rounds.state is State.SELECTING
     after.tick(3.0)
-    assert after.rounds.selected == ["a", "b"]
+    assert after.rounds.cohort.selected == ["a", "b"]
 
 
 def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
@@ -56,11 +58,11 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
     after.come("a", held_round=1)
     after.come("d")
     after.tick(3.0)
-    assert after.rounds.selected == ["a", "d"]
+    assert after.rounds.cohort.selected == ["a", "d"]
     after.report("d", 6.0)
     after.come("b", held_round=1)  # it was in a tunnel when the round began anew
     after.come("e")
-    assert after.rounds.selected == ["a", "d", "b"] and after.rounds.record.selected == 3
+    assert after.rounds.cohort.selected == ["a", "d", "b"] and after.rounds.record.selected == 3
     after.tick(3.0 + 20.0)
     after.tick(3.0 + 79.0)
     assert after.records == []
@@ -72,19 +74,19 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
     after.come("c", held_round=1)
     assert after.said[-2:] != [("c", "Plan")] and after.rounds.number == 2
     after.tick(3.0 + 81.0)
-    assert "c" in after.rounds.selected and after.rounds.holders == set()
+    assert "c" in after.rounds.cohort.selected and after.rounds.cohort.holders == set()
 
 
 def test_work_asked_for_before_joins_the_round_that_was_opened_again() -> None:
     """A device that was away when others were asked is not told to drop what it worked out from the same model."""
     bench = Bench(min_reports=2, goal=1.0)
     bench.come("a", "b")
-    bench.fleet.lost("a", bench.send)
+    bench.fleet.link_lost("a", bench.send)
     bench.tick(20.0)
     bench.tick(21.0)
-    assert bench.rounds.selected == ["b"]
+    assert bench.rounds.cohort.selected == ["b"]
     bench.come("a")  # at work, without an update yet
-    assert bench.said[-1] == ("a", "Welcome") and bench.rounds.selected == ["b"]
+    assert bench.said[-1] == ("a", "Welcome") and bench.rounds.cohort.selected == ["b"]
     bench.report("a", 1.0)
     bench.report("b", 3.0)
     bench.tick(22.0)
@@ -96,7 +98,7 @@ def test_who_withdrew_does_not_join_again() -> None:
     bench = Bench(min_reports=2)
     bench.come("a", "b")
     bench.hear("a", "Withdraw", round=1)
-    bench.fleet.lost("a", bench.send)
+    bench.fleet.link_lost("a", bench.send)
     bench.tick(20.0)
     bench.tick(21.0)
     bench.come("a")
@@ -111,7 +113,7 @@ def test_a_device_at_work_for_a_dead_server_joins_when_it_is_done() -> None:
     after = Bench(store=store, resume_s=3.0, goal=1.0)
     after.come("b")
     after.tick(3.0)
-    assert after.rounds.selected == ["b"]
+    assert after.rounds.cohort.selected == ["b"]
     after.come("a")
     after.report("a", 1.0)
     after.report("b", 3.0)
@@ -129,7 +131,7 @@ def test_an_offer_coded_otherwise_gets_no_slot_of_another() -> None:
         "a", "UpdateBegin", round=1, base_version=1, crc32=crc32, elements=ELEMENTS, chunk_elements=CHUNK,
         examples=1, steps=1, planned_steps=1, encoding=2,
     )  # fmt: skip
-    slot = bench.fleet.sessions["a"].slot
+    slot = bench.fleet.uploads.slots.by_device["a"]
     assert slot is not None and slot.missing == 3 and slot.update.encoding == 2
 
 
@@ -194,9 +196,9 @@ def test_selection() -> None:
         bench.come("a", "b", "c", "d", "e")
         assert bench.rounds.state is State.SELECTING
         bench.come("f")
-        assert len(bench.rounds.selected) == 3 and bench.rounds.planned == bench.rounds.selected
-        drawn.append(bench.rounds.selected)
-        other = next(d for d in "abcdef" if d not in bench.rounds.selected)
+        assert len(bench.rounds.cohort.selected) == 3 and bench.rounds.cohort.planned == bench.rounds.cohort.selected
+        drawn.append(bench.rounds.cohort.selected)
+        other = next(d for d in "abcdef" if d not in bench.rounds.cohort.selected)
         bench.begin(other, 9.0)
         assert bench.rounds.receipts == {} and bench.said[-1] == (other, "Refusal")
     assert drawn[0] == drawn[1] == drawn[2]
@@ -207,10 +209,9 @@ def test_the_last_round_was_committed_before_the_start() -> None:
     store = new_store()
     store.commit(1, np.ones(ELEMENTS, np.float32), {})
     for last, done in ((1, True), (2, False), (None, False)):
-        rounds = Rounds(
-            Fleet(LAYOUT), store, FedAvg(), Training(), Policy(), broadcast=lambda message: None,
-            publish=lambda version, chunks: None, last_round=last,
-        )  # fmt: skip
+        setup = RoundSetup(FedAvg(), Training(), Policy(), last_round=last)
+        outlets = Outlets(lambda message: None, lambda version, chunks: None)
+        rounds, _ = start_rounds(Fleet(LAYOUT), store, setup, outlets)
         assert rounds.done is done
 
 
@@ -220,12 +221,16 @@ def test_a_free_slot_goes_to_who_waits() -> None:
     bench.come("a", "b", "c", "d")
     for device in "abc":
         bench.begin(device, 1.0)
-    assert [s.update.device for s in bench.fleet.slots()] == ["a"] and list(bench.fleet.waiting) == ["b", "c"]
-    bench.fleet.lost("b", bench.send)
+    assert [s.update.device for s in bench.fleet.uploads.slots.in_flight()] == ["a"] and list(
+        bench.fleet.uploads.waiting
+    ) == ["b", "c"]
+    bench.fleet.link_lost("b", bench.send)
     bench.report("a", 1.0)
-    assert bench.said[-1] == ("c", "UpdateStatus") and [s.update.device for s in bench.fleet.slots()] == ["c"]
+    assert bench.said[-1] == ("c", "UpdateStatus") and [
+        s.update.device for s in bench.fleet.uploads.slots.in_flight()
+    ] == ["c"]
     bench.hear("c", "Withdraw", round=1)
-    assert bench.fleet.slots() == [] and not bench.fleet.waiting
+    assert bench.fleet.uploads.slots.in_flight() == [] and not bench.fleet.uploads.waiting
 
 
 def test_an_upload_cut_off_when_whole_must_match_its_checksum() -> None:
@@ -266,18 +271,18 @@ def test_another_link_cannot_speak_for_a_device() -> None:
     answers: list[str] = []
 
     def other(device: str, message: bytes) -> None:
-        decoded = codec.decode(message)
-        assert decoded is not None
-        answers.append(decoded[0])
+        body = codec.decode(message)
+        assert body is not None
+        answers.append(type(body).__name__)
 
     hello = codec.encode("Hello", device_id="a", elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
     bench.fleet.receive("a", hello, 1.0, other)
     bench.fleet.receive("a", codec.encode("Withdraw", round=1), 1.0, other)
-    bench.fleet.lost("a", other)
-    assert answers == ["Refusal"] and bench.fleet.sessions["a"].online and bench.rounds.withdrawn == set()
+    bench.fleet.link_lost("a", other)
+    assert answers == ["Refusal"] and bench.fleet.sessions["a"].online and bench.rounds.cohort.withdrawn == set()
     for name in ("", "a b", "x" * 64, ".."):
         bench.fleet.receive(name, codec.encode("Hello", device_id=name or "x"), 1.0, bench.send)
-    assert set(bench.fleet.sessions) == {"a", "b"}
+    assert set(bench.fleet.sessions.by_device) == {"a", "b"}
 
 
 def test_a_hello_said_again_is_no_loss() -> None:
@@ -287,7 +292,7 @@ def test_a_hello_said_again_is_no_loss() -> None:
     for boot, dropped in ((7, set()), (7, set()), (8, {"a"})):
         bench.hear("a", "Hello", device_id="a", boot=boot, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
         bench.tick(1.0)
-        assert bench.rounds.state is State.TRAINING and bench.rounds.dropped == dropped
+        assert bench.rounds.state is State.TRAINING and bench.rounds.cohort.dropped == dropped
 
 
 def test_too_few_devices_are_called_again() -> None:
@@ -315,9 +320,9 @@ def test_a_padded_message_is_not_kept() -> None:
         planned_steps=1,
     )  # fmt: skip
     bench.fleet.receive("b", offer + bytes(120_000), 0.0, bench.send)
-    assert bench.fleet.waiting == {} and bench.fleet.counters["malformed"] == 1
+    assert bench.fleet.uploads.waiting == {} and bench.fleet.counters["malformed"] == 1
     bench.fleet.receive("b", offer, 0.0, bench.send)
-    assert list(bench.fleet.waiting) == ["b"]
+    assert list(bench.fleet.uploads.waiting) == ["b"]
 
 
 def test_who_withdrew_and_offers_after_all_is_heard() -> None:

@@ -327,12 +327,12 @@ def test_rounds_ask_only_whom_they_may() -> None:
     bench.hear("b", "Hello", device_id="b", flags=0, battery=80, **hello)
     bench.hear("c", "Hello", device_id="c", flags=CHARGING, battery=80, free_memory_kib=63, **hello)
     bench.tick(0.0)
-    assert bench.fleet.ready() == [] and bench.rounds.record.selected == 0
+    assert bench.fleet.sessions.ready() == [] and bench.rounds.record.selected == 0
     bench.hear("b", "DeviceState", flags=CHARGING, battery=80)
     bench.tick(1.0)
     assert ("b", "Plan") in bench.said and ("a", "Plan") not in bench.said
     bench.hear("c", "Hello", device_id="c", flags=CHARGING, battery=80, free_memory_kib=64, **hello)
-    assert bench.fleet.ready() == ["b", "c"]
+    assert bench.fleet.sessions.ready() == ["b", "c"]
 
 
 @pytest.mark.parametrize("policy", [{}, {"buffer": 1}])
@@ -371,7 +371,7 @@ def test_a_round_of_each_tier() -> None:
     bench.come("a", "b", "c", "d")
     assert bench.rounds.record.tier == Tiers.PROFILING
     for round in range(1, 6):
-        start, asked = bench.now, list(bench.rounds.selected)  # type: ignore[attr-defined]
+        start, asked = bench.now, list(bench.rounds.cohort.selected)  # type: ignore[attr-defined]
         for device in [d for d in asked if d in "ab"]:
             bench.now = start + 1.0
             bench.report(device, 1.0, round=round)
@@ -393,5 +393,5 @@ def test_who_holds_work_is_given_time_for_any_speed() -> None:
     for device, held in (("a", 0), ("b", 0), ("c", 1)):
         bench.hear(device, "Hello", device_id=device, held_round=held, **hello)
     bench.tick(0.0)
-    assert "c" in bench.rounds.selected and len(bench.rounds.selected) == 2  # type: ignore[attr-defined]
+    assert "c" in bench.rounds.cohort.selected and len(bench.rounds.cohort.selected) == 2  # type: ignore[attr-defined]
     assert bench.rounds.record.tier == Tiers.PROFILING

@@ -33,6 +33,7 @@ from fedmote.simulation.population import PRESET, DeviceClass, kinds, small_samp
 from fedmote.simulation.settings import FleetSettings
 from fedmote.simulation.simulation import Server
 from fedmote.wire.codec import decode
+from fedmote.wire.DeviceState import DeviceState
 
 TRAINING = Training(epochs=2, batch_size=8, learning_rate=0.2)
 POLICY = Policy(devices=5, select=12, goal=0.8, soft_deadline_s=300, hard_deadline_s=600, chunk_elements=512)
@@ -220,7 +221,7 @@ def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
     def counted(name: str, message: bytes, now: float, send: Any) -> None:
         body = decode(message)
         assert body is not None
-        will = body[0] == "DeviceState" and not body[1].Online()
+        will = isinstance(body, DeviceState) and not body.Online()
         assert run.fleet.network.up[run.fleet.index(name)] != will
         heard[name] += len(message)
         receive(name, message, now, send)

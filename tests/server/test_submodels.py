@@ -22,8 +22,9 @@ from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.strategies.fednova import FedNova
 from fedmote.learning.strategy import Strategy
 from fedmote.model.layout import Layout, SubLayout, Tensor, dense
-from fedmote.rounds.factory import machine
 from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote.testing.federation import RunningFederation
 from fedmote.wire import codec
@@ -100,10 +101,9 @@ class Devices:
             | policy
         )  # type: ignore[arg-type]
         self.store = store or Store(":memory:", LAYOUT, START)
-        self.rounds = machine(chosen)(
-            self.fleet, self.store, strategy or FedAvg(), Training(), chosen, broadcast=lambda message: None,
-            publish=self.publish,
-        )  # fmt: skip
+        setup = RoundSetup(strategy or FedAvg(), Training(), chosen)
+        outlets = Outlets(lambda message: None, self.publish)
+        self.rounds, _ = start_rounds(self.fleet, self.store, setup, outlets)
 
     def publish(self, version: int, chunks: list[bytes]) -> None:
         if chunks:
@@ -112,9 +112,9 @@ class Devices:
             del self.published[version]
 
     def send(self, device: str, message: bytes) -> None:
-        decoded = codec.decode(message)
-        assert decoded is not None
-        self.said.append((device, *decoded))
+        body = codec.decode(message)
+        assert body is not None
+        self.said.append((device, type(body).__name__, body))
 
     def hear(self, device: str, name: str, **fields: Any) -> None:
         self.fleet.receive(device, codec.encode(name, **fields), 0.0, self.send)
@@ -329,8 +329,8 @@ CHAIN = (
         ("[1.0, 0.5, 0.45]", CHAIN, "model.widths: width 0.45 gives the same sub-model"),
         ("[1.0, 0.0]", CHAIN, "model.widths: [1.0, 0.0] must be a list of shares"),
         ("0.5", CHAIN, "model.widths: 0.5 must be a list of shares"),
-        (str([1 - i / 20 for i in range(16)]), CHAIN, "model.widths: 16 widths; at most 15"),
-        ("[1.0, 0.5]", '[{ name = "w", shape = [3, 2, 4] }]', "model.widths: the tensors are no chain"),
+        (str([1 - i / 20 for i in range(16)]), CHAIN, "model.widths: there are 16 widths; at most 15"),
+        ("[1.0, 0.5]", '[{ name = "w", shape = [3, 2, 4] }]', "model.widths: the tensors are not a chain"),
         ("[1.0]", '[{ name = "w", shape = [3], scale = [true, false] }]', "model.tensors[0]: scale [True, False]"),
     ],
 )

@@ -22,22 +22,26 @@ from numpy.typing import NDArray
 from fedmote.errors import TaskError
 from fedmote.fleet.fleet import Fleet
 from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.model.initial import glorot
 from fedmote.model.layout import Layout, Tensor, dense
-from fedmote.rounds.factory import machine
 from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.server.federation import Federation
 from fedmote.server.server import Server
 from fedmote.store.store import Store
 from fedmote.tasks import requests
 from fedmote.tasks.base import Result, TaskLimits
-from fedmote.tasks.desk import Tasks
 from fedmote.tasks.evaluate import Evaluate
 from fedmote.tasks.heavy_hitters import HeavyHitters
 from fedmote.tasks.histogram import Histogram
 from fedmote.tasks.quantiles import Quantiles
 from fedmote.tasks.requests import Request
 from fedmote.tasks.rollback import RollBack
+from fedmote.tasks.runner import TaskRunner
 from fedmote.wire import codec
+from fedmote.wire.Plan import Plan
+from fedmote.wire.Receipt import Receipt
 from fedmote_device import CTrainer, Device
 
 Outcome = Result | TaskError
@@ -55,16 +59,16 @@ class Hall:
         self.model = np.random.default_rng(3).normal(size=NETWORK.elements).astype(np.float32)
         self.fleet = Fleet(NETWORK)
         policy = Policy(devices=1000, chunk_elements=100)
-        self.rounds = machine(policy)(
-            self.fleet, Store(":memory:", NETWORK, self.model), FedAvg(), Training(batch_size=16), policy,
-            broadcast=lambda message: None, publish=lambda version, chunks: None,
-            tasks=TaskLimits(**({"min_cohort": 3, "answer_s": 1e6} | limits)),
-        )  # fmt: skip
+        setup = RoundSetup(FedAvg(), Training(batch_size=16), policy)
+        outlets = Outlets(lambda message: None, lambda version, chunks: None)
+        bounds = TaskLimits(**({"min_cohort": 3, "answer_s": 1e6} | limits))
+        store = Store(":memory:", NETWORK, self.model)
+        self.rounds, self.tasks = start_rounds(self.fleet, store, setup, outlets, bounds)
         self.devices = {
             f"d{i}": Device(f"d{i}", "memory:", federation="t", trainer=CTrainer(WIDTHS, x, y), seed=i + 1)
             for i, (x, y) in enumerate(shares)
         }
-        self.run(lambda: len(self.fleet.ready()) == len(shares))
+        self.run(lambda: len(self.fleet.sessions.ready()) == len(shares))
 
     def send(self, device: str, message: bytes) -> None:
         self.inboxes.setdefault(device, []).append(message)
@@ -72,7 +76,7 @@ class Hall:
     def pump(self) -> None:
         for name, device in self.devices.items():
             milliseconds = int(1000 * self.now)
-            if device.wanted is not None and (chunk := self.rounds.chunk(*device.wanted)) is not None:
+            if device.wanted is not None and (chunk := self.rounds.model_chunk(*device.wanted)) is not None:
                 device.deliver(chunk, milliseconds)
             elif inbox := self.inboxes.get(name):
                 device.deliver(inbox.pop(0), milliseconds)
@@ -92,7 +96,7 @@ class Hall:
 
     def ask(self, request: Request) -> Result:
         outcomes: list[Outcome] = []
-        self.rounds.tasks.ask(request, outcomes.append)
+        self.tasks.submit(request, outcomes.append)
         self.run(lambda: bool(outcomes))
         (outcome,) = outcomes
         if isinstance(outcome, TaskError):
@@ -283,21 +287,21 @@ class Room(Bench):
         super().__init__(store=store, **({"devices": 1000} | policy))
         self.plans: dict[str, Any] = {}
         drawn = iter(range(seed + 1, 10_000))
-        self.desk = Tasks(self.fleet, TaskLimits(min_cohort=3, answer_s=30.0), lambda: next(drawn))
-        self.rounds.tasks = self.desk
+        self.tasks = TaskRunner(self.fleet, TaskLimits(min_cohort=3, answer_s=30.0), lambda: next(drawn))
+        self.rounds.tasks = self.tasks
         self.outcomes: list[Outcome] = []
         self.come(*devices)
 
     def send(self, device: str, message: bytes) -> None:
         super().send(device, message)
-        name, body = codec.decode(message) or ("", None)
-        if name == "Plan":
+        body = codec.decode(message)
+        if isinstance(body, Plan):
             self.plans[device] = body
-        if name == "Receipt":
+        if isinstance(body, Receipt):
             self.receipt = body
 
     def ask(self, request: Request) -> None:
-        self.desk.ask(request, self.outcomes.append)
+        self.tasks.submit(request, self.outcomes.append)
         self.tick(self.now)
 
     def answer(self, device: str, **fields: Any) -> None:
@@ -405,7 +409,7 @@ def test_a_plan_that_was_lost_comes_again_with_hello() -> None:
 
 def test_training_waits_for_the_task_and_goes_on_after_it() -> None:
     room = Room("a", "b", devices=3)
-    room.desk.ask(TWO_BINS, room.outcomes.append)
+    room.tasks.submit(TWO_BINS, room.outcomes.append)
     room.come("c")
     assert [plan.Task() for plan in room.plans.values()] == [2, 2, 2]
     room.tick(1.0)
@@ -430,7 +434,7 @@ def test_a_device_that_holds_an_update_is_not_asked() -> None:
     room.tick(1.0)
     room.report("a", 1.0)
     room.tick(21.0)  # too few: the round is opened again, and a keeps its update
-    room.desk.limits = TaskLimits(min_cohort=1)
+    room.tasks.limits = TaskLimits(min_cohort=1)
     room.plans.clear()
     for device in "bcd":
         room.hear(device, "DeviceState", online=False)
@@ -457,9 +461,9 @@ def test_after_a_restart_the_task_is_another_and_old_results_do_not_count() -> N
 def test_devices_that_know_no_seed_can_evaluate() -> None:
     """Those of 0.1.0. Round and model tell what they mean; what is of another model is not taken for it."""
     bench = Bench(devices=9)
-    bench.rounds.tasks.limits = TaskLimits(min_cohort=2)
+    bench.tasks.limits = TaskLimits(min_cohort=2)
     outcomes: list[Outcome] = []
-    bench.rounds.tasks.ask(Evaluate(), outcomes.append)
+    bench.tasks.submit(Evaluate(), outcomes.append)
     bench.come("a", "b")
     bench.hear("a", "Evaluation", round=1, model_version=2, examples=10, correct=9, loss=9.0)
     bench.hear("a", "Evaluation", round=1, model_version=1, examples=10, correct=5, loss=1.0)
@@ -474,16 +478,16 @@ def test_after_a_restart_a_task_waits_for_those_at_work() -> None:
     store = new_store()
     Bench(store=store).come("a", "b")
     bench = Bench(store=store, resume_s=3.0)
-    bench.rounds.tasks.limits = TaskLimits(min_cohort=2)
-    bench.rounds.tasks.ask(Evaluate(), lambda result: None)
+    bench.tasks.limits = TaskLimits(min_cohort=2)
+    bench.tasks.submit(Evaluate(), lambda result: None)
     bench.come("a", "b")
     bench.tick(3.0)
-    assert bench.rounds.tasks.running is None and bench.rounds.selected == ["a", "b"]
+    assert bench.tasks.running is None and bench.rounds.cohort.selected == ["a", "b"]
     bench.report("a", 1.0)
     bench.report("b", 1.0)
     bench.tick(4.0)
     bench.tick(5.0)
-    assert bench.rounds.number == 2 and bench.rounds.tasks.running is not None
+    assert bench.rounds.number == 2 and bench.tasks.running is not None
 
 
 def test_after_a_restart_a_task_waits_for_a_deadline_at_most() -> None:
@@ -491,13 +495,13 @@ def test_after_a_restart_a_task_waits_for_a_deadline_at_most() -> None:
     store = new_store()
     Bench(store=store).come("a", "b")
     bench = Bench(store=store, resume_s=3.0, devices=3)
-    bench.rounds.tasks.limits = TaskLimits(min_cohort=2)
-    bench.rounds.tasks.ask(Evaluate(), lambda result: None)
+    bench.tasks.limits = TaskLimits(min_cohort=2)
+    bench.tasks.submit(Evaluate(), lambda result: None)
     bench.come("a", "b")
     bench.tick(22.9)
-    assert bench.rounds.tasks.running is None
+    assert bench.tasks.running is None
     bench.tick(23.0)
-    assert bench.rounds.tasks.running is not None
+    assert bench.tasks.running is not None
 
 
 def test_with_asynchronous_rounds_a_task_waits_for_those_at_work() -> None:
@@ -523,7 +527,7 @@ def test_with_asynchronous_rounds_a_task_waits_for_those_at_work() -> None:
 
 def test_with_asynchronous_rounds_a_device_keeps_its_update_until_the_commit() -> None:
     room = Room("a", "b", devices=1, buffer=2)
-    room.desk.limits = TaskLimits(min_cohort=1)
+    room.tasks.limits = TaskLimits(min_cohort=1)
     room.ask(TWO_BINS)
     room.report("a", 1.0)
     room.tick(1.0)
@@ -556,11 +560,13 @@ def test_with_asynchronous_rounds_training_does_not_wait_for_devices_that_hold_t
     layout = dense((3, 8, 200), (1.0, 0.5))
     policy = Policy(devices=1, chunk_elements=100, buffer=2)
     fleet = Fleet(layout)
-    rounds = machine(policy)(
-        fleet, Store(":memory:", layout, layout.glorot(1)), FedAvg(), Training(), policy,
-        broadcast=lambda message: None, publish=lambda version, chunks: None, tasks=TaskLimits(min_cohort=3),
-    )  # fmt: skip
-    rounds.tasks.ask(Evaluate(), lambda outcome: None)
+    setup, outlets = (
+        RoundSetup(FedAvg(), Training(), policy),
+        Outlets(lambda message: None, lambda version, chunks: None),
+    )
+    store = Store(":memory:", layout, glorot(layout, 1))
+    rounds, tasks = start_rounds(fleet, store, setup, outlets, TaskLimits(min_cohort=3))
+    tasks.submit(Evaluate(), lambda outcome: None)
     for device, size in (("a", 0), ("b", 1), ("c", 1)):
         one = layout.classes()[size]
         hello = codec.encode("Hello", device_id=device, elements=one.elements, layout_crc32=one.crc32)
@@ -573,7 +579,7 @@ def test_a_server_that_stops_says_so() -> None:
     room = Room("a", "b", "c")
     room.ask(TWO_BINS)
     room.ask(Evaluate())
-    room.desk.stop()
+    room.tasks.stop()
     assert [str(outcome) for outcome in room.outcomes] == ["the server stopped; ask again when it runs"] * 2
 
 
@@ -592,7 +598,7 @@ def test_requests_are_the_same_after_a_way_through_the_database(request_: Reques
     pytest.param("[" * 100_000, id="deep"),
 ])  # fmt: skip
 def test_what_is_no_request_is_an_error(text: str) -> None:
-    with pytest.raises(TaskError, match="no request"):
+    with pytest.raises(TaskError, match="not a request"):
         requests.from_json(text)
 
 
@@ -623,9 +629,9 @@ def test_a_request_of_the_wrong_types_ends_here_not_in_the_rounds(fields: dict[s
     (lambda: Quantiles("x", 0, 1, ()), "1 to 20"),
     (lambda: Quantiles("x", 0, 1, (1.0,)), "between 0 and 1"),
     (lambda: Quantiles("x", 0, 1, (0.5,), 1e-9), "at least 1e-05"),
-    (lambda: Quantiles("x", 1e6, 1e6 + 1), "0.001: at least 0.125"),  # float32 has sixteen values there
-    (lambda: HeavyHitters("x", 5, 5), "ascending"),
-    (lambda: HeavyHitters("x", 0, 1 << 23), "of at most"),
+    (lambda: Quantiles("x", 1e6, 1e6 + 1), "0.001: it must be at least 0.125"),  # float32 has sixteen values there
+    (lambda: HeavyHitters("x", 5, 5), "they must ascend"),
+    (lambda: HeavyHitters("x", 0, 1 << 23), "be at most"),
     (lambda: HeavyHitters("x", 0, 9, 0.001), "between 0.02 and 1"),
 ])  # fmt: skip
 def test_what_cannot_be_found_is_refused(make: Callable[[], Request], complaint: str) -> None:
@@ -641,14 +647,14 @@ def test_devices_that_do_not_answer_their_plan_do_not_hold_up_training_for_a_tas
     names = [f"d{i:02}" for i in range(12)]
     bench.come(*names)
     outcomes: list[Outcome] = []
-    bench.rounds.tasks.ask(Evaluate(), outcomes.append)  # of at least 10
+    bench.tasks.submit(Evaluate(), outcomes.append)  # of at least 10
     for name in names[:9]:
         bench.report(name, 1.0)
     bench.tick(1.0)
     assert bench.rounds.number == 2
-    assert not bench.rounds.given.keys() & set(names[:9])  # the task would have enough
+    assert not bench.rounds.open_work.by_device.keys() & set(names[:9])  # the task would have enough
     bench.tick(25.0)
-    assert set(names[:9]) <= bench.rounds.given.keys()
+    assert set(names[:9]) <= bench.rounds.open_work.by_device.keys()
     assert outcomes == []
 
 
@@ -656,7 +662,7 @@ def test_a_task_that_never_has_enough_devices_is_given_up_also_while_somebody_is
     bench = Bench(buffer=1, hard_deadline_s=20.0)
     bench.come("a", "b")
     outcomes: list[Outcome] = []
-    bench.rounds.tasks.ask(Evaluate(), outcomes.append)
+    bench.tasks.submit(Evaluate(), outcomes.append)
     rounds = {"a": 1, "b": 1}
     for step in range(400):  # the one asks while the other is at work
         device = "ab"[step % 2]
@@ -664,7 +670,7 @@ def test_a_task_that_never_has_enough_devices_is_given_up_also_while_somebody_is
         bench.report(device, 1.0, round=rounds[device])
         bench.tick(bench.now)
         rounds[device] = bench.rounds.number
-        assert bench.rounds.given
+        assert bench.rounds.open_work.by_device
     assert "not begun within 3600 s" in str(outcomes[0])
 
 
@@ -675,7 +681,7 @@ def test_requests_are_taken_up_a_few_at_a_time_and_dropped_when_nobody_waits(tmp
     """Not all at once: each that is refused costs a commit. An operator who gives up a roll-back does not want it."""
     server = Server(Federation("f", LAYOUT, "mqtt://127.0.0.1", database=tmp_path / "f.sqlite"))
     bench = Bench(store=server.store)
-    desk = bench.rounds.tasks
+    desk = bench.tasks
     with contextlib.closing(sqlite3.connect(tmp_path / "f.sqlite", isolation_level=None)) as db:
         request = requests.to_json(RollBack(1))
         db.executemany("INSERT INTO task (request) VALUES (?)", [("nonsense",), *[(request,)] * 100])

@@ -21,6 +21,7 @@ from fedmote.demo import fleet
 from fedmote.faults.cable import Cable
 from fedmote.fleet.limits import Limits
 from fedmote.links.serial import Port
+from fedmote.model.initial import glorot
 from fedmote.model.layout import dense
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
@@ -68,7 +69,7 @@ class Demo:
         self.x, self.y, self.x_held, self.y_held = data.split(rng)
         self.parts = data.partition(self.y, options.devices, ALPHA, rng)
         self.layout = dense(fleet.WIDTHS)
-        self.initial = self.layout.glorot(options.seed)
+        self.initial = glorot(self.layout, options.seed)
         self.records: list[Record] = []
         self.device_totals: dict[str, int] = {}
 

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the fleet asks of the rounds and of the tasks, as protocols, so that it imports neither."""
+"""What the fleet asks of the rounds and of the tasks. They implement these classes, so the fleet imports neither."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from fedmote.learning.update import Update
+from fedmote.wire.Answer import Answer
+from fedmote.wire.Evaluation import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Work that a device was given and that is still awaited of it.
+    """A plan that a device has, and whose update is still awaited.
 
-    round: that its plan names. base_version, base_crc32: of the model that it starts from, as the wire names them.
-    plan: the message. slot_granted: whether that grants a slot.
+    round: the round that the plan names. base_version, base_crc32: of the model to start from, as the wire names them.
+    plan: the message. slot_granted: whether the plan grants a slot.
     """
 
     round: int
@@ -24,80 +27,80 @@ class Assignment:
     slot_granted: bool
 
 
-class Work(Protocol):
-    """What a session asks of the round."""
+class RoundCoordinator(ABC):
+    """What the fleet asks of the rounds. A device is named by its id."""
 
     @property
+    @abstractmethod
     def chunk_elements(self) -> int:
-        """Elements of an update's chunk."""
-        ...
+        """Number of elements in an update's chunk."""
 
     @property
+    @abstractmethod
     def encodings(self) -> int:
-        """Mask of what the plan lets a device send."""
-        ...
+        """Mask of the encodings that the plan allows (fedmote.model.encodings, bit)."""
 
+    @property
+    @abstractmethod
+    def closing_notice(self) -> bytes | None:
+        """The ClosingNotice of the present round, for a device that missed it; None: the round is not closing."""
+
+    @abstractmethod
     def open_round(self, device: str) -> int:
-        """Return the round whose work is not over for the device: it goes on with a plan or an update of that one."""
-        ...
+        """Return the round in which the device may still work: of its plan or its update, else the next one."""
 
+    @abstractmethod
     def assignment(self, device: str) -> Assignment | None:
         """Return what is awaited of the device; None: nothing."""
-        ...
 
-    def may_plan(self, device: str, round: int) -> bool:
-        """Whether the device may yet be asked for an update of that round."""
-        ...
+    @abstractmethod
+    def may_be_assigned(self, device: str, round: int) -> bool:
+        """Tell whether the device may still be given a plan of that round."""
 
-    @property
-    def closing_notice(self) -> bytes | None:
-        """The notice for a device that was away when all were told."""
-        ...
+    @abstractmethod
+    def folded_crc32(self, device: str, round: int) -> int | None:
+        """Return the CRC-32 of the device's update of that round if it is folded but not committed yet."""
 
-    def folded(self, device: str, round: int) -> int | None:
-        """Return the CRC-32 of the device's update of that round if it was folded and not committed yet."""
-        ...
+    @abstractmethod
+    def committed_version(self, device: str, round: int) -> int | None:
+        """Return the model version that ended the device's work of that round; None: it has not ended."""
 
-    def committed(self, device: str, round: int) -> int | None:
-        """Return the model version with which the device's work of that round came to its end."""
-        ...
-
-    def take(self, update: Update, crc32: int) -> int | None:
+    @abstractmethod
+    def fold_update(self, update: Update, crc32: int) -> int | None:
         """Fold an update. None: done; otherwise the RefusalReason."""
-        ...
 
-    def came(self, device: str) -> None:
-        """The device said Hello, or offers an update that nobody awaits but that may count."""
-        ...
+    @abstractmethod
+    def device_connected(self, device: str) -> None:
+        """Note that the device said Hello, or that it offers an update which nobody awaits but which may count."""
 
-    def gone(self, device: str) -> None:
-        """The device's link broke."""
-        ...
+    @abstractmethod
+    def device_lost(self, device: str) -> None:
+        """Note that the device's link broke."""
 
-    def withdrew(self, device: str, round: int) -> None:
-        """The device will not do that round's work."""
-        ...
+    @abstractmethod
+    def device_withdrew(self, device: str, round: int) -> None:
+        """Note that the device will not do the work of that round."""
 
+    @abstractmethod
     def come_back_s(self, device: str) -> float:
-        """Return for how long a device that says Hello need not expect a plan."""
+        """Return for how many seconds a device that says Hello need not expect a plan."""
+
+    @abstractmethod
+    def model_chunk(self, version: int, index: int) -> bytes | None:
+        """Return a ModelChunk message; version: as the wire names it. None: that model is not served."""
+
+
+class TaskCoordinator(Protocol):
+    """What the fleet asks of the tasks besides fit."""
+
+    def plan_for(self, device: str) -> bytes | None:
+        """Return the plan that the device should have now; None: none."""
         ...
 
-    def chunk(self, version: int, index: int) -> bytes | None:
-        """Return a ModelChunk message of a model that an assignment starts from."""
+    def take_result(self, device: str, result: Evaluation | Answer) -> None:
+        """Take a device's result, if it is awaited and valid."""
         ...
 
-
-class TaskDesk(Protocol):
-    """What a session asks of the tasks besides fit."""
-
-    def plan(self, device: str) -> bytes | None:
-        """Return the plan that the device is to have now; None: none."""
-        ...
-
-    def result(self, device: str, name: str, body: Any) -> None:
-        """Take an Evaluation or Answer."""
-        ...
-
-    def withdrew(self, device: str, round: int) -> None:
-        """The device will not do that round's work."""
+    def device_withdrew(self, device: str, round: int) -> None:
+        """Note that the device will not do the work of that round."""
         ...

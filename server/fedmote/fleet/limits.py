@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what one device can cost."""
+    """Bounds on what one device can cost: [limits] of federation.toml.
+
+    slots: uploads in flight at a time. slot_silence_s: after so many seconds without a chunk an upload may lose its
+    slot to another one. max_examples: number of examples that are believed. retry_ms: after how many milliseconds a
+    device that has to wait asks again.
+    """
 
     slots: int = 64
     slot_silence_s: float = 30.0

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The running weighted sum of a round, with a weight for each element."""
+"""The running weighted sum of a round, and the mean that most strategies make of it."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +14,44 @@ from fedmote_device import kernels
 
 
 class Accumulator:
-    """Weighted sum and weight of each element, in float64: whoever covers an element has a say in it."""
+    """The weighted sum and the weight of each element, in float64: an element is averaged over those who covered it.
 
-    __slots__ = ("_scratch", "_still", "_still_whole", "base", "sum", "weight", "whole")
+    base: the model that the round started from. sum, weight: one number for each element. whole: the weight of updates
+    that cover the whole model, which is not in `weight`.
+    """
+
+    __slots__ = ("_discounted", "_discounted_whole", "_scratch", "base", "sum", "weight", "whole")
 
     def __init__(self, model: Model) -> None:
-        """Start empty; `model` is the base of deltas, and what an element keeps that nobody spoke for."""
+        """Start empty. `model` is the base of deltas; an element that no update covers keeps its value there."""
         self.base = model
         self.sum = np.zeros(model.size, np.float64)
         self.weight = np.zeros(model.size, np.float64)
         self.whole = 0.0
         self._scratch: NDArray[np.float64] | None = None
-        self._still: NDArray[np.float64] | None = None  # weight of updates in part that says: stay where the base is
-        self._still_whole = 0.0
+        # The weight that discounts took from stale updates: in mean() it counts for the base. Per element for updates
+        # that cover a part of the model, one number for the others.
+        self._discounted: NDArray[np.float64] | None = None
+        self._discounted_whole = 0.0
 
     def add(self, update: Update, weight: float) -> bool:
-        """Add `weight` times the update where it covers the model. False: not finite; nothing was added.
+        """Add the update, times `weight`, where it covers the model. False: it is not finite, and nothing was added.
 
-        With a discount, so much of the weight follows the update, and in mean() the rest stays with the base.
+        Of a discounted update only the share `discount` of the weight counts for it; the rest counts for the base.
         """
         whole = update.whole
         result = self._fold(self.sum, None if whole else self.weight, update, weight * update.discount)
         if result and whole:
             self.whole += weight * update.discount
-            self._still_whole += weight * (1 - update.discount)
+            self._discounted_whole += weight * (1 - update.discount)
         elif result and update.discount < 1:
-            if self._still is None:
-                self._still = np.zeros(self.sum.size, np.float64)
-            self.cover(self._still, update, weight * (1 - update.discount))
+            if self._discounted is None:
+                self._discounted = np.zeros(self.sum.size, np.float64)
+            self.cover(self._discounted, update, weight * (1 - update.discount))
         return result
 
     def cover(self, covered: NDArray[np.float64], update: Update, weight: float) -> None:
-        """Add `weight` to `covered` where the update, which was added before, covers the model."""
+        """Add `weight` to the elements of `covered` that the update covers; add() has taken the update before."""
         if self._scratch is None:
             self._scratch = np.zeros(self.sum.size, np.float64)
         self._fold(self._scratch, covered, update, weight)
@@ -53,7 +61,7 @@ class Accumulator:
     ) -> bool:
         base = self.base if update.delta else None
         if update.base is not None and not update.delta:
-            base = self.base - update.base  # its weights, as they would be had it started from this base
+            base = self.base - update.base  # moves its weights to where they would be with this round's base
         result = kernels.fold(
             sum,
             weights,
@@ -67,14 +75,34 @@ class Accumulator:
             weight,
         )
         if result == kernels.BAD_SIZES:
-            raise ValueError(f"update of {update.device} has sizes that do not fit together")
+            raise ValueError(f"update of {update.device} has sizes that do not match each other")
         return result == kernels.FOLDED
 
     def mean(self) -> Model:
-        """Return each element's weighted mean, the base's where nobody spoke."""
+        """Return each element's weighted mean; elements that no update covers keep the base's value."""
         sum, weight = self.sum, self.weight
-        if self._still_whole:
-            sum = sum + self._still_whole * self.base.astype(np.float64)
-        if self._still is not None:
-            sum, weight = sum + self._still * self.base, weight + self._still
-        return kernels.finish(sum, weight, self.base, self.whole + self._still_whole)
+        if self._discounted_whole:
+            sum = sum + self._discounted_whole * self.base.astype(np.float64)
+        if self._discounted is not None:
+            sum, weight = sum + self._discounted * self.base, weight + self._discounted
+        return kernels.finish(sum, weight, self.base, self.whole + self._discounted_whole)
+
+
+class WeightedMean(ABC):
+    """A strategy whose next model is the weighted mean of the updates: a subclass says what an update weighs."""
+
+    @abstractmethod
+    def weight(self, update: Update) -> float:
+        """Return the update's weight, above 0."""
+
+    def begin(self, model: Model) -> Accumulator:
+        """Start a round from `model`."""
+        return Accumulator(model)
+
+    def fold(self, accumulator: Accumulator, update: Update) -> bool:
+        """Add one update; False refuses it as not finite and leaves the accumulator unchanged."""
+        return accumulator.add(update, self.weight(update))
+
+    def finish(self, accumulator: Accumulator) -> Model:
+        """Return the weighted mean."""
+        return accumulator.mean()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The protocol of a strategy: begin, fold, finish."""
+"""The protocol of a strategy: begin a round, fold updates one at a time, finish with the next model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from fedmote.model.layout import Model
 
 
 class Strategy(Protocol):
-    """begin(model) -> fold(accumulator, update) ... -> finish(accumulator) -> model."""
+    """How updates become the next model: begin(model) -> fold(accumulator, update) ... -> finish(accumulator).
+
+    An update is forgotten once it is folded. A strategy that averages extends WeightedMean
+    (fedmote.learning.accumulator) and only says what an update weighs.
+    """
 
     def begin(self, model: Model) -> Accumulator:
         """Start a round from `model`."""
         ...
 
     def fold(self, accumulator: Accumulator, update: Update) -> bool:
-        """Add one update; False refuses it as not finite, with the accumulator unchanged."""
+        """Add one update; False refuses it as not finite and leaves the accumulator unchanged."""
         ...
 
     def finish(self, accumulator: Accumulator) -> Model:

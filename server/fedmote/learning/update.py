@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One device's update."""
+"""One device's update, as a strategy sees it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from fedmote.model.layout import Model
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One device's update, complete or in part.
+    """One device's update, complete or partial.
 
-    data: the chunks' data end to end (gaps included). received: one byte a chunk, None when all came.
-    ranges: (first, count) pairs, None for the whole model. delta: the data are differences to the base model.
-    base: the model that it started from; None: the one that the round's accumulator began with. discount: above 0 and
-    at most 1, how far its difference to its base is followed, less than 1 for one that started from an older model.
+    examples: number of examples it stands for. steps, planned_steps: training steps done, and asked for. loss: mean
+    training loss. encoding: of the data (fedmote.model.encodings). delta: whether the data are differences to the base
+    model. chunk_elements: elements of a chunk. data: the chunks' bytes end to end, with gaps for missing ones. scales:
+    one for each chunk; None: the encoding has none. received: one byte for each chunk, 1 if it arrived; None: all did.
+    ranges: (first, count) pairs of the elements that it covers; None: the whole model. local_examples: number of
+    examples that the device holds, from its Hello; 0: unknown. base: the model that it started from; None: the model
+    that the round's accumulator began with. discount: above 0 and at most 1; a stale update moves the model by this
+    share of its difference to its base.
     """
 
     device: str
@@ -33,13 +37,13 @@ class Update:
     scales: NDArray[np.float32] | None
     received: bytearray | None
     ranges: NDArray[np.uint32] | None
-    local_examples: int = 0  # that the device has in all, as its Hello says; 0: it did not
+    local_examples: int = 0
     base: Model | None = None
     discount: float = 1.0
 
     @property
     def whole(self) -> bool:
-        """Whether it speaks for every element of the model."""
+        """Whether it covers every element of the model."""
         return self.ranges is None and self.received is None
 
     @property

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import serial
 
 from fedmote.links.link import Receive, Send
-from fedmote.wire.codec import decode
+from fedmote.wire.codec import decode, text
+from fedmote.wire.Hello import Hello
 from fedmote_device.links import SerialLink
 
 log = logging.getLogger(__name__)
@@ -141,8 +142,8 @@ class _Line:
         self._later(wait if self._fd >= 0 else min(wait, POLL_S), self.move)
 
     def _take(self, message: bytes) -> None:
-        if self.port.device is None and (decoded := decode(message)) is not None and decoded[0] == "Hello":
-            named = decoded[1].DeviceId().decode(errors="replace")
+        if self.port.device is None and isinstance(hello := decode(message), Hello):
+            named = text(hello.DeviceId())
             if self.device not in (None, named):
                 self.owner.left(self)  # another device was plugged in
             self.device = named

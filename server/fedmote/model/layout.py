@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_CLASSES = 15  # of devices; the wire has four bits for them
-ROUNDING = 1e-9  # what a share times a number may be above the whole number that is meant: 0.55 * 100 is more than 55
+Model = NDArray[np.float32]
+"""A model as one flat vector, tensor after tensor."""
+
+MOST_CLASSES = 15  # device classes; the wire has four bits for their index
+ROUNDING = 1e-9  # tolerance of a share times a number: 0.55 * 100 is a little more than 55, and 55 is meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +25,32 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
-    scale: tuple[bool, ...] | None = None  # of each axis: whether a sub-model has a share of it; None: not said
+    scale: tuple[bool, ...] | None = None  # for each axis, whether a sub-model holds a share of it; None: not given
 
     @property
     def count(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The shared tensors in order, and the shares of their hidden widths that classes of devices hold (classes())."""
+    """The shared tensors in order, and the widths of the sub-models.
+
+    widths: for each class of devices, the share of the hidden widths that it holds; the first is 1.0. See classes().
+    """
 
     tensors: tuple[Tensor, ...]
     widths: tuple[float, ...] = (1.0,)
 
     @property
     def elements(self) -> int:
-        """Elements of all tensors together."""
+        """Number of elements of all tensors."""
         return sum(t.count for t in self.tensors)
 
     @property
     def crc32(self) -> int:
-        """What Hello's layout_crc32 must be (docs/wire.md, "Layout")."""
+        """The layout's checksum, as Hello's layout_crc32 has it (docs/wire.md, "Layout")."""
         crc = 0
         for tensor in self.tensors:
             crc = zlib.crc32(tensor.name.encode() + b"\0" + struct.pack("<I", tensor.count), crc)
@@ -59,11 +65,11 @@ class Layout:
         return out
 
     def classes(self) -> tuple[SubLayout, ...]:
-        """Return what each class of devices holds: the whole model first. ValueError: that cannot be said."""
+        """Return what each class of devices holds, the whole model first. ValueError: the widths do not work."""
         if not self.widths or self.widths[0] != 1 or not all(0 < b < a for a, b in itertools.pairwise(self.widths)):
             raise ValueError("widths must begin with 1.0 and fall, each above 0")
         if len(self.widths) > MOST_CLASSES:
-            raise ValueError(f"{len(self.widths)} widths; at most {MOST_CLASSES} are told apart")
+            raise ValueError(f"there are {len(self.widths)} widths; at most {MOST_CLASSES} are possible")
         classes: list[SubLayout] = [SubLayout(self, None)]
         for share in self.widths[1:]:
             one = self._sub(share)
@@ -85,7 +91,10 @@ class Layout:
         return SubLayout(Layout(tuple(tensors)), np.concatenate(indices))
 
     def _scales(self) -> list[tuple[bool, ...]]:
-        """Return of each tensor which axes a sub-model has a share of: as the tensors say, or those of a chain."""
+        """Return, for each tensor, the axes that shrink in a sub-model.
+
+        They are those that the tensors name, else those of a dense chain.
+        """
         if any(tensor.scale is not None for tensor in self.tensors):
             return [tensor.scale or (False,) * len(tensor.shape) for tensor in self.tensors]
         kernels, biases = self.tensors[::2], self.tensors[1::2]
@@ -95,8 +104,8 @@ class Layout:
         )
         if not fits or any(a.shape[1] != b.shape[0] for a, b in itertools.pairwise(kernels)):
             raise ValueError(
-                "the tensors are no chain of kernels [in, out] and biases [out]; give each that a sub-model has less "
-                "of a scale, true for each axis that shrinks: scale = [false, true]"
+                "the tensors are not a chain of kernels [in, out] and biases [out]; give each tensor that shrinks in a "
+                "sub-model a scale, true for each axis that shrinks: scale = [false, true]"
             )
         scales: list[tuple[bool, ...]] = []
         for i in range(len(kernels)):
@@ -104,22 +113,14 @@ class Layout:
             scales += [(i > 0, hidden), (hidden,)]
         return scales
 
-    def glorot(self, seed: int) -> NDArray[np.float32]:
-        """Return a start: matrices uniform in +-sqrt(6 / (in + out)) (Glorot and Bengio 2010), vectors 0."""
-        rng = np.random.default_rng(seed)
-        parts = []
-        for tensor in self.tensors:
-            limit = math.sqrt(6 / (tensor.shape[0] + tensor.shape[-1])) if len(tensor.shape) > 1 else 0.0
-            parts.append(rng.uniform(-limit, limit, tensor.count).astype(np.float32))
-        return np.concatenate(parts)
-
 
 @dataclass(frozen=True, slots=True)
 class SubLayout:
-    """What a class of devices holds of a model: its own layout, and where in the whole flat vector each element is.
+    """The part of a model that a class of devices holds.
 
-    The first so many of each scaled axis (HeteroFL, Diao et al. 2021, arXiv:2010.01264), so the places ascend.
-    places: None for the whole model.
+    It takes the first entries of each scaled axis (HeteroFL, Diao et al. 2021, arXiv:2010.01264).
+    layout: its own tensors. places: where each of its elements is in the whole flat vector, ascending; None: it is the
+    whole model.
     """
 
     layout: Layout
@@ -127,12 +128,12 @@ class SubLayout:
 
     @property
     def elements(self) -> int:
-        """Elements that such a device holds."""
+        """Number of elements that such a device holds."""
         return self.layout.elements
 
     @property
     def crc32(self) -> int:
-        """Its Hello's layout_crc32."""
+        """The checksum that such a device's Hello has as layout_crc32."""
         return self.layout.crc32
 
     def cut(self, model: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -140,9 +141,9 @@ class SubLayout:
         return model if self.places is None else model[self.places]
 
     def ranges(self, own: NDArray[np.uint32] | None) -> NDArray[np.uint32] | None:
-        """Return where in the whole vector an update is whose ranges are `own` in the class's vector.
+        """Return the whole vector's ranges for an update with ranges `own` of the class's vector.
 
-        (first, count) pairs, ascending and apart; None: the whole vector.
+        Both are (first, count) pairs, ascending and disjoint; None: the whole vector.
         """
         if self.places is None:
             return own
@@ -155,11 +156,11 @@ class SubLayout:
 
 
 def dense(widths: tuple[int, ...], shares: tuple[float, ...] = (1.0,)) -> Layout:
-    """Return the layout of the C trainer's network: kernel [in, out] and bias of each layer. shares: Layout.widths."""
+    """Return the layout of the C trainer's network: kernel [in, out] and bias of each layer.
+
+    widths: of the layers, the input's first. shares: Layout.widths.
+    """
     tensors = []
     for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
         tensors += [Tensor(f"dense{i}.kernel", (n_in, n_out)), Tensor(f"dense{i}.bias", (n_out,))]
     return Layout(tuple(tensors), shares)
-
-
-Model = NDArray[np.float32]

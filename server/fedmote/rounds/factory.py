@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from fedmote.rounds.buffered import Buffered
-from fedmote.rounds.machine import Machine
+from fedmote.rounds.buffered import BufferedRounds
 from fedmote.rounds.policy import Policy
-from fedmote.rounds.synchronous import Rounds
+from fedmote.rounds.synchronous import SynchronousRounds
 
 
-def machine(policy: Policy) -> type[Machine]:
-    """Return what runs the policy's rounds."""
-    return Buffered if policy.buffer else Rounds
+def machine_for(policy: Policy) -> type[SynchronousRounds | BufferedRounds]:
+    """Return the class that runs the policy's rounds."""
+    return BufferedRounds if policy.buffer else SynchronousRounds

@@ -1,180 +1,134 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every round policy shares: models to start from, the fold, the commit. Time and I/O come from outside."""
+"""What every round policy shares: the models that devices start from, the fold, the commit."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import numpy as np
 
-from fedmote.fleet.coordinators import Assignment
+from fedmote.fleet.coordinators import Assignment, RoundCoordinator
 from fedmote.fleet.fleet import Fleet
-from fedmote.fleet.pace import Arrivals, Pace
 from fedmote.fleet.selection import Selector
-from fedmote.fleet.served_models import CLASS_SHIFT, Base, Image
-from fedmote.fleet.uploads import Slot
-from fedmote.learning.strategy import Strategy
+from fedmote.fleet.served_models import ServedModel, ServedModels
+from fedmote.fleet.slots import Slot
 from fedmote.learning.update import Update
 from fedmote.model.layout import Model
 from fedmote.rounds.deadlines import Deadline, Deadlines
-from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.pacing import Pacing
+from fedmote.rounds.plans import Plans
+from fedmote.rounds.quorum import Quorum
 from fedmote.rounds.record import Record
+from fedmote.rounds.setup import Outlets, RoundSetup, TaskQueue
 from fedmote.store.store import Store
-from fedmote.tasks.base import TaskLimits
-from fedmote.tasks.desk import Tasks
 from fedmote.wire.codec import encode
-from fedmote.wire.Encoding import Encoding
 from fedmote.wire.RefusalReason import RefusalReason
-from fedmote.wire.UpdateKind import UpdateKind
 from fedmote_device import kernels
 
-CALL_S = (5.0, 60.0)  # between calls to say Hello while too few devices are there: at first, at most
-MOST_MS = 0xFFFF_FFFF  # that the wire can tell
-RESELECT_S = 1.0  # between looks for devices while too few are there, or after a round that too few reported in
+RESELECT_S = 1.0  # seconds until the next search for devices, when too few were ready or too few reported
 
 
-class Machine(ABC):
-    """One federation's rounds, by whatever policy.
+class RoundMachine(RoundCoordinator):
+    """One federation's rounds. A subclass is a policy: whom to select, when a round closes, when it is committed.
 
-    broadcast: sends a message to all. publish: makes a model's chunks available, (version, messages), or takes them
-    back, (version, []). evaluate: called with each new model; its figures go into the log.
+    number: of the present round. version, model: of the last commit, which the round starts from. record, receipts,
+    times: of the present round; receipts: the CRC-32 of each device's folded update, which makes it count once; times:
+    how many seconds each whole update took. done: whether the last round is committed.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        store: Store,
-        strategy: Strategy,
-        training: Training,
-        policy: Policy,
-        *,
-        broadcast: Callable[[bytes], None],
-        publish: Callable[[int, list[bytes]], None],
-        evaluate: Callable[[Model], dict[str, float]] | None = None,
-        on_commit: Callable[[Record], None] | None = None,
-        last_round: int | None = None,
-        pace: Pace | None = None,
-        tasks: TaskLimits | None = None,
-    ) -> None:
-        self.fleet, self.store, self.strategy = fleet, store, strategy
-        fleet.work = self
-        self.tasks = Tasks(fleet, tasks or TaskLimits())
-        self.training, self.policy, self.pace = training, policy, pace or Pace()
-        self.selector = Selector(fleet.selection, policy.seed, store.asked)
-        self.arrivals = Arrivals(self.pace.arrivals_per_s)
-        bounds = Deadline(policy.soft_deadline_s, policy.hard_deadline_s)
-        self.deadlines = [
-            Deadlines(bounds, policy.min_deadline_s, policy.goal) for _ in range(fleet.selection.tiers + 1)
-        ]  # of each tier
-        self.lasted_s = 0.0  # of the last round
-        self.broadcast, self.publish = broadcast, publish
-        self.evaluate, self.on_commit, self.last_round = evaluate, on_commit, last_round
-        self.version, done, self.model = store.latest()
-        self.number = done + 1
-        self.done = last_round is not None and done >= last_round  # a server that died after its last commit
-        self.bases: dict[int, Base] = {}  # models that devices may start from, by version
-        self.add_base(self.version, self.model)
+    def __init__(self, fleet: Fleet, store: Store, tasks: TaskQueue, setup: RoundSetup, outlets: Outlets) -> None:
+        self.fleet, self.store, self.tasks, self.outlets = fleet, store, tasks, outlets
+        fleet.attach_rounds(self)
+        self.strategy, self.policy, self.pace = setup.strategy, setup.policy, setup.pace
+        self.last_round = setup.last_round
+        self.plans = Plans(setup.training, setup.policy)
+        self.quorum = Quorum(self.policy.devices, self._ask_for_hello)
+        self.selector = Selector(fleet.selection, self.policy.seed, store.asked)
+        self.pacing = Pacing(setup.pace, fleet)
+        bounds = Deadline(self.policy.soft_deadline_s, self.policy.hard_deadline_s)
+        self.deadlines = [  # of each tier
+            Deadlines(bounds, self.policy.min_deadline_s, self.policy.goal) for _ in range(fleet.selection.tiers + 1)
+        ]
+        self.last_round_s = 0.0  # how long the last committed round took
+        self.version, committed, self.model = store.latest()
+        self.number = committed + 1
+        self.done = self.last_round is not None and committed >= self.last_round  # committed before a restart
+        self.host = TaskHost(self)
+        self.models = ServedModels(fleet.sessions.classes, self.policy.chunk_elements, outlets.publish)
+        self.serve(self.version, self.model)
         self.begin_round()
-        self.broadcast(fleet.say_hello())  # devices that stayed connected do not notice that the server is another
-        self._calls_at: float | None = None
-        self._call_s = CALL_S[0]
+        self._ask_for_hello()  # devices that stayed connected do not notice that the server is another one
 
-    def enough(self, there: list[str], now: float) -> bool:
-        """Tell whether enough devices are there to begin. If not, call: those that have nothing to do say nothing."""
-        if len(there) >= self.policy.devices:
-            self._calls_at = None
-            return True
-        if self._calls_at is None:
-            self._calls_at, self._call_s = now + CALL_S[0], CALL_S[0]
-        elif now >= self._calls_at:
-            self.broadcast(self.fleet.say_hello())
-            self._call_s = min(2 * self._call_s, CALL_S[1])
-            self._calls_at = now + self._call_s
-        return False
+    def _ask_for_hello(self) -> None:
+        self.outlets.broadcast(self.fleet.hello_request())
+
+    # ---- the policy
 
     @abstractmethod
     def tick(self, now: float) -> float:
-        """Do what is due at `now` (seconds, monotonic); return when to tick again at the latest."""
-
-    def begin_round(self) -> None:
-        """Start the next round's account."""
-        self.record = Record(self.number)
-        self.times: dict[str, float] = {}  # device -> seconds that its whole update took
-        self.receipts: dict[str, int] = {}  # device -> CRC-32 of its folded update: what makes it count once
-        self.accumulator = self.strategy.begin(self.model)
-
-    @property
-    def base(self) -> Base:
-        """The model of the round."""
-        return self.bases[self.version]
-
-    def add_base(self, version: int, model: Model) -> None:
-        """Have a model ready for devices."""
-        base = self.bases[version] = Base.of(version, model, self.policy.chunk_elements, self.fleet.classes)
-        if not self.done:
-            for image in base.images:
-                self.publish(image.version, image.chunks)
-
-    def keep_bases(self, versions: set[int]) -> None:
-        """Take back the models that nobody is to start from any longer: all but these."""
-        for version in self.bases.keys() - versions - {self.tasks.version}:
-            for image in self.bases.pop(version).images:
-                self.publish(image.version, [])
-
-    def lend(self, version: int) -> Base:
-        """Have a committed model ready for a task's devices; 0: the latest. StoreError: it is not kept."""
-        version = version or self.version
-        if version not in self.bases:
-            self.add_base(version, self.store.model(version))
-        return self.bases[version]
-
-    def give(self, number: int, base: Base, deadline: Deadline) -> tuple[Assignment, ...]:
-        """Return each class's work in round `number`, which starts from `base`."""
-        granted = self.slot_granted
-        return tuple(
-            Assignment(number, image.version, image.crc32, self._encode_plan(number, image, deadline), granted)
-            for image in base.images
-        )
-
-    def _encode_plan(self, number: int, image: Image, deadline: Deadline) -> bytes:
-        return encode(
-            "Plan",
-            round=number,
-            model_version=image.version,
-            model_elements=image.elements,
-            model_crc32=image.crc32,
-            model_chunk_elements=self.policy.chunk_elements,
-            update_chunk_elements=self.policy.chunk_elements,
-            encodings=self.encodings,
-            kinds=1 << UpdateKind.Weights | 1 << UpdateKind.Delta,
-            partial_allowed=self.policy.partial,
-            slot_granted=self.slot_granted,
-            seed=int(self.drawn(number, 1).integers(1 << 32)),
-            soft_deadline_ms=int(1000 * deadline.soft_s),
-            hard_deadline_ms=int(1000 * deadline.hard_s),
-            **asdict(self.training),
-        )
-
-    def drawn(self, *what: int) -> np.random.Generator:
-        """Return a generator that the policy's seed and `what` alone determine."""
-        return np.random.default_rng([self.policy.seed, *what])
+        """Do what is due at `now` (seconds, monotonic); return when to call again at the latest."""
 
     @property
     @abstractmethod
     def slot_granted(self) -> bool:
-        """Whether there is a slot for every device that is asked."""
+        """Whether there is a slot for every device that is selected."""
 
-    def fold(self, update: Update, crc32: int, planned_at: float | None) -> int | None:
-        """Fold an update that is awaited. None: done; otherwise the RefusalReason.
+    @abstractmethod
+    def cancel_assignments(self) -> None:
+        """Await nothing from any device any longer."""
 
-        planned_at: when its device was asked; None: the time that it took tells nothing.
-        """
+    @abstractmethod
+    def next_plan_at(self) -> float:
+        """Return from when on an idle device may expect a plan; now, if one may come at any time."""
+
+    @abstractmethod
+    def prepare_update(self, update: Update) -> Update | None:
+        """Return the update as it is to be folded. None: nobody awaits it."""
+
+    @abstractmethod
+    def planned_at(self, device: str) -> float | None:
+        """Return when the device was sent its plan. None: its time tells nothing about its speed."""
+
+    @abstractmethod
+    def after_fold(self, update: Update, folded: bool) -> None:
+        """Note that an awaited update was folded or refused."""
+
+    # ---- what the fleet asks
+
+    @property
+    def chunk_elements(self) -> int:
+        """Number of elements in a chunk, of updates and models."""
+        return self.policy.chunk_elements
+
+    @property
+    def encodings(self) -> int:
+        """Mask of the encodings that the plan allows."""
+        return self.plans.encodings
+
+    def model_chunk(self, version: int, index: int) -> bytes | None:
+        """Return a ModelChunk message of a model that is served."""
+        return self.models.chunk(version, index)
+
+    def fold_update(self, update: Update, crc32: int) -> int | None:
+        """Fold an update. None: done; otherwise the RefusalReason."""
+        planned_at = self.planned_at(update.device)
+        prepared = self.prepare_update(update)
+        if prepared is None:
+            return int(RefusalReason.NotPlanned)
+        reason: int | None = None
         if update.partial and not self.policy.partial:
-            return int(RefusalReason.Closed)
-        if not self.strategy.fold(self.accumulator, update):
-            return int(RefusalReason.NonFinite)
+            reason = int(RefusalReason.Closed)
+        elif not self.strategy.fold(self.accumulator, prepared):
+            reason = int(RefusalReason.NonFinite)
+        else:
+            self._count(prepared, crc32, planned_at)
+        self.after_fold(update, reason is None)
+        return reason
+
+    def _count(self, update: Update, crc32: int, planned_at: float | None) -> None:
+        """Count an update that was folded."""
         self.receipts[update.device] = crc32
         self.record.reported += 1
         self.record.partial += update.partial
@@ -182,10 +136,43 @@ class Machine(ABC):
         if planned_at is not None and not update.partial:
             seconds = self.times[update.device] = self.fleet.now - planned_at
             self.selector.reported(update.device, self.number, seconds, update.examples, update.loss)
-        return None
 
-    def learn(self, tier: int, overdue: dict[str, float]) -> None:
-        """Draw the lesson of the reports in `times` and of those not done after so many seconds."""
+    def come_back_s(self, device: str) -> float:
+        """Return for how many seconds a device that says Hello need not expect a plan."""
+        if self.assignment(device) is not None or self.tasks.plan_for(device) is not None:
+            return 0.0
+        return self.pacing.come_back_s(device, self.next_plan_at())
+
+    # ---- for the policies
+
+    def begin_round(self) -> None:
+        """Start the account of the next round."""
+        self.record = Record(self.number)
+        self.times: dict[str, float] = {}
+        self.receipts: dict[str, int] = {}
+        self.accumulator = self.strategy.begin(self.model)
+
+    def rng(self, *key: int) -> np.random.Generator:
+        """Return a generator that depends on the policy's seed and `key` alone."""
+        return np.random.default_rng([self.policy.seed, *key])
+
+    def assignments_for(self, number: int, model: ServedModel, deadline: Deadline) -> tuple[Assignment, ...]:
+        """Return each class's work in round `number`, which starts from `model`."""
+        seed = int(self.rng(number, 1).integers(1 << 32))
+        return self.plans.assignments_for(number, model, deadline, self.slot_granted, seed)
+
+    def has_quorum(self, online: list[str], now: float) -> bool:
+        """Return whether enough devices are online to start a round. If not, ask all devices for Hello when due."""
+        return self.quorum.is_met(len(online), now)
+
+    def is_foldable(self, slot: Slot) -> bool:
+        """Tell whether an upload counts that a deadline cuts off: its chunks so far, or all of it unless damaged."""
+        if slot.missing == 0:
+            return kernels.crc32(slot.update.data) == slot.crc32
+        return self.policy.partial and any(slot.received)
+
+    def learn_times(self, tier: int, overdue: dict[str, float]) -> None:
+        """Adapt the deadline and what is known of devices. overdue: devices without an update after so many seconds."""
         for device, seconds in overdue.items():
             self.selector.missed(device, seconds)
         if self.policy.adaptive:
@@ -193,14 +180,15 @@ class Machine(ABC):
         self.times = {}
 
     def commit(self, seconds: float) -> Record:
-        """Make the folded updates' model durable and go on to the next round; announce nothing."""
+        """Make the round's model durable and count on to the next round; nothing is announced yet."""
         record = self.record
-        record.seconds = self.lasted_s = seconds
-        return self._commit(self.strategy.finish(self.accumulator), record, self.write)
+        record.seconds = self.last_round_s = seconds
+        return self.commit_model(self.strategy.finish(self.accumulator), record, self.write)
 
-    def _commit(self, model: Model, record: Record, write: Callable[[Model, Record], int]) -> Record:
-        if self.evaluate is not None:
-            record.metrics = self.evaluate(model)
+    def commit_model(self, model: Model, record: Record, write: Callable[[Model, Record], int]) -> Record:
+        """Make a model durable as the result of the present round. write: does so, and returns the model's version."""
+        if self.outlets.evaluate is not None:
+            record.metrics = self.outlets.evaluate(model)
         self.version = write(model, record)
         self.selector.saved()
         self.model = model
@@ -212,129 +200,76 @@ class Machine(ABC):
         """Make a model and its round's record durable; return its version."""
         return self.store.commit(record.round, model, asdict(record), asked=self.selector.unsaved)
 
-    def roll_back(self, version: int) -> int:
-        """Commit an earlier model anew, as the next version, which is returned. StoreError: it is not kept.
-
-        What devices hold or work on is void: it comes of models that are not wanted. Called between rounds.
-        """
-
-        def write(model: Model, record: Record) -> int:
-            asked = self.selector.unsaved
-            return self.store.commit(record.round, model, asdict(record), asked=asked, void=True)
-
-        record = self._commit(self.store.model(version), Record(self.number, rolled_back_to=version), write)
-        self.broadcast(encode("Commit", round=record.round, model_version=self.version))
-        self.forget()
-        self.go_on(record)
-        return self.version
-
-    def release(self, version: int) -> None:
-        """Note that a model was rolled out to all."""
-        self.store.set_released(version)
-
-    def hold(self, versions: set[int]) -> None:
-        """Keep the models of a roll-out for as long as it takes. StoreError: one of them is not kept."""
-        self.store.hold(versions)
-
-    @abstractmethod
-    def forget(self) -> None:
-        """Await nothing of anybody any longer."""
-
-    def go_on(self, record: Record, in_use: frozenset[int] = frozenset()) -> None:
-        """Begin the next round after a commit. in_use: versions that somebody still starts from."""
-        self.add_base(self.version, self.model)
-        self.keep_bases({self.version} | in_use)
+    def begin_next_round(self, record: Record, in_use: frozenset[int] = frozenset()) -> None:
+        """Begin the next round after a commit. in_use: versions that devices still start from."""
+        self.serve(self.version, self.model)
+        task_model = self.tasks.model_in_use
+        self.models.keep_only({self.version} | in_use | (set() if task_model is None else {task_model}))
         self.begin_round()
         self.fleet.end_round()
-        if self.on_commit is not None:
-            self.on_commit(record)
+        if self.outlets.on_commit is not None:
+            self.outlets.on_commit(record)
 
-    def is_foldable(self, slot: Slot) -> bool:
-        """Tell whether an upload that the deadline cuts off counts: what came of it, or all of it, unless damaged."""
-        if slot.missing == 0:
-            return kernels.crc32(slot.update.data) == slot.crc32
-        return self.policy.partial and any(slot.received)
+    def serve(self, version: int, model: Model) -> None:
+        """Serve a committed model to devices."""
+        self.models.add(version, model, publish=not self.done)
 
-    # ---- what a session asks (fedmote.session.Work)
+    def broadcast_commit(self, number: int) -> None:
+        """Tell all devices that a round is committed."""
+        self.outlets.broadcast(encode("Commit", round=number, model_version=self.version))
+
+
+class TaskHost:
+    """What the rounds do for tasks: serve a model, roll back, keep and release models (fedmote.tasks.runner, Host)."""
+
+    def __init__(self, rounds: RoundMachine) -> None:
+        self._rounds = rounds
 
     @property
-    def encodings(self) -> int:
-        """Mask of what the plan lets a device send."""
-        return sum(1 << getattr(Encoding, e.capitalize()) for e in self.policy.encodings)
+    def number(self) -> int:
+        """Number of the next round, which a task's plans bear."""
+        return self._rounds.number
 
     @property
     def chunk_elements(self) -> int:
-        """Elements of an update's chunk."""
-        return self.policy.chunk_elements
+        """Number of elements in a chunk."""
+        return self._rounds.chunk_elements
 
-    def chunk(self, version: int, index: int) -> bytes | None:
-        """Return a ModelChunk message of a model that an assignment starts from."""
-        base, size = self.bases.get(version & (1 << CLASS_SHIFT) - 1), version >> CLASS_SHIFT
-        if base is None or size >= len(base.images) or index >= len(base.images[size].chunks):
-            return None
-        return base.images[size].chunks[index]
+    def serve_model(self, version: int) -> ServedModel:
+        """Serve a committed model to a task's devices; 0: the latest. StoreError: it is not kept."""
+        rounds = self._rounds
+        version = version or rounds.version
+        if version not in rounds.models:
+            rounds.serve(version, rounds.store.model(version))
+        return rounds.models[version]
 
-    @abstractmethod
-    def open_round(self, device: str) -> int:
-        """Return the round whose work is not over for the device."""
+    def roll_back(self, version: int) -> int:
+        """Commit an earlier model as the next version, and return that. StoreError: it is not kept.
 
-    @abstractmethod
-    def assignment(self, device: str) -> Assignment | None:
-        """Return what is awaited of the device; None: nothing."""
+        Called between rounds. What devices hold or work on becomes void, since it started from an unwanted model.
+        """
+        rounds = self._rounds
 
-    @abstractmethod
-    def may_plan(self, device: str, round: int) -> bool:
-        """Whether the device may yet be asked for an update of that round."""
+        def write(model: Model, record: Record) -> int:
+            asked = rounds.selector.unsaved
+            return rounds.store.commit(record.round, model, asdict(record), asked=asked, void=True)
 
-    @property
-    @abstractmethod
-    def closing_notice(self) -> bytes | None:
-        """The notice for a device that was away when all were told."""
+        record = Record(rounds.number, rolled_back_to=version)
+        rounds.commit_model(rounds.store.model(version), record, write)
+        rounds.broadcast_commit(record.round)
+        rounds.cancel_assignments()
+        rounds.begin_next_round(record)
+        return rounds.version
 
-    @abstractmethod
-    def folded(self, device: str, round: int) -> int | None:
-        """Return the CRC-32 of the device's update of that round if it was folded and not committed yet."""
+    def release(self, version: int) -> None:
+        """Note that a model was rolled out to all devices. StoreError: it is not kept."""
+        self._rounds.store.set_released(version)
 
-    @abstractmethod
-    def committed(self, device: str, round: int) -> int | None:
-        """Return the model version with which the device's work of that round came to its end."""
-
-    @abstractmethod
-    def take(self, update: Update, crc32: int) -> int | None:
-        """Fold an update. None: done; otherwise the RefusalReason."""
-
-    @abstractmethod
-    def wanted_at(self) -> float:
-        """Return from when on devices that have nothing to do are wanted; now, when a plan may come at any time."""
-
-    def come_back_s(self, device: str) -> float:
-        """Return for how long a device that says Hello need not expect a plan."""
-        now = self.fleet.now
-        if self.assignment(device) is not None or self.tasks.plan(device) is not None:
-            return 0.0
-        wanted_at, ready = self.wanted_at(), self.fleet.is_ready(device)
-        if not ready:
-            wanted_at = max(wanted_at, now + self.pace.ineligible_s)
-        if wanted_at <= now:
-            return 0.0
-        places = self.fleet.sessions[device].places
-        if places[ready] <= now:  # whoever says Hello again and again does not take the places of others
-            places[ready] = now + self.arrivals.come_back_s(now, wanted_at)
-        return places[ready] - now
-
-    @abstractmethod
-    def came(self, device: str) -> None:
-        """The device is here: it said Hello, or offers an update that nobody awaits."""
-
-    @abstractmethod
-    def gone(self, device: str) -> None:
-        """The device's link broke."""
-
-    @abstractmethod
-    def withdrew(self, device: str, round: int) -> None:
-        """The device will not do that round's work."""
+    def keep_models(self, versions: set[int]) -> None:
+        """Keep the models of a roll-out for as long as it takes. StoreError: one of them is not kept any longer."""
+        self._rounds.store.hold(versions)
 
 
 def cut_off(slot: Slot) -> Update:
-    """Return the update of an upload that a deadline cut off: the chunks that came."""
+    """Return the update of an upload that a deadline cuts off: the chunks that arrived."""
     return replace(slot.update, received=slot.received) if slot.missing else slot.update

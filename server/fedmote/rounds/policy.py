@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What the plan asks of each device."""
+    """What the plan asks of each device: [training] of federation.toml.
+
+    max_steps: training steps at most; 0: no bound. prox_mu: weight of FedProx's term; 0: none.
+    """
 
     epochs: int = 1
     batch_size: int = 32
@@ -19,16 +22,19 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When a round starts, closes and ends.
+    """When a round starts, closes and ends: [round] of federation.toml.
 
-    select: devices asked, as a share of those there (at most 1) or a number (above 1). devices: how many must be there
-    before a round starts. soft_deadline_s, hard_deadline_s: since the plan. adaptive: these are the longest; as the
-    fleet shows how long it takes they become shorter (fedmote.pace), the soft one not below min_deadline_s.
-    Synchronous rounds (buffer = 0): goal: share of the selected whose reports bring the closing notice. min_reports:
-    fewer, and the round is opened again. resume_s: after a restart, time for devices that hold work to come back before
-    the round is planned anew.
-    Asynchronous rounds: buffer: updates that make a round. max_staleness: rounds that may be committed between a plan
-    and its update. staleness_exponent: an update s rounds old is followed to a share of (1 + s) to minus this.
+    select: how many devices are selected, as a share of those online (at most 1) or a number (above 1). devices: how
+    many must be online before a round starts. soft_deadline_s, hard_deadline_s: seconds from the plan to the closing
+    notice and to the end. adaptive: these are the longest; they become shorter as the fleet shows how long it takes
+    (fedmote.rounds.deadlines), the soft one not below min_deadline_s. partial: whether partial updates count.
+    chunk_elements: number of elements in a chunk. encodings: names that devices may choose from. seed: of every draw.
+    Synchronous rounds (buffer = 0): goal: the share of the selected whose reports bring the closing notice.
+    min_reports: with fewer the round is opened again. resume_s: after a restart, how long the server waits for devices
+    that hold work before it plans the round anew. one_at_a_time: devices work one after the other in a fixed order, so
+    that the same seed gives the same bits. Asynchronous rounds: buffer: the number of updates that make a round.
+    max_staleness: how many rounds may be committed between a plan and its update. staleness_exponent: an update that is
+    s rounds old counts for a share of (1 + s) ** -staleness_exponent.
     """
 
     select: float = 1.0
@@ -40,7 +46,7 @@ class Policy:
     resume_s: float = 3.0
     partial: bool = True
     chunk_elements: int = 1024
-    one_at_a_time: bool = False  # updates are folded in a fixed order: the same seed gives the same bits
+    one_at_a_time: bool = False
     encodings: tuple[str, ...] = ("float32", "int8")
     seed: int = 1
     buffer: int = 0

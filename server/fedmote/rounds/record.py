@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Record:
-    """One round, as it goes into the log."""
+    """One round, as it goes into the log.
+
+    round: its number. selected: devices that were sent its plan. reported: updates folded. partial: those of them that
+    were partial. dropped: selected devices whose link broke. withdrawn: devices that gave up. examples: number behind
+    the folded updates. staleness: mean of the folded updates, in rounds. rolled_back_to: the earlier model that was
+    committed again in place of a round; 0: none. tier: the group of devices that was selected
+    (fedmote.fleet.selection). soft_deadline_s: of its plan. seconds: from plan to commit. metrics: figures of the new
+    model.
+    """
 
     round: int
     selected: int = 0
@@ -17,9 +25,9 @@ class Record:
     dropped: int = 0
     withdrawn: int = 0
     examples: int = 0
-    staleness: float = 0.0  # mean of the updates, in rounds
-    rolled_back_to: int = 0  # the earlier model that was committed anew, in place of a round
-    tier: int = 1  # whose turn it was (fedmote.selection)
+    staleness: float = 0.0
+    rolled_back_to: int = 0
+    tier: int = 1
     soft_deadline_s: float = 0.0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)

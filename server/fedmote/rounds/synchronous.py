@@ -1,167 +1,167 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synchronous policy: all selected devices start from one model, and the round ends for all at once."""
+# Over 200 lines: the class is one state machine, and its transitions are easier to check side by side.
+"""Synchronous rounds: all selected devices start from one model, and the round ends for all at once.
+
+selecting -> training -> closing -> selecting of the next round, or of the same one when too few devices reported.
+"""
 
 from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Any
 
 from fedmote.fleet.coordinators import Assignment
 from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.pace import next_meeting
 from fedmote.fleet.selection import Tiers
-from fedmote.fleet.uploads import Slot
-from fedmote.learning.strategy import Strategy
+from fedmote.fleet.slots import Slot
 from fedmote.learning.update import Update
 from fedmote.model.layout import ROUNDING
-from fedmote.rounds.machine import MOST_MS, RESELECT_S, Machine, cut_off
-from fedmote.rounds.policy import Policy, Training
+from fedmote.rounds.cohort import Cohort
+from fedmote.rounds.machine import RESELECT_S, RoundMachine, cut_off
+from fedmote.rounds.setup import Outlets, RoundSetup, TaskQueue
 from fedmote.store.store import Store
 from fedmote.wire.codec import encode
-from fedmote.wire.RefusalReason import RefusalReason
 
-RESUMING = 4  # hard deadlines that a round lasts at most for devices whose work of it a former server had asked for
+MOST_MS = 0xFFFF_FFFF  # that the wire can tell
+RESUMING = 4  # hard deadlines that a round lasts at most while devices hold work that a former server asked for
 
 
 class State(Enum):
-    """Of the round."""
+    """State of the round."""
 
     SELECTING = "selecting"
     TRAINING = "training"
     CLOSING = "closing"
 
 
-class Rounds(Machine):
-    """The synchronous policy: all that are selected start from one model, and the round ends for all at once."""
+class SynchronousRounds(RoundMachine):
+    """The synchronous policy.
 
-    def __init__(
-        self, fleet: Fleet, store: Store, strategy: Strategy, training: Training, policy: Policy, **options: Any
-    ) -> None:
+    cohort: of the present attempt at the round. ever_planned: devices that have or had the round's plan, also before
+    the round was opened again. deadline: of the cohort's plan. started: when the plan was sent, in seconds.
+    """
+
+    def __init__(self, fleet: Fleet, store: Store, tasks: TaskQueue, setup: RoundSetup, outlets: Outlets) -> None:
         self.state = State.SELECTING
-        self._may_hold_work = store.begun
+        self._may_hold_work = store.begun  # devices may hold work on this round that a former server asked for
         self._selects_from: float | None = None
-        super().__init__(fleet, store, strategy, training, policy, **options)
+        super().__init__(fleet, store, tasks, setup, outlets)
 
     def begin_round(self) -> None:
-        """Start the next round's account."""
+        """Start the account of the next round."""
         super().begin_round()
-        self.asked: set[str] = set()  # who has or had the round's plan, also before it was opened again
-        self._deselect()
-
-    def _deselect(self) -> None:
-        self.selected: list[str] = []
-        self.planned: list[str] = []  # the first of them, who were sent the plan
-        self.sent: set[str] = set()  # the same: no message is to cost a list of the fleet
-        self.outstanding: set[str] = set()  # those selected that neither reported nor withdrew
-        self.holders: set[str] = set()  # those whose work was done before they were asked
-        self.withdrawn: set[str] = set()
-        self.refused: set[str] = set()  # those of them whose update was not taken: the next one would be the same
-        self.dropped: set[str] = set()
-        self.work: tuple[Assignment, ...] = ()  # of each class of devices
+        self.ever_planned: set[str] = set()
+        self._assemble(Cohort())
         self.started = 0.0
         self.deadline = self.deadlines[0].present
 
-    # ---- what a session asks (fedmote.session.Work)
+    def _assemble(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        self.work: tuple[Assignment, ...] = ()  # of each class of devices
+
+    # ---- what the fleet asks
 
     @property
     def slot_granted(self) -> bool:
         """Whether there is a slot for every selected device."""
-        return len(self.selected) <= self.fleet.limits.slots
-
-    def open_round(self, device: str) -> int:
-        """Return the round in progress: it is the same for all."""
-        return self.number
-
-    def assignment(self, device: str) -> Assignment | None:
-        """Return what is awaited of the device; None: nothing."""
-        awaited = self.state is not State.SELECTING and device in self.sent and device in self.outstanding
-        return self.work[self.fleet.size_of(device)] if awaited else None
-
-    def may_plan(self, device: str, round: int) -> bool:
-        """Whether the device may yet be asked for an update of that round."""
-        unplanned = device in self.outstanding and device not in self.sent
-        return round == self.number and (self.state is State.SELECTING or unplanned or self._may_join(device))
-
-    def _may_join(self, device: str) -> bool:
-        """Tell whether work on the round may come of the device although it is not selected now."""
-        known = device in self.outstanding or device in self.receipts or device in self.refused
-        return not known and (self._may_hold_work or device in self.asked or device in self.withdrawn)
+        return len(self.cohort) <= self.fleet.limits.slots
 
     @property
     def closing_notice(self) -> bytes | None:
-        """The notice for a device that was away when all were told."""
+        """The ClosingNotice, for a device that missed it; None: the round is not closing."""
         if self.state is not State.CLOSING:
             return None
         left_ms = int(1000 * max(0.0, self._ends_at() - self.fleet.now))
         return encode("ClosingNotice", round=self.number, remaining_ms=min(left_ms, MOST_MS))
 
-    def folded(self, device: str, round: int) -> int | None:
-        """Return the CRC-32 of the device's update if the round has folded it."""
+    def open_round(self, device: str) -> int:
+        """Return the present round; it is the same for all devices."""
+        return self.number
+
+    def assignment(self, device: str) -> Assignment | None:
+        """Return what is awaited of the device; None: nothing."""
+        awaited = self.state is not State.SELECTING and self.cohort.is_awaited(device)
+        return self.work[self.fleet.sessions.class_of(device)] if awaited else None
+
+    def may_be_assigned(self, device: str, round: int) -> bool:
+        """Tell whether the device may still be given a plan of that round."""
+        unplanned = device in self.cohort.outstanding and not self.cohort.was_planned(device)
+        return round == self.number and (self.state is State.SELECTING or unplanned or self._may_join(device))
+
+    def _may_join(self, device: str) -> bool:
+        """Tell whether the device may hold work on this round although it is not selected now."""
+        if self.cohort.is_known(device) or device in self.receipts:
+            return False
+        return self._may_hold_work or device in self.ever_planned or device in self.cohort.withdrawn
+
+    def folded_crc32(self, device: str, round: int) -> int | None:
+        """Return the CRC-32 of the device's update if the present round has folded it."""
         return self.receipts.get(device) if round == self.number else None
 
-    def committed(self, device: str, round: int) -> int | None:
-        """Return the model version that came of an earlier round."""
+    def committed_version(self, device: str, round: int) -> int | None:
+        """Return the model version that an earlier round committed."""
         return self.store.version_of(round) if round < self.number else None
 
-    def take(self, update: Update, crc32: int) -> int | None:
-        """Fold an update. None: done; otherwise the RefusalReason."""
-        if update.device not in self.outstanding:
-            return int(RefusalReason.NotPlanned)
-        reason = self.fold(update, crc32, None if update.device in self.holders else self.started)
-        self.outstanding.discard(update.device)
-        if reason is not None:
-            self.withdrawn.add(update.device)
-            self.refused.add(update.device)
-            self.asked.discard(update.device)
-        return reason
+    def device_connected(self, device: str) -> None:
+        """Let the device join the round if it holds work that this server, or a former one, asked for."""
+        if self.state is State.SELECTING or not self._may_join(device):
+            return
+        if not self.fleet.sessions.holds_update(device, self.number):
+            return
+        if device in self.cohort.withdrawn:  # its Withdraw came late, or crossed the plan
+            self.cohort.take_back(device)
+        else:
+            self.cohort.join(device)
+            self.record.selected += 1
+        self.ever_planned.add(device)
 
-    def came(self, device: str) -> None:
-        """The device is here. One whose work was asked for before, by this server or a former one, joins the round."""
-        if self.state is not State.SELECTING and self._may_join(device) and self.fleet.holds(device, self.number):
-            if device in self.withdrawn:  # a Withdraw that came late, or crossed the plan: it did the work after all
-                self.withdrawn.discard(device)
-            else:
-                self.selected.insert(len(self.planned), device)
-                self.planned.append(device)
-                self.sent.add(device)
-                self.holders.add(device)
-                self.record.selected += 1
-            self.asked.add(device)
-            self.outstanding.add(device)
+    def device_lost(self, device: str) -> None:
+        """Note that the device's link broke."""
+        if self.state is not State.SELECTING:
+            self.cohort.drop(device)
 
-    def gone(self, device: str) -> None:
-        """The device's link broke."""
-        if self.state is not State.SELECTING and (device in self.outstanding or device in self.sent):
-            self.dropped.add(device)
+    def device_withdrew(self, device: str, round: int) -> None:
+        """Note that the device will not do the work of that round."""
+        if round != self.number:
+            return
+        self.ever_planned.discard(device)
+        if self.state is not State.SELECTING and device in self.cohort.outstanding:
+            self.cohort.withdraw(device)
 
-    def withdrew(self, device: str, round: int) -> None:
-        """The device will not do the round's work."""
-        if round == self.number:
-            self.asked.discard(device)
-        if round == self.number and self.state is not State.SELECTING and device in self.outstanding:
-            self.outstanding.discard(device)
-            self.withdrawn.add(device)
+    # ---- the fold
+
+    def prepare_update(self, update: Update) -> Update | None:
+        """Return the update unchanged. None: nobody awaits it."""
+        return update if update.device in self.cohort.outstanding else None
+
+    def planned_at(self, device: str) -> float | None:
+        """Return when the plan was sent. None: the device had done the work before."""
+        return None if device in self.cohort.holders else self.started
+
+    def after_fold(self, update: Update, folded: bool) -> None:
+        """Note that the device has reported, or that its update was refused."""
+        if folded:
+            self.cohort.outstanding.discard(update.device)
+        else:
+            self.cohort.refuse(update.device)
+            self.ever_planned.discard(update.device)
 
     # ---- time
 
     def tick(self, now: float) -> float:
-        """Do what is due at `now` (seconds, monotonic); return when to tick again at the latest."""
+        """Do what is due at `now` (seconds, monotonic); return when to call again at the latest."""
         self.fleet.now = now
         number = self.number
         if self.state is State.SELECTING:
             self._select(now)
         if self.state is State.TRAINING:
-            self._plan_devices()
-            goal = math.ceil(self.policy.goal * len(self.selected) - ROUNDING)
-            reported = len(self.selected) - len(self.outstanding) - len(self.withdrawn)
-            if not self.outstanding:
+            self._send_plans()
+            if not self.cohort.outstanding:
                 self._finish(now)
-            elif (
-                reported >= goal and len(self.planned) == len(self.selected)
-            ) or now >= self.started + self.deadline.soft_s:
-                self._close(now)
-        if self.state is State.CLOSING and (not self.outstanding or now >= self._ends_at()):
+            elif self._should_close(now):
+                self._close()
+        if self.state is State.CLOSING and (not self.cohort.outstanding or now >= self._ends_at()):
             self._finish(now)
         return {
             State.SELECTING: now if self.number != number else now + RESELECT_S,
@@ -169,101 +169,112 @@ class Rounds(Machine):
             State.CLOSING: self._ends_at(),
         }[self.state]
 
+    def _should_close(self, now: float) -> bool:
+        """Tell whether the closing notice is due: the goal is reached, or the soft deadline has passed."""
+        goal = math.ceil(self.policy.goal * len(self.cohort) - ROUNDING)
+        reached = self.cohort.reported >= goal and self.cohort.all_planned
+        return reached or now >= self.started + self.deadline.soft_s
+
     def _ends_at(self) -> float:
         """Return when the round ends with what there is.
 
-        Later while work is outstanding that was done for a server that died: it may have had its receipt already.
+        It ends later while work is outstanding that a former server asked for: that server may have sent a receipt.
         """
-        patience = RESUMING if self._may_hold_work and self.holders & self.outstanding else 1
+        patience = RESUMING if self._may_hold_work and self.cohort.holders & self.cohort.outstanding else 1
         return self.started + patience * self.deadline.hard_s
 
     def _select(self, now: float) -> None:
+        """Start the round, unless a task runs or too few devices are ready."""
         if self._selects_from is None:
             self._selects_from = now + (self.policy.resume_s if self._may_hold_work else 0.0)
-        if now < self._selects_from or self.tasks.waits(now):
+        if now < self._selects_from or self.tasks.is_waiting(now):
             return
-        there = self.fleet.ready()
-        if self.tasks.tick(now, self, [device for device in there if not self._at_work(device)]):
+        online = self.fleet.sessions.ready()
+        if self.tasks.tick(now, self.host, [device for device in online if not self._is_at_work(device)]):
             return
-        ready = [device for device in there if device not in self.receipts]
-        if self.done or not self.enough(there, now) or not ready:
+        ready = [device for device in online if device not in self.receipts]
+        if self.done or not self.has_quorum(online, now) or not ready:
             return
+        self._start(ready, now)
+
+    def _start(self, ready: list[str], now: float) -> None:
+        """Select devices among those that are ready, and send them the plan."""
         share = self.policy.select
         count = round(share) if share > 1 else max(1, round(share * len(ready)))
-        holders = [device for device in ready if self.fleet.holds(device, self.number)][:count]
-        others = [device for device in ready if not self.fleet.holds(device, self.number)]
+        holds = {device: self.fleet.sessions.holds_update(device, self.number) for device in ready}
+        holders = [device for device in ready if holds[device]][:count]
+        others = [device for device in ready if not holds[device]]
         slowest_s = self.deadlines[-1].present.soft_s
         tier, chosen = self.selector.choose(others, count - len(holders), self.number, slowest_s)
         if holders and self.fleet.selection.tiers > 1:
-            tier = Tiers.PROFILING  # they may be of any speed
-        self._deselect()
-        self.holders = set(holders)
-        self.selected = sorted(holders + chosen)
-        self.outstanding = set(self.selected)
+            tier = Tiers.PROFILING  # the holders may be of any speed
+        self._assemble(Cohort.of(holders, chosen))
         self.deadline = self.deadlines[tier].present
         self.record.tier, self.record.soft_deadline_s = tier, self.deadline.soft_s
-        self.record.selected = len(self.receipts) + len(self.selected)
+        self.record.selected = len(self.receipts) + len(self.cohort)
         self.store.begin()
-        self.selector.asked(self.selected, self.number)
+        self.selector.asked(self.cohort.selected, self.number)
         self.started = now
         self.state = State.TRAINING
-        self.work = self.give(self.number, self.base, self.deadline)
-        self._plan_devices()
+        self.work = self.assignments_for(self.number, self.models[self.version], self.deadline)
+        self._send_plans()
 
-    def _at_work(self, device: str) -> bool:
-        """Tell whether the device may have this round's work in hand, which the plan of a task would replace.
+    def _is_at_work(self, device: str) -> bool:
+        """Tell whether the device may have this round's work in hand, which a task's plan would replace.
 
-        Whom a former server had asked nobody knows: for a hard deadline after a restart it may be any device.
+        After a restart nobody knows which devices the former server had selected. For one hard deadline it may be any.
         """
         since = self._selects_from or 0.0
         if self._may_hold_work and not self.done and self.fleet.now < since + self.policy.hard_deadline_s:
             return True
-        return device in self.asked or device in self.receipts or self.fleet.holds(device, self.number)
+        holds = self.fleet.sessions.holds_update(device, self.number)
+        return holds or device in self.ever_planned or device in self.receipts
 
-    def _plan_devices(self) -> None:
-        """Send the plan to those who are to have it by now."""
-        for device in self.selected[len(self.planned) :]:
-            if self.policy.one_at_a_time and self.outstanding & self.sent:
+    def _send_plans(self) -> None:
+        """Send the plan to the devices that should have it by now: to all, or one at a time."""
+        for device in self.cohort.selected[len(self.cohort.planned) :]:
+            if self.policy.one_at_a_time and self.cohort.is_anyone_at_work():
                 break
-            self.planned.append(device)
-            self.sent.add(device)
-            self.asked.add(device)
-            self.fleet.plan(device, self.work[self.fleet.size_of(device)])
+            self.cohort.plan(device)
+            self.ever_planned.add(device)
+            self.fleet.send_plan(device, self.work[self.fleet.sessions.class_of(device)])
 
-    def _close(self, now: float) -> None:
+    def _close(self) -> None:
         self.state = State.CLOSING
         notice = self.closing_notice
         if notice is not None:
-            self.broadcast(notice)
+            self.outlets.broadcast(notice)
 
     def _finish(self, now: float) -> None:
-        slots = [slot for slot in self.fleet.slots() if self._awaits(slot) and self.is_foldable(slot)]
+        """Fold what was cut off, and commit. With too few reports the round is opened again instead."""
+        slots = [slot for slot in self.fleet.uploads.slots.in_flight() if self._awaits(slot) and self.is_foldable(slot)]
         if len(self.receipts) + len(slots) >= self.policy.min_reports:
             for slot in slots:
-                self.take(cut_off(slot), slot.crc32)
-        late = sorted(set(self.planned) - self.withdrawn - self.holders - self.times.keys())
-        overdue = dict.fromkeys(late, now - self.started)
+                self.fold_update(cut_off(slot), slot.crc32)
+        overdue = dict.fromkeys(self.cohort.late(set(self.times)), now - self.started)
         if len(self.receipts) < self.policy.min_reports:
-            self.learn(self.record.tier, overdue)
-            self.state = State.SELECTING  # the same round goes on with others; what was folded or came stays
+            self.learn_times(self.record.tier, overdue)
+            self.state = State.SELECTING  # the round goes on with other devices; what was folded stays
             return
-        self.record.dropped, self.record.withdrawn = len(self.dropped), len(self.withdrawn)
+        self.record.dropped, self.record.withdrawn = len(self.cohort.dropped), len(self.cohort.withdrawn)
         record = self.commit(now - self.started)
         self._may_hold_work = False
-        self.learn(record.tier, overdue)  # not before: a commit that failed is tried again
-        self.broadcast(encode("Commit", round=record.round, model_version=self.version))
+        self.learn_times(record.tier, overdue)  # only now: a commit that failed is tried again
+        self.broadcast_commit(record.round)
         self.state = State.SELECTING
-        self.go_on(record)
-
-    def forget(self) -> None:
-        """Between rounds nothing is awaited; what was folded of a round that was to be opened again goes with it."""
-
-    def wanted_at(self) -> float:
-        """Return when the next round is expected; while too few are there, when they meet."""
-        now = self.fleet.now
-        if self.state is not State.SELECTING:
-            return max(now, self.started + (self.lasted_s or self.deadline.hard_s))
-        return now if self.fleet.are_ready(self.policy.devices) else next_meeting(now, self.pace.meet_s)
+        self.begin_next_round(record)
 
     def _awaits(self, slot: Slot) -> bool:
-        return slot.round == self.number and slot.update.device in self.outstanding
+        return slot.round == self.number and slot.update.device in self.cohort.outstanding
+
+    def cancel_assignments(self) -> None:
+        """Do nothing: between rounds nothing is awaited, and begin_round() drops what was folded."""
+
+    def next_plan_at(self) -> float:
+        """Return when the next round is expected, or when devices meet while too few are ready."""
+        now = self.fleet.now
+        if self.state is not State.SELECTING:
+            return max(now, self.started + (self.last_round_s or self.deadline.hard_s))
+        if self.fleet.sessions.has_ready(self.policy.devices):
+            return now
+        return next_meeting(now, self.pace.meet_s)

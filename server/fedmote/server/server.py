@@ -19,14 +19,17 @@ from fedmote.learning.strategy import Strategy
 from fedmote.links.link import Link
 from fedmote.links.mqtt import MqttLink
 from fedmote.links.serial import SerialPorts
-from fedmote.rounds.factory import machine
-from fedmote.rounds.machine import Machine
+from fedmote.model.initial import glorot
+from fedmote.rounds.machine import RoundMachine
 from fedmote.rounds.record import Record
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.server.federation import Federation
 from fedmote.store.store import Store
 from fedmote.tasks.base import Result
-from fedmote.tasks.desk import Asked, Tasks
 from fedmote.tasks.requests import Request, from_json
+from fedmote.tasks.runner import TaskRunner
+from fedmote.tasks.running import QueuedTask
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +61,10 @@ class Server:
         self.evaluate, self.on_round = evaluate, on_round
         initial = federation.initial
         if initial is None:
-            initial = federation.layout.glorot(federation.policy.seed)
+            initial = glorot(federation.layout, federation.policy.seed)
         keep = max(MODELS_KEPT, federation.policy.max_staleness + 2)
         self.store = Store(federation.database, federation.layout, initial, keep)
-        self._asked: dict[int, Asked | None] = {}  # the tasks in the database that were taken up, by id
+        self._asked: dict[int, QueuedTask | None] = {}  # the tasks in the database that were taken up, by id
         self._look_at = 0.0
         self._stopping = False
         self._trouble = ""  # why nothing can be written now
@@ -85,7 +88,7 @@ class Server:
                 self._damage = error
                 wake.set()
 
-        fleet.trouble = lost_to_trouble
+        fleet.on_store_error = lost_to_trouble
         links = self._links(fleet)
 
         def broadcast(message: bytes) -> None:
@@ -99,20 +102,9 @@ class Server:
         for link in links:
             await link.start()
         try:
-            self.rounds = machine(federation.policy)(
-                fleet,
-                self.store,
-                self.strategy,
-                federation.training,
-                federation.policy,
-                broadcast=broadcast,
-                publish=publish,
-                evaluate=self.evaluate,
-                on_commit=self.on_round,
-                last_round=rounds,
-                pace=federation.pace,
-                tasks=federation.tasks,
-            )
+            setup = RoundSetup(self.strategy, federation.training, federation.policy, federation.pace, rounds)
+            outlets = Outlets(broadcast, publish, self.evaluate, self.on_round)
+            self.rounds, self.tasks = start_rounds(fleet, self.store, setup, outlets, federation.tasks)
             if ready is not None:
                 ready()
             await self._go_round(self.rounds, wake)
@@ -123,12 +115,12 @@ class Server:
                 if trouble is not None:
                     log.error("a link did not stop in order: %s", trouble)
 
-    async def _go_round(self, rounds: Machine, wake: asyncio.Event) -> None:
+    async def _go_round(self, rounds: RoundMachine, wake: asyncio.Event) -> None:
         """Do what is due whenever something came or its time has come, until the last round is committed."""
         try:
             while not rounds.done:
                 try:
-                    self._take_requests(rounds.tasks, time.monotonic())
+                    self._take_requests(self.tasks, time.monotonic())
                     due = rounds.tick(time.monotonic())
                 except StoreUnavailableError as error:
                     self._tell_once(str(error))
@@ -146,7 +138,7 @@ class Server:
                     await asyncio.sleep(LISTEN_S)
         finally:
             self._stopping = True
-            rounds.tasks.stop()
+            self.tasks.stop()
 
     async def ask(self, request: Request) -> Result:
         """Have a task done between rounds, while run() runs; return its result. TaskError: why there is none."""
@@ -160,10 +152,10 @@ class Server:
             else:
                 future.set_result(result)
 
-        self.rounds.tasks.ask(request, done)
+        self.tasks.submit(request, done)
         return await future
 
-    def _take_requests(self, tasks: Tasks, now: float) -> None:
+    def _take_requests(self, tasks: TaskRunner, now: float) -> None:
         """Take up what operators ask through the database, once a second. What a restart broke off is done again."""
         if now < self._look_at:
             return
@@ -171,13 +163,13 @@ class Server:
         requests = self.store.requests(REQUESTS)
         for task in self._asked.keys() - {task for task, _ in requests}:
             if (asked := self._asked.pop(task)) is not None:
-                tasks.drop(asked)  # it has its result, or nobody waits for it any longer
+                tasks.cancel(asked)  # it has its result, or nobody waits for it any longer
         for task, text in requests:
             if task not in self._asked:
                 self._asked[task] = None
                 release = partial(self._release, task)
                 try:
-                    self._asked[task] = tasks.ask(from_json(text), release)
+                    self._asked[task] = tasks.submit(from_json(text), release)
                 except TaskError as error:
                     release(error)
 
@@ -205,7 +197,7 @@ class Server:
         if federation.broker is not None:
             links.append(MqttLink(federation.broker, federation.name, fleet.receive, federation.ca_file))
         if federation.ports:
-            links.append(SerialPorts(federation.ports, fleet.receive, fleet.lost))
+            links.append(SerialPorts(federation.ports, fleet.receive, fleet.link_lost))
         if not links:
             raise ValueError("a federation needs a broker, serial ports, or both")
         return links

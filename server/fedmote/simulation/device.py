@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from fedmote.simulation.population import Population
 from fedmote.wire.codec import decode, encode
+from fedmote.wire.Hello import Hello
 from fedmote_device import CTrainer, Device
 
 WIDTHS = (64, 32, 10)
@@ -64,9 +65,9 @@ class VirtualDevice:
         self.client.set_state(battery, flags)
         self.client.poll(own)
         hello = decode(self.client.take() or b"")
-        if hello is None or hello[0] != "Hello":
+        if not isinstance(hello, Hello):
             raise AssertionError("a new client says Hello first")
-        self.client.deliver(encode("Welcome", boot=hello[1].Boot()), own)
+        self.client.deliver(encode("Welcome", boot=hello.Boot()), own)
         self.client.poll(own)
         self.client.take()  # its state, which the server knows
         self.before = Counter(self.client.counters)

@@ -18,10 +18,12 @@ from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.learning.strategy import Strategy
+from fedmote.model.initial import glorot
 from fedmote.model.layout import dense
-from fedmote.rounds.factory import machine
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
+from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.assembly import start_rounds
 from fedmote.simulation.clock import Clock
 from fedmote.simulation.device import WIDTHS
 from fedmote.simulation.fleet import VirtualFleet
@@ -98,13 +100,11 @@ class Simulation:
         self._tick_at: float | None = None
         self.fleet = VirtualFleet(population, self.clock, seed, start_h, self._receive, self._model_chunk, settle_s)
         self.sessions = Fleet(LAYOUT, server.limits, self._changed, server.selection)
-        initial = LAYOUT.glorot(server.policy.seed) if server.initial is None else server.initial
+        initial = glorot(LAYOUT, server.policy.seed) if server.initial is None else server.initial
         self.store = Store(":memory:", LAYOUT, initial)
-        self.rounds = machine(server.policy)(
-            self.sessions, self.store, server.strategy, server.training, server.policy,
-            broadcast=self.fleet.broadcast, publish=self._publish, evaluate=self._figures, on_commit=self._committed,
-            pace=server.pace,
-        )  # fmt: skip
+        setup = RoundSetup(server.strategy, server.training, server.policy, server.pace)
+        outlets = Outlets(self.fleet.broadcast, self._publish, self._figures, self._committed)
+        self.rounds, _ = start_rounds(self.sessions, self.store, setup, outlets)
         self._changed()
 
     def run(self, hours: float, stop: Callable[[Commit], bool] = lambda commit: False) -> Result:

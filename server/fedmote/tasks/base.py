@@ -13,16 +13,17 @@ from fedmote.errors import TaskError
 Result = dict[str, Any]
 """What a task releases: numbers and lists of them, as JSON takes them."""
 
-LARGEST = 1e38  # of a range's ends, so that float32 holds also what a query adds on either side
+LARGEST = 1e38  # of a range's ends, so that float32 also holds the bins that a query adds on either side
+NOT_NEGATIVE = ("version", "cohort", "order", "against")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskLimits:
-    """Bounds on tasks.
+    """Bounds on tasks: [tasks] of federation.toml.
 
-    min_cohort: devices whose results make an aggregate; with fewer, nothing is released. max_per_device: examples, or
-    values, that one device adds at most: all that it says is scaled down to that many. answer_s: time to answer a plan.
-    wait_s: time until a task begins, between rounds.
+    min_cohort: devices that an aggregate needs; with fewer, nothing is released. max_per_device: how many examples or
+    values one device adds at most; a larger answer is scaled down. answer_s: seconds to answer a plan. wait_s: seconds
+    within which a task begins, between rounds.
     """
 
     min_cohort: int = 10
@@ -32,21 +33,33 @@ class TaskLimits:
 
 
 def check_types(request: object) -> None:
-    """Refuse what came of anybody's JSON, and numbers that neither the wire nor the database takes."""
+    """Refuse fields of a wrong type, and numbers that neither the wire nor the database takes. TaskError: what is
+    wrong.
+
+    A request may come from anybody's JSON.
+    """
     for name, kind in get_type_hints(type(request)).items():
         value = getattr(request, name)
-        number = isinstance(value, int) and not isinstance(value, bool)
-        if kind is int and not (number and abs(value) < 1 << 31):
-            raise TaskError(f"{name} {value!r}: a whole number below {1 << 31}")
-        if kind is float and not (number or isinstance(value, float)):
-            raise TaskError(f"{name} {value!r}: a number")
-        if kind is str and not (isinstance(value, str) and value.isprintable()):
-            raise TaskError(f"{name} {value!r}: printable text")
-        if name in ("version", "cohort", "order", "against") and value < 0:
-            raise TaskError(f"{name} {value}: 0 or more")
+        if not _fits(value, kind):
+            raise TaskError(f"{name} {value!r}: it must be {_EXPECTED[kind]}")
+        if name in NOT_NEGATIVE and value < 0:
+            raise TaskError(f"{name} {value}: it must be 0 or more")
+
+
+_EXPECTED = {int: f"a whole number below {1 << 31}", float: "a number", str: "printable text"}
+
+
+def _fits(value: object, kind: object) -> bool:
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 31
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str) and value.isprintable()
+    return True
 
 
 def check_range(low: float, high: float) -> None:
     """Refuse a range that is empty, reversed or beyond what float32 holds."""
     if not (-LARGEST <= low < high <= LARGEST and np.float32(low) < np.float32(high)):
-        raise TaskError(f"range {low} to {high}: two numbers of at most {LARGEST:g}, the lower first")
+        raise TaskError(f"range {low} to {high}: it must be two numbers of at most {LARGEST:g}, the lower first")

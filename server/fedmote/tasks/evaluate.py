@@ -5,23 +5,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmote.errors import TaskError
 from fedmote.tasks.base import Result, check_types
+from fedmote.wire.Evaluation import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
     """Evaluate a committed model on the devices' data.
 
-    version: 0 for the latest. cohort: devices asked, at least; 0: all, or a share of them, at least the least cohort.
-    order: 0 draws them; any other number asks those first that it always asks first, so that a larger share holds a
-    smaller one. Cohorts are made larger so that two do not differ by a few devices.
-    against: the other model of a roll-out, 0: none. Both are then kept until one is released or others are rolled out.
+    version: of the model; 0: the latest. cohort: how many devices are asked at least; 0: the share `share` of the free
+    ones, at least the minimum cohort. order: 0 draws the devices; with any other number the same devices come first
+    each time, so that a larger share contains a smaller one. Cohorts are made larger so that two never differ by a few
+    devices. against: the other model of a roll-out; 0: none. Both models are kept until one of them is released or
+    others are rolled out.
     """
 
     version: int = 0
@@ -31,25 +32,33 @@ class Evaluate:
     against: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is no share."""
+        """Refuse a share out of range."""
         check_types(self)
         if not 0 < self.share <= 1:
-            raise TaskError(f"share {self.share}: above 0, at most 1")
+            raise TaskError(f"share {self.share}: it must be above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One device's evaluation. weight: its examples, bounded."""
+    """One device's evaluation. weight: its number of examples, bounded."""
 
     weight: int
     loss: float
     accuracy: float
 
 
-def read_evaluation(body: Any, version: int, most: int, bound: int) -> Evaluated | None:
-    """Read an Evaluation; None when it makes no sense. most: examples that are believed."""
-    examples, correct, loss = body.Examples(), body.Correct(), body.Loss()
-    if body.ModelVersion() != version or not 1 <= examples <= most or correct > examples or not math.isfinite(loss):
+def read_evaluation(evaluation: Evaluation, version: int, most: int, bound: int) -> Evaluated | None:
+    """Return what an Evaluation says; None: it makes no sense.
+
+    most: the largest number of examples that is believed. bound: examples that one device counts for at most.
+    """
+    examples, correct, loss = evaluation.Examples(), evaluation.Correct(), evaluation.Loss()
+    if (
+        evaluation.ModelVersion() != version
+        or not 1 <= examples <= most
+        or correct > examples
+        or not math.isfinite(loss)
+    ):
         return None
     return Evaluated(min(examples, bound), loss, correct / examples)
 
@@ -57,7 +66,7 @@ def read_evaluation(body: Any, version: int, most: int, bound: int) -> Evaluated
 def spread(values: NDArray[np.float64], weights: NDArray[np.float64], least: int) -> Result:
     """Return weighted mean and deviation over the devices, and the mean of each quarter of them, the lowest first.
 
-    quarters: None when a quarter is of fewer devices than `least`. Extremes and quartiles would be single devices'.
+    quarters: None when a quarter has fewer devices than `least`. Extremes and quartiles would tell of single devices.
     """
     mean = float(np.average(values, weights=weights))
     deviation = math.sqrt(float(np.average((values - mean) ** 2, weights=weights)))
@@ -67,7 +76,7 @@ def spread(values: NDArray[np.float64], weights: NDArray[np.float64], least: int
 
 
 def evaluated(results: list[Evaluated], least: int) -> Result:
-    """Return the aggregate of evaluations, of which nothing is of fewer devices than `least`."""
+    """Return the aggregate of evaluations. No figure in it is of fewer devices than `least`."""
     weights = np.array([r.weight for r in results], np.float64)
     return {
         "devices": len(results), "examples": int(weights.sum()),

@@ -14,7 +14,10 @@ from fedmote.tasks.query import MOST_BINS, Query, Steps
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts, sum and mean of a field, and its values in `bins` bins over [low, high), those outside at its ends."""
+    """Count a field's values in `bins` bins over [low, high), with their sum and mean.
+
+    A value outside the range counts in the first or the last bin.
+    """
 
     field: str
     low: float
@@ -23,14 +26,14 @@ class Histogram:
     cohort: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no device answers."""
+        """Refuse a range or a number of bins that no device answers."""
         check_types(self)
         check_range(self.low, self.high)
         if not 1 <= self.bins <= MOST_BINS:
             raise TaskError(f"{self.bins} bins: 1 to {MOST_BINS} are possible")
 
     def steps(self) -> Steps:
-        """Ask once."""
+        """Ask one plan."""
         counted = yield Query(self.field, self.low, self.high, self.bins)
         return {
             "devices": counted.devices, "count": counted.count, "sum": counted.total,

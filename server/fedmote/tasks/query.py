@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A query's histogram plans, and what the devices answer."""
+"""Queries: what a plan asks of a device, and how the answers are added up.
+
+A device answers one kind of question: a histogram of a field over a range. Quantiles and heavy hitters refine it on the
+server, range by range: the hierarchical histograms of Cormode, Kulkarni and Srivastava 2019 ("Answering Range Queries
+Under Local Differential Privacy", VLDB 12(10)). That only branches with enough support are followed is TrieHH's idea
+(Zhu et al. 2020, "Federated Heavy Hitters Discovery with Differential Privacy", AISTATS).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmote.tasks.base import Result
+from fedmote.wire.Answer import Answer
 
 MOST_BINS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One plan's histogram: of the field of this name over [low, high) in `bins` bins of equal width."""
+    """One plan: a histogram of the named field over [low, high), in `bins` bins of equal width."""
 
     field: str
     low: float
@@ -27,9 +33,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What the answers to a query come to.
+    """The answers to a plan, added up.
 
-    counts: values in each bin. total: of the values. common: of each bin, whether the least cohort has values in it.
+    devices: how many answered. counts: number of values in each bin. total: sum of the values. common: for each bin,
+    whether at least the minimum cohort has values in it.
     """
 
     devices: int
@@ -39,22 +46,25 @@ class Counted:
 
     @property
     def count(self) -> float:
-        """Values, after the bound on what each device adds."""
+        """Number of values, after the bound on what each device adds."""
         return float(self.counts.sum())
 
 
 Steps = Generator[Query, Counted, Result]
-"""A query's plans, one after the other; each is sent when the one before has been answered."""
+"""A query's plans, one after the other. The next one is sent when the one before has been answered."""
 
 
-def read_answer(body: Any, query: Query, most: int, bound: int) -> tuple[NDArray[np.float64], float] | None:
-    """Read an Answer: (counts, sum), scaled down to the bound; None when it makes no sense or holds no value."""
-    counts = np.array([body.Counts(i) for i in range(min(body.CountsLength(), MOST_BINS + 1))], np.float64)
-    count, total = body.Count(), body.Sum()
+def read_answer(answer: Answer, query: Query, most: int, bound: int) -> tuple[NDArray[np.float64], float] | None:
+    """Return an answer's (counts, sum), scaled down to `bound` values; None: it makes no sense or holds no value.
+
+    most: the largest number of values that is believed.
+    """
+    counts = np.array([answer.Counts(i) for i in range(min(answer.CountsLength(), MOST_BINS + 1))], np.float64)
+    count, total = answer.Count(), answer.Sum()
     if len(counts) != query.bins or counts.sum() != count or not 1 <= count <= most:
         return None
-    slack = 1e-3 * count * max(abs(query.low), abs(query.high))  # the device sums up in float32
+    slack = 1e-3 * count * max(abs(query.low), abs(query.high))  # the device adds in float32
     if not count * query.low - slack <= total <= count * query.high + slack:
-        return None  # a sum that is no number, too
+        return None  # also when the sum is NaN
     scale = min(1.0, bound / count)
     return counts * scale, total * scale

@@ -10,11 +10,11 @@ from fedmote.tasks.base import check_types
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Note that a model was rolled out to all, so that it is kept."""
+    """Note that a model was rolled out to all devices, so that it is kept."""
 
     version: int
     cohort: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is no version."""
+        """Refuse a wrong version."""
         check_types(self)

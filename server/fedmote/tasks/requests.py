@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All requests that the server takes, and their JSON."""
+"""All requests that the server takes, and their JSON. A new task is a file beside this one and a line here."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _KINDS: dict[str, type[Request]] = {
 
 
 def to_json(request: Request) -> str:
-    """Return a request as text."""
+    """Return a request as JSON."""
     return json.dumps({"kind": type(request).__name__, **asdict(request)})
 
 
 def from_json(text: str) -> Request:
-    """Return the request that to_json() made the text of. TaskError: it is none."""
+    """Return the request whose JSON to_json() made. TaskError: the text is not a request."""
     try:
         fields = json.loads(text)
         if "shares" in fields:
             fields["shares"] = tuple(fields["shares"])
         return _KINDS[fields.pop("kind")](**fields)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise TaskError(f"no request: {error}") from error
+        raise TaskError(f"not a request: {error}") from error

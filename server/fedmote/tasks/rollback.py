@@ -10,11 +10,11 @@ from fedmote.tasks.base import check_types
 
 @dataclass(frozen=True, slots=True)
 class RollBack:
-    """Commit an earlier model anew, as the next version. Asks no device: what they work on becomes void."""
+    """Commit an earlier model as the next version. No device is asked; what they work on becomes void."""
 
     version: int
     cohort: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is no version."""
+        """Refuse a wrong version."""
         check_types(self)

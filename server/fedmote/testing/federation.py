@@ -255,8 +255,10 @@ class RunningFederation:
         if not done:
             states = ", ".join(device.state for device in self.devices) or "none"
             fleet = getattr(self._server, "fleet", None) if self._ready else None
-            there = ", ".join(sorted(fleet.sessions)) if fleet else "nobody"
-            refused = "".join(f"; {name} is refused: {why}" for name, why in fleet.refusals.items()) if fleet else ""
+            there = ", ".join(sorted(fleet.sessions.by_device)) if fleet else "nobody"
+            refused = (
+                "".join(f"; {name} is refused: {why}" for name, why in fleet.replies.refusals.items()) if fleet else ""
+            )
             raise TimeoutError(
                 f"{else_} within {timeout_s:g} s; {len(self.records)} rounds; desktop devices: {states}; "
                 f"the server knows {there}{refused}"

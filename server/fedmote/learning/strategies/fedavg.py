@@ -3,22 +3,13 @@
 
 from __future__ import annotations
 
-from fedmote.learning.accumulator import Accumulator
+from fedmote.learning.accumulator import WeightedMean
 from fedmote.learning.update import Update
-from fedmote.model.layout import Model
 
 
-class FedAvg:
-    """Mean of the updates, weighted by examples (McMahan et al. 2017, algorithm 1), element by element."""
+class FedAvg(WeightedMean):
+    """Average the updates element by element, weighted by examples (McMahan et al. 2017, algorithm 1)."""
 
-    def begin(self, model: Model) -> Accumulator:
-        """Start a round from `model`."""
-        return Accumulator(model)
-
-    def fold(self, accumulator: Accumulator, update: Update) -> bool:
-        """Weigh the update by the examples it stands for."""
-        return accumulator.add(update, float(update.examples))
-
-    def finish(self, accumulator: Accumulator) -> Model:
-        """Return the weighted mean."""
-        return accumulator.mean()
+    def weight(self, update: Update) -> float:
+        """Return the number of examples that the update stands for."""
+        return float(update.examples)
