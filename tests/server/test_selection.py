@@ -12,19 +12,12 @@ import pytest
 from bench_of_rounds import ELEMENTS, LAYOUT, Bench, new_store
 from numpy.typing import NDArray
 
-from fedmote.fleet import selection
-from fedmote.fleet.selection import (
-    BUSY,
-    CHARGING,
-    METERED,
-    Choice,
-    Selection,
-    Selector,
-    Tiers,
-    epsilon,
-    utilities,
-    weighted,
-)
+from fedmote.fleet import sampling
+from fedmote.fleet import selector as selector_module
+from fedmote.fleet.sampling import epsilon, utilities, weighted
+from fedmote.fleet.selection import BUSY, CHARGING, METERED, Selection
+from fedmote.fleet.selector import Choice, Selector
+from fedmote.fleet.tiers import Tiers
 from fedmote.store.store import Store
 
 
@@ -51,7 +44,7 @@ class History:
         candidates = [self.devices[i] for i in np.flatnonzero(there)]
         choice = self.selector.choose(candidates, self.count, number, 1.0)
         assert len(choice.devices) == min(self.count, len(candidates)) and set(choice.devices) <= set(candidates)
-        self.selector.asked(choice.devices, number)
+        self.selector.note_selected(choice.devices, number)
         self.rounds.append([int(device[1:]) for device in choice.devices])
         return self.rounds[-1]
 
@@ -145,7 +138,7 @@ def test_a_device_that_comes_once_a_week_is_heard(count: int) -> None:
         asked = history.round(always if hour % 168 else np.ones(500, bool))
         if hour % 168 == 0:
             for device, last in absence.items():
-                turns = min((hour - last) * count / 500, selection.MOST_TURNS)
+                turns = min((hour - last) * count / 500, sampling.MOST_TURNS)
                 expected.append(1 - math.exp(-2.1 * turns**2 * count / 500))
                 if device in asked:
                     absence[device] = hour
@@ -174,9 +167,9 @@ def test_the_same_seed_and_history_choose_the_same() -> None:
                 selector = Selector(Selection(), seed, lookup)
             there = [device for i, device in enumerate(devices) if (i + number) % 3]
             out.append(selector.choose(there, 30, number, 1.0).devices)
-            selector.asked(out[-1], number)
+            selector.note_selected(out[-1], number)
             registry.update(selector.unsaved)
-            selector.saved()
+            selector.note_saved()
         return out
 
     assert chosen(1, 0) == chosen(1, 0) == chosen(1, 10)
@@ -188,8 +181,8 @@ def test_the_same_seed_and_history_choose_the_same() -> None:
 def test_what_is_not_saved_yet_is_not_forgotten() -> None:
     """Devices leave and come back before the commit that would have written that they were asked."""
     selector = Selector(Selection(), 1, nobody)
-    selector.asked(["a"], 5)
-    selector.choose(names(selection.MOST_KNOWN + 1), 1, 6, 1.0)
+    selector.note_selected(["a"], 5)
+    selector.choose(names(selector_module.MOST_KNOWN + 1), 1, 6, 1.0)
     selector.choose(["b"], 1, 6, 1.0)  # everybody else is forgotten
     choices = [selector.choose(["a", "b"], 1, 6, 1.0, draw).devices for draw in range(100)]
     assert choices.count(["b"]) > 80  # 7 rounds to the power of 2 against 2: "b" was never asked
@@ -225,7 +218,7 @@ def test_utility_asks_those_who_teach_most() -> None:
     selector = Selector(Selection(by="utility"), 1, nobody)
     for i, device in enumerate(devices):
         good = i < 20
-        selector.reported(device, 150, 50.0 if 10 <= i < 20 else 5.0, 100, 2.0 if good else 0.5)
+        selector.note_reported(device, 150, 50.0 if 10 <= i < 20 else 5.0, 100, 2.0 if good else 0.5)
     choices = [selector.choose(devices, 10, number, 10.0).devices for number in range(200, 300)]
     counts = np.zeros(100)
     for choice in choices:
@@ -240,11 +233,11 @@ def test_utility_explores() -> None:
     selector = Selector(Selection(by="utility"), 1, nobody)
     assert len(selector.choose(devices, 10, 1, 10.0).devices) == 10
     for device in devices[:10]:
-        selector.reported(device, 1, 5.0, 100, 1.0)
+        selector.note_reported(device, 1, 5.0, 100, 1.0)
     for number, unknown in ((2, 9), (30, 5), (300, 2)):
         choice = selector.choose(devices, 10, number, 10.0)
         assert sum(device not in devices[:10] for device in choice.devices) == unknown
-    selector.missed(devices[50], 60.0)  # what was never heard is still unknown
+    selector.note_overdue(devices[50], 60.0)  # what was never heard is still unknown
     assert len(selector.choose(devices[50:60], 10, 300, 10.0).devices) == 10
     assert selector.choose([], 10, 300, 10.0).devices == []
 
@@ -256,7 +249,7 @@ def test_tiers_take_turns() -> None:
     first = selector.choose(devices, 30, 1, 1.0)
     assert first.tier == Tiers.PROFILING and len(first.devices) == 30
     for i, device in enumerate(devices):
-        selector.reported(device, 1, 1.0 + 100.0 * (i % 3) + i / 100, 10, 1.0)
+        selector.note_reported(device, 1, 1.0 + 100.0 * (i % 3) + i / 100, 10, 1.0)
     turns: list[int] = []
     for number in range(2, 62):
         choice = selector.choose(devices, 10, number, 1.0)
@@ -284,13 +277,13 @@ def test_who_was_not_done_is_slow() -> None:
     """A device that missed its deadline takes at least as long: it is in the slowest tier, and no longer unknown."""
     selector = Selector(Selection(tiers=2), 1, nobody)
     for device, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
-        selector.reported(device, 1, seconds, 1, 1.0)
-    selector.missed("d", 60.0)
-    selector.missed("a", 100.0)
+        selector.note_reported(device, 1, seconds, 1, 1.0)
+    selector.note_overdue("d", 60.0)
+    selector.note_overdue("a", 100.0)
     choices = [selector.choose(["a", "b", "c", "d"], 2, number, 1.0) for number in (2, 3)]
     assert sorted(choices) == [Choice(1, ["b", "c"]), Choice(2, ["a", "d"])]
     for number in (2, 3, 4, 5, 6, 7, 8):
-        selector.reported("a", number, 1.0, 1, 1.0)  # its mean comes down again
+        selector.note_reported("a", number, 1.0, 1, 1.0)  # its mean comes down again
     choices = [selector.choose(["a", "b", "c", "d"], 2, number, 1.0) for number in (2, 3)]
     assert sorted(choices)[0] == Choice(1, ["a", "b"])
 
@@ -300,8 +293,8 @@ def test_a_hundred_thousand_candidates() -> None:
     devices = names(100_000)
     selector = Selector(Selection(by="utility", tiers=4), 1, nobody)
     for i, device in enumerate([*devices, *names(5, "e")]):
-        selector.reported(device, 1, 1.0 + i % 97, 10, 1.0)
-    assert len(selector._known) == selection.MOST_KNOWN and devices[4] not in selector._known
+        selector.note_reported(device, 1, 1.0 + i % 97, 10, 1.0)
+    assert len(selector._known) == selector_module.MOST_KNOWN and devices[4] not in selector._known
     choice = selector.choose(devices, 2000, 2, 10.0)
     assert len(set(choice.devices)) == 2000 and choice.devices == sorted(choice.devices)
 
@@ -310,8 +303,8 @@ def test_no_figure_of_a_device_is_kept_without_need() -> None:
     """A fair or blind choice without tiers remembers neither speed nor loss."""
     for by in ("fair", "random"):
         selector = Selector(Selection(by=by), 1, nobody)  # type: ignore[arg-type]
-        selector.reported("a", 1, 1.0, 10, 1.0)
-        selector.missed("b", 1.0)
+        selector.note_reported("a", 1, 1.0, 10, 1.0)
+        selector.note_overdue("b", 1.0)
         assert not selector._known
 
 
@@ -389,7 +382,7 @@ def test_who_holds_work_is_given_time_for_any_speed() -> None:
     bench = Bench(selection=Selection(tiers=2), devices=3, select=2.0)
     hello = {"elements": ELEMENTS, "layout_crc32": LAYOUT.crc32}
     for device, speed in (("a", 1.0), ("b", 1.0), ("c", 9.0)):
-        bench.rounds.selector.reported(device, 1, speed, 1, 1.0)
+        bench.rounds.selector.note_reported(device, 1, speed, 1, 1.0)
     for device, held in (("a", 0), ("b", 0), ("c", 1)):
         bench.hear(device, "Hello", device_id=device, held_round=held, **hello)
     bench.tick(0.0)

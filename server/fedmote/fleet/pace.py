@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pace steering: when a device should come back."""
+"""Pace steering: when devices should come back, so that few connect at a time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-MOST_AWAY_S: Final = 86_400.0  # longest that a device is sent away for
+MOST_AWAY_S: Final = 86_400.0  # longest time that a device is told to stay away
 GOLDEN: Final = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When devices are to come: [pace] of federation.toml.
+    """When devices should connect: [pace] of federation.toml.
 
-    arrivals_per_s: that the server's links and broker bear. meet_s: while too few are there for a round, devices are
-    asked to meet at multiples of this many seconds. ineligible_s: shortest absence of a device that may not be asked as
-    it is.
+    arrivals_per_s: how many connections a second the server's links and broker can take. meet_s: while too few devices
+    are online for a round, devices are told to meet at multiples of this many seconds. ineligible_s: shortest absence
+    of a device that may not be selected in its present state.
     """
 
     arrivals_per_s: float = 100.0
@@ -26,15 +26,16 @@ class Pace:
 
 
 class Arrivals:
-    """Sends each device away until a moment of its own, so that few come at a time however many there are.
+    """Gives each device a moment of its own to come back, so that few come at a time however large the fleet is.
 
-    Pace steering (Bonawitz et al. 2019, section 2.3), with one count a second instead of an estimate of the fleet: each
-    device is given a place in the first second that is not full, from the one on in which it is wanted. Ten devices so
-    come together, and a million comes over hours, evenly. A server that restarts does not know the places that it gave.
+    This is pace steering (Bonawitz et al. 2019, section 2.3), with a count for each second instead of an estimate of
+    the fleet's size. A device gets a place in the first second that is not full, from the second on in which it is
+    wanted. So ten devices come together, and a million devices come evenly over hours. A server that restarts does not
+    know the places that it gave.
 
-    Clocks that run wrong and links that take their time make of even distances those of chance, a Poisson process. Its
-    rate is aimed six standard deviations below what is borne. Where that is 50 a second or more, one second in ten
-    million will bring more; at 10 it is one in 250,000, at 1 one in 3,000.
+    Inexact clocks and slow links turn even distances into random ones, a Poisson process. Its rate is set six standard
+    deviations below arrivals_per_s. From 50 arrivals a second on, one second in ten million brings more than that; at
+    10 it is one in 250,000, at 1 one in 3,000.
     """
 
     def __init__(self, arrivals_per_s: float) -> None:
@@ -46,12 +47,12 @@ class Arrivals:
         self._overflow = 0.0
 
     def come_back_s(self, now: float, wanted_at: float) -> float:
-        """Return in how many seconds a device is to come back that is wanted from `wanted_at` on, at most a day."""
+        """Return in how many seconds a device should come back, at most a day. wanted_at: from when on it is wanted."""
         wanted_at = min(max(now, wanted_at), now + MOST_AWAY_S)
         place = self._free(math.ceil(wanted_at / self._slice_s))
         taken = self._taken.get(place, 0)
         at = (place + taken / self._places) * self._slice_s
-        if at > now + MOST_AWAY_S:  # a day holds no more of them: anywhere in it, evenly
+        if at > now + MOST_AWAY_S:  # the day is full: spread the rest evenly over it
             self._overflow = (self._overflow + GOLDEN) % 1.0
             return wanted_at - now + self._overflow * (now + MOST_AWAY_S - wanted_at)
         self._taken[place] = taken + 1
@@ -62,7 +63,7 @@ class Arrivals:
         return at - now
 
     def _free(self, place: int) -> int:
-        """Return the first slice from this one on that is not full; next time the way there is shorter."""
+        """Return the first slice from this one on that is not full, and shorten the way there for the next search."""
         passed = []
         while place in self._behind:
             passed.append(place)
@@ -76,5 +77,5 @@ class Arrivals:
 
 
 def next_meeting(now: float, meet_s: float) -> float:
-    """Return when devices meet next that found too few others."""
+    """Return when the devices meet next, while too few are online for a round."""
     return (math.floor(now / meet_s) + 1) * meet_s

@@ -226,7 +226,7 @@ class BufferedRounds(RoundMachine):
         deadline = self.deadlines[-1].present
         _, chosen = self.selector.choose(ready, count, self.number, deadline.soft_s, self.record.selected)
         self.store.assign(chosen, self.number)
-        self.selector.asked(chosen, self.number)
+        self.selector.note_selected(chosen, self.number)
         self.record.soft_deadline_s = deadline.soft_s
         base = self.models[self.version]
         by_class = self.assignments_for(self.number, base, deadline)

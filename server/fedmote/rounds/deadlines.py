@@ -10,37 +10,38 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-WINDOW: Final = 20  # rounds whose report times count
-SPREADS: Final = 3.0  # standard deviations above the median, of a normal distribution as wide as the middle of this one
-MAD_TO_SIGMA: Final = 1.4826
-GROWS: Final = 1.5  # factor after a round in which fewer than the goal were done
-SHRINKS: Final = 0.8  # least factor after another one
+WINDOW: Final = 20  # number of rounds whose report times count
+SPREADS: Final = 3.0  # the soft deadline is so many standard deviations above the median
+MAD_TO_SIGMA: Final = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
+GROWS: Final = 1.5  # factor after a round in which fewer devices than the goal were done
+SHRINKS: Final = 0.8  # smallest factor after any other round
 
 
 class Deadline(NamedTuple):
-    """Seconds since the plan: of the closing notice, and of the end."""
+    """Seconds from the plan to the closing notice (soft) and to the end of the round (hard)."""
 
     soft_s: float
     hard_s: float
 
 
 class Deadlines:
-    """The deadline of one group of devices, which follows how long they take.
+    """The deadline of one group of devices; it follows how long they take.
 
-    bounds: the longest, which is also the first; soft and hard keep its ratio. least_s: the shortest soft one. goal:
-    share of the asked that should be done by the soft deadline.
+    bounds: the longest deadline, which is also the first; soft and hard keep its ratio. least_s: the shortest soft
+    deadline. goal: share of the selected devices that should be done by the soft deadline.
 
-    The soft deadline is the median of the recent report times and three spreads (the median absolute deviation, brought
-    to sigma). Who was not done takes longer than anybody who was, for all that is known: both are right while at least
-    half are done. When fewer than the goal were, those times say too little, and the deadline grows whatever they say;
-    it shrinks by a fifth a round at most. So a few quick rounds cannot make it collapse, and one that has become too
-    short recovers. With a goal below a half it stays the longest: such rounds end before a median is known.
+    The soft deadline is the median of the recent report times plus three standard deviations, estimated from the median
+    absolute deviation. A device that was not done counts as slower than all that were. Median and deviation are right
+    while at least half of the devices are done. When fewer devices than the goal were done, their times say too little
+    and the deadline grows. It shrinks by at most a fifth a round. So a few quick rounds cannot make it collapse, and a
+    deadline that has become too short recovers. With a goal below a half it stays the longest one, because such rounds
+    end before a median is known.
     """
 
     def __init__(self, bounds: Deadline, least_s: float, goal: float) -> None:
         self._bounds, self._least_s, self._goal = bounds, min(least_s, bounds.soft_s), goal
         self._soft_s = bounds.soft_s
-        self._rounds: deque[list[float]] = deque(maxlen=WINDOW)  # the seconds of each device asked
+        self._rounds: deque[list[float]] = deque(maxlen=WINDOW)  # seconds of each selected device; infinite: not done
 
     @property
     def present(self) -> Deadline:
@@ -50,7 +51,7 @@ class Deadlines:
         return Deadline(self._soft_s, self._soft_s * self._bounds.hard_s / self._bounds.soft_s)
 
     def learn(self, done: Sequence[float], not_done: int) -> None:
-        """Take in a round: the seconds of those who were done in time, and how many were not."""
+        """Learn from a round: the seconds of the devices that were done in time, and how many were not."""
         if not done and not not_done:
             return
         self._rounds.append([*done, *[math.inf] * not_done])

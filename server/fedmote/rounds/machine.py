@@ -11,7 +11,7 @@ import numpy as np
 
 from fedmote.fleet.coordinators import Assignment, RoundCoordinator
 from fedmote.fleet.fleet import Fleet
-from fedmote.fleet.selection import Selector
+from fedmote.fleet.selector import Selector
 from fedmote.fleet.served_models import ServedModel, ServedModels
 from fedmote.fleet.slots import Slot
 from fedmote.learning.update import Update
@@ -135,7 +135,7 @@ class RoundMachine(RoundCoordinator):
         self.record.examples += update.examples
         if planned_at is not None and not update.partial:
             seconds = self.times[update.device] = self.fleet.now - planned_at
-            self.selector.reported(update.device, self.number, seconds, update.examples, update.loss)
+            self.selector.note_reported(update.device, self.number, seconds, update.examples, update.loss)
 
     def come_back_s(self, device: str) -> float:
         """Return for how many seconds a device that says Hello need not expect a plan."""
@@ -174,7 +174,7 @@ class RoundMachine(RoundCoordinator):
     def learn_times(self, tier: int, overdue: dict[str, float]) -> None:
         """Adapt the deadline and what is known of devices. overdue: devices without an update after so many seconds."""
         for device, seconds in overdue.items():
-            self.selector.missed(device, seconds)
+            self.selector.note_overdue(device, seconds)
         if self.policy.adaptive:
             self.deadlines[tier].learn(list(self.times.values()), len(overdue))
         self.times = {}
@@ -190,7 +190,7 @@ class RoundMachine(RoundCoordinator):
         if self.outlets.evaluate is not None:
             record.metrics = self.outlets.evaluate(model)
         self.version = write(model, record)
-        self.selector.saved()
+        self.selector.note_saved()
         self.model = model
         self.done = self.last_round is not None and self.number >= self.last_round
         self.number += 1

@@ -13,8 +13,8 @@ from enum import Enum
 from fedmote.fleet.coordinators import Assignment
 from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.pace import next_meeting
-from fedmote.fleet.selection import Tiers
 from fedmote.fleet.slots import Slot
+from fedmote.fleet.tiers import Tiers
 from fedmote.learning.update import Update
 from fedmote.model.layout import ROUNDING
 from fedmote.rounds.cohort import Cohort
@@ -213,7 +213,7 @@ class SynchronousRounds(RoundMachine):
         self.record.tier, self.record.soft_deadline_s = tier, self.deadline.soft_s
         self.record.selected = len(self.receipts) + len(self.cohort)
         self.store.begin()
-        self.selector.asked(self.cohort.selected, self.number)
+        self.selector.note_selected(self.cohort.selected, self.number)
         self.started = now
         self.state = State.TRAINING
         self.work = self.assignments_for(self.number, self.models[self.version], self.deadline)
