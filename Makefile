@@ -12,8 +12,8 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 C_SOURCES := $(wildcard csdk/include/*.h csdk/include/fedmote/*.h csdk/src/*.[ch] csdk/train/*.[ch] csdk/port/posix/*.[ch])
-BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/cdef.h bindings/build_ffi.py
-C_FORMAT  := $(filter-out bindings/cdef.h,$(shell git ls-files '*.c' '*.h' 2>/dev/null))
+BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/build_ffi.py
+C_FORMAT  := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 .PHONY: help venv demo test crash hil bench size amalgamation firmware format clean
 

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the C source of the extension `fedmote_device._fedmote` and the tables of its CRC-32.
 
-Called by CMake: `build_ffi.py OUTPUT_DIRECTORY`.
+CMake calls `build_ffi.py OUTPUT_DIRECTORY COMPILER ARGUMENT...` with the include folders and definitions that it
+compiles the extension with.
 """
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import cffi
 
-HERE = Path(__file__).resolve().parent
 CRC32_POLYNOMIAL = 0xEDB88320  # reflected
 
-WIRE = HERE.parent / "csdk" / "include" / "fedmote" / "fm_wire.h"
-HEADERS = ["kernels.h", "wire.h", "device.h", "sansio.h"]
+ROOT = Path(__file__).resolve().parent.parent
+OWN_FOLDERS = (ROOT / "bindings", ROOT / "csdk")
+INCLUDES = "\n".join(f'#include "{header}"' for header in ("kernels.h", "wire.h", "device.h", "sansio.h")) + "\n"
 
 
 def crc32_tables(count: int = 8) -> list[list[int]]:
@@ -54,22 +56,40 @@ def crc32_header() -> str:
     return "\n".join(lines)
 
 
-def definitions() -> str:
-    """What cffi is told: the generated wire structs as they are, then cdef.h; without comments and directives."""
-    text = WIRE.read_text() + (HERE / "cdef.h").read_text()
-    return re.sub(r"/\*.*?\*/|^#[^\n]*", "", text, flags=re.DOTALL | re.MULTILINE)
+def own_lines(preprocessed: str) -> str:
+    """Return the lines that come from this project's headers, without those of the system's."""
+    kept = []
+    own = False
+    for line in preprocessed.splitlines():
+        marker = re.match(r'#(?:line)? \d+ "(.*?)"', line)
+        if marker is not None:
+            own = any(Path(marker[1]).resolve().is_relative_to(folder) for folder in OWN_FOLDERS)
+        elif own and not line.startswith("#"):
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def declarations(preprocessor: list[str]) -> str:
+    """Return what the headers declare, in the form that cffi reads.
+
+    `preprocessor` is the compiler with its include folders and definitions. They decide the sizes of structs, so they
+    must be the extension's own. A function that a header declares as `extern` is implemented in Python.
+    """
+    command = [*preprocessor, "-E", "-x", "c", "-"]
+    result = subprocess.run(command, input=INCLUDES, stdout=subprocess.PIPE, text=True, check=True)
+    return re.sub(r"\bextern\b", 'extern "Python+C"', own_lines(result.stdout))
 
 
 def main() -> None:
     """Write both files."""
-    output = Path(sys.argv[1])
-    output.mkdir(parents=True, exist_ok=True)
+    output, *preprocessor = sys.argv[1:]
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
     ffi = cffi.FFI()
-    ffi.cdef(definitions())
-    includes = "\n".join(f'#include "{header}"' for header in HEADERS)
-    ffi.set_source("fedmote_device._fedmote", includes)
-    ffi.emit_c_code(str(output / "_fedmote.c"))
-    (output / "crc32_tables.h").write_text(crc32_header())
+    ffi.cdef(declarations(preprocessor))
+    ffi.set_source("fedmote_device._fedmote", INCLUDES)
+    ffi.emit_c_code(str(folder / "_fedmote.c"))
+    (folder / "crc32_tables.h").write_text(crc32_header())
 
 
 if __name__ == "__main__":
