@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from common import median, note, save, table
 
-from fedmote.cli.simulate import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.demo.simulated_digits import PRESET_POLICY, PRESET_TRAINING, simulate_digits
 from fedmote.fleet.coordinators import Assignment
 from fedmote.fleet.selection import Selection
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.rounds.policy import Policy
 from fedmote.simulation.settings import FleetSettings
-from fedmote.simulation.simulation import Server
+from fedmote.simulation.simulation import ServerSettings
 
 SEEDS = (1, 2, 3)
 HOURS = 3.0
@@ -39,15 +39,17 @@ WAYS: dict[str, tuple[Policy, Selection]] = {
 def run(policy: Policy, selection: Selection, seed: int) -> dict[str, float]:
     """Run the fleet; return where it got to, and how evenly devices were asked."""
     fleet = FleetSettings(devices=DEVICES, hours=HOURS, seed=seed)
-    virtual = simulation(fleet, Server(FedAvg(), PRESET_TRAINING, replace(policy, seed=seed), selection=selection))
+    virtual = simulate_digits(
+        fleet, ServerSettings(FedAvg(), PRESET_TRAINING, replace(policy, seed=seed), selection=selection)
+    )
     asked: Counter[str] = Counter()
-    send = virtual.sessions.plan
+    send = virtual.sessions.send_plan
 
     def plan(device: str, assignment: Assignment) -> None:
         asked[device] += 1
         send(device, assignment)
 
-    virtual.sessions.plan = plan  # type: ignore[method-assign]
+    virtual.sessions.send_plan = plan  # type: ignore[method-assign]
     commits = virtual.run(HOURS).commits
     reached = next((commit.at_s / 60 for commit in commits if commit.accuracy >= TARGET), float("inf"))
     counts = sorted(asked.values())

@@ -12,18 +12,18 @@ from dataclasses import replace
 
 from common import note, save, table
 
-from fedmote.cli.simulate import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.demo.simulated_digits import PRESET_POLICY, PRESET_TRAINING, simulate_digits
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.simulation.settings import FleetSettings
-from fedmote.simulation.simulation import Result, Server
+from fedmote.simulation.simulation import Result, ServerSettings
 
 FLEETS = (100, 1000, 10_000)
 
 
 def day(devices: int) -> Result:
-    server = Server(FedAvg(), PRESET_TRAINING, PRESET_POLICY)
+    server = ServerSettings(FedAvg(), PRESET_TRAINING, PRESET_POLICY)
     settings = replace(FleetSettings(), devices=devices)
-    return simulation(settings, server).run(settings.hours)
+    return simulate_digits(settings, server).run(settings.hours)
 
 
 def main() -> None:

@@ -22,15 +22,17 @@ from common import ROOT, median, note, save, table
 
 from fedmote.datasets import baselines
 from fedmote.datasets import digits as data
+from fedmote.demo.simulated_digits import WIDTHS, digits_workload
 from fedmote.fleet.limits import Limits
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.strategies.fednova import FedNova
 from fedmote.learning.strategy import Strategy
+from fedmote.model.layout import Model
 from fedmote.rounds.policy import Policy, Training
-from fedmote.simulation.device import WIDTHS
 from fedmote.simulation.network import LinkModel
-from fedmote.simulation.population import DeviceClass, Examples, Population, populate
-from fedmote.simulation.simulation import Commit, Server, Simulation
+from fedmote.simulation.population import DeviceClass, Population, populate
+from fedmote.simulation.simulation import Commit, ServerSettings, Simulation
+from fedmote.simulation.workload import Workload
 
 SEEDS = (1, 2, 3)
 DEVICES, STRAGGLERS = 40, 12
@@ -52,6 +54,8 @@ CUT = replace(ALL, goal=1 - STRAGGLERS / DEVICES, soft_deadline_s=DEADLINE_S, ha
 """The notice comes when as many have reported as are fast; a straggler ends its step and sends what it has."""
 BUFFERED = replace(ALL, buffer=10, max_staleness=100, staleness_exponent=0.5)
 """Buffer and discount of the paper; at this staleness no straggler is too late."""
+
+Examples = list[np.ndarray[Any, Any]]  # indices of each device's examples
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,18 @@ def _add(
     ]
 
 
-def population(seed: int) -> tuple[Population, data.Features, data.Labels]:
-    """The fleet, and the held-out examples."""
+@dataclass(frozen=True)
+class StragglerFleet:
+    """The devices, what they learn, and which examples of the labels y each of them holds."""
+
+    population: Population
+    workload: Workload
+    y: data.Labels
+    parts: Examples
+
+
+def straggler_fleet(seed: int) -> StragglerFleet:
+    """The fleet of a seed; the figure "labels" is the accuracy on the stragglers' labels."""
     random = np.random.default_rng(seed)
     x, y, x_held, y_held = data.split(random)
     link = LinkModel(mean_down_s=0)
@@ -110,21 +124,23 @@ def population(seed: int) -> tuple[Population, data.Features, data.Labels]:
         DeviceClass("straggler", steps_per_s=STEPS_PER_S / SLOWER, link=link),
     ]
     kind = np.repeat([0, 1], [DEVICES - STRAGGLERS, STRAGGLERS])
-    return populate(classes, kind, x, y, deal(y, random), random), x_held, y_held
+    parts = deal(y, random)
+    theirs = np.isin(y_held, LABELS)
+    workload = digits_workload(x, y, parts, (x_held, y_held))
+
+    def evaluate(model: Model) -> dict[str, float]:
+        return workload.evaluate(model) | {"labels": baselines.accuracy(model, WIDTHS, x_held[theirs], y_held[theirs])}
+
+    return StragglerFleet(populate(classes, kind, random), replace(workload, evaluate=evaluate), y, parts)
 
 
 def run(
     way: Way, seed: int, hours: float = HOURS, longest_hours: float = LONGEST_HOURS, target: float = TARGET
 ) -> list[Commit]:
     """Run the fleet for so many hours, and for as long as the target takes on average; return its commits."""
-    fleet, x_held, y_held = population(seed)
-    theirs = np.isin(y_held, LABELS)
-
-    def labels(model: np.ndarray[Any, Any]) -> dict[str, float]:
-        return {"labels": baselines.accuracy(model, WIDTHS, x_held[theirs], y_held[theirs])}
-
-    server = Server(way.strategy(), TRAINING, replace(way.policy, seed=seed), Limits(slots=DEVICES))
-    simulation = Simulation(fleet, (x_held, y_held), server, seed=seed, settle_s=0, evaluate=labels)
+    fleet = straggler_fleet(seed)
+    server = ServerSettings(way.strategy(), TRAINING, replace(way.policy, seed=seed), Limits(slots=DEVICES))
+    simulation = Simulation(fleet.population, fleet.workload, server, seed=seed, settle_s=0)
     commits = simulation.run(hours).commits
     if smoothed(commits, target) == float("inf"):
         commits = simulation.run(longest_hours, lambda commit: lately(simulation.commits) >= target).commits

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedmote.cli.simulate import PRESET_POLICY, PRESET_TRAINING, simulation
+from fedmote.demo.simulated_digits import PRESET_POLICY, PRESET_TRAINING, simulate_digits
 from fedmote.errors import StoreUnavailableError
 from fedmote.fleet.pace import MOST_AWAY_S, Arrivals, Pace, next_meeting
 from fedmote.fleet.selection import CHARGING, Selection
@@ -27,7 +27,7 @@ from fedmote.rounds.policy import Policy
 from fedmote.rounds.record import Record
 from fedmote.rounds.synchronous import State
 from fedmote.simulation.settings import FleetSettings
-from fedmote.simulation.simulation import Server
+from fedmote.simulation.simulation import ServerSettings
 from fedmote.store.store import Store
 from fedmote.wire import codec
 
@@ -346,7 +346,9 @@ def test_a_commit_that_fails_teaches_nothing(policy: dict[str, float], tmp_path:
 def virtual(policy: Policy, selection: Selection, hours: float) -> list[Record]:
     """Run hours of 80 devices, of three classes whose speeds and links are far apart; return the rounds."""
     fleet = FleetSettings(devices=80, hours=hours)
-    result = simulation(fleet, Server(FedAvg(), PRESET_TRAINING, policy, selection=selection)).run(fleet.hours)
+    result = simulate_digits(fleet, ServerSettings(FedAvg(), PRESET_TRAINING, policy, selection=selection)).run(
+        fleet.hours
+    )
     return [commit.record for commit in result.commits]
 
 

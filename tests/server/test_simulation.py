@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from fedmote.cli.main import main
-from fedmote.cli.simulate import simulation
+from fedmote.datasets import digits
+from fedmote.demo.simulated_digits import simulate_digits
 from fedmote.errors import ConfigError
 from fedmote.learning.accumulator import Accumulator
 from fedmote.learning.strategies.fedavg import FedAvg
@@ -27,11 +28,11 @@ from fedmote.rounds.policy import Policy, Training
 from fedmote.simulation import settings
 from fedmote.simulation.battery import Batteries, BatteryModel
 from fedmote.simulation.clock import Clock
-from fedmote.simulation.draws import Draws
 from fedmote.simulation.network import DOWN, RESEND_S, UP, LinkModel, Network
-from fedmote.simulation.population import PRESET, DeviceClass, kinds, small_samples
+from fedmote.simulation.population import PRESET, DeviceClass, assign_classes
 from fedmote.simulation.settings import FleetSettings
-from fedmote.simulation.simulation import Server
+from fedmote.simulation.simulation import ServerSettings
+from fedmote.simulation.streams import RandomStreams
 from fedmote.wire.codec import decode
 from fedmote.wire.DeviceState import DeviceState
 
@@ -85,7 +86,7 @@ def test_an_event_that_would_never_happen_is_refused(time: float) -> None:
 
 
 def test_a_devices_draws_are_its_own_and_spread_evenly() -> None:
-    one, many = Draws(7, 1, 1), Draws(7, 1, 50)
+    one, many = RandomStreams(7, 1, 1), RandomStreams(7, 1, 50)
     mine = [one.uniform(0) for _ in range(2000)]
     other = []
     for _ in range(2000):
@@ -199,10 +200,10 @@ def test_an_empty_battery_comes_back_with_its_reserve_and_not_before() -> None:
 
 def test_devices_are_dealt_to_classes_by_share_and_get_skewed_samples() -> None:
     random = np.random.default_rng(1)
-    kind = kinds(PRESET, 1000, random)
+    kind = assign_classes(PRESET, 1000, random)
     assert np.bincount(kind).tolist() == [500, 300, 200]
     y = np.repeat(np.arange(10, dtype=np.uint8), 20)
-    parts = small_samples(y, 200, 0.1, (20, 60), random)
+    parts = digits.sample(y, 200, 0.1, (20, 60), random)
     assert all(20 <= len(p) <= 60 for p in parts) and len({len(p) for p in parts}) > 20
     most = [np.bincount(y[p], minlength=10).max() / len(p) for p in parts]
     assert np.mean(most) > 0.6
@@ -214,7 +215,7 @@ def test_devices_are_dealt_to_classes_by_share_and_get_skewed_samples() -> None:
 @pytest.mark.parametrize("policy", [POLICY, replace(POLICY, buffer=6)], ids=["synchronous", "asynchronous"])
 def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
     strategy = Listed()
-    run = simulation(fleet_of(40), Server(strategy, TRAINING, policy))
+    run = simulate_digits(fleet_of(40), ServerSettings(strategy, TRAINING, policy))
     heard: Counter[str] = Counter()
     receive = run.sessions.receive
 
@@ -250,7 +251,7 @@ def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
 
 
 def test_the_log_makes_sense() -> None:
-    result = simulation(fleet_of(40), Server(FedAvg(), TRAINING, POLICY)).run(4)
+    result = simulate_digits(fleet_of(40), ServerSettings(FedAvg(), TRAINING, POLICY)).run(4)
     times = [c.at_s for c in result.commits]
     assert [c.record.round for c in result.commits] == list(range(1, len(times) + 1))
     assert times == sorted(times) and result.virtual_s == 4 * 3600
@@ -265,7 +266,7 @@ def test_the_log_makes_sense() -> None:
 
 def test_no_more_clients_exist_than_work_or_speak() -> None:
     """Four hundred devices, of which twelve at a time work; those who just come or go add a few."""
-    run = simulation(fleet_of(400), Server(FedAvg(), TRAINING, POLICY))
+    run = simulate_digits(fleet_of(400), ServerSettings(FedAvg(), TRAINING, POLICY))
     result = run.run(1)
     assert len(result.commits) > 3 and result.clients["tunnel"]["connections"] > 800
     assert result.most_awake < 60 and len(run.fleet.awake) < 60
@@ -276,7 +277,7 @@ def test_a_clock_that_runs_too_fast_changes_nothing_but_the_times() -> None:
     """A tenth too fast or too slow, and about to wrap around."""
     kind = DeviceClass("odd", steps_per_s=2.0, drift_ppm=100_000, link=replace(TUNNELS, loss=0, mean_down_s=0))
     fleet = FleetSettings(devices=12, classes=(kind,))
-    run = simulation(fleet, Server(FedAvg(), TRAINING, replace(POLICY, devices=12, select=1.0)))
+    run = simulate_digits(fleet, ServerSettings(FedAvg(), TRAINING, replace(POLICY, devices=12, select=1.0)))
     run.fleet.population.offset_ms[:] = 2**32 - 700_000
     result = run.run(1)
     assert len(result.commits) > 20 and all(c.record.reported == 12 for c in result.commits)
@@ -287,7 +288,7 @@ def test_devices_that_are_low_are_left_alone() -> None:
     low = DeviceClass("low", 0.5, 2.0, battery=BatteryModel(idle_h=3, plugged_h=20, unplugged_h=4, reserve=0.99))
     link = LinkModel(loss=0, mean_down_s=0)
     fleet = FleetSettings(devices=20, start_h=10.0, classes=(replace(low, link=link), DeviceClass("mains", link=link)))
-    run = simulation(fleet, Server(FedAvg(), TRAINING, POLICY))
+    run = simulate_digits(fleet, ServerSettings(FedAvg(), TRAINING, POLICY))
     early = run.run(0.25).clients  # two looks at the batteries, and whatever was under way then
     late = run.run(0.6).clients
     assert late["low"]["updates"] == early["low"]["updates"] and late["low"]["messages_out"] > 10
@@ -295,8 +296,8 @@ def test_devices_that_are_low_are_left_alone() -> None:
 
 
 def test_a_run_goes_on_where_it_stopped() -> None:
-    whole = simulation(fleet_of(30), Server(FedAvg(), TRAINING, POLICY)).run(1)
-    run = simulation(fleet_of(30), Server(FedAvg(), TRAINING, POLICY))
+    whole = simulate_digits(fleet_of(30), ServerSettings(FedAvg(), TRAINING, POLICY)).run(1)
+    run = simulate_digits(fleet_of(30), ServerSettings(FedAvg(), TRAINING, POLICY))
     first = run.run(1, stop=lambda commit: commit.record.round == 2)
     assert len(first.commits) == 2 and first.virtual_s == first.commits[-1].at_s
     run.run(0.7)

@@ -21,14 +21,15 @@ def stragglers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_stragglers_hold_most_of_two_labels(stragglers: ModuleType) -> None:
     """Otherwise it would not matter to discard them."""
-    fleet, _, _ = stragglers.population(1)
+    fleet = stragglers.straggler_fleet(1)
+    devices = fleet.population
     slow = stragglers.DEVICES - stragglers.STRAGGLERS
-    assert all((fleet.of(i).name == "straggler") == (i >= slow) for i in range(len(fleet)))
+    assert all((devices.class_of(i).name == "straggler") == (i >= slow) for i in range(len(devices)))
     assert sorted(np.concatenate(fleet.parts).tolist()) == list(range(len(fleet.y)))  # each example is somebody's
     theirs = np.bincount(fleet.y[np.concatenate(fleet.parts[slow:])], minlength=10) / np.bincount(fleet.y)
     assert all((share > 0.8) == (label in stragglers.LABELS) for label, share in enumerate(theirs))
     assert min(map(len, fleet.parts)) >= stragglers.LEAST
-    assert fleet.steps_per_s[:slow].min() > 6 * fleet.steps_per_s[slow:].max()
+    assert devices.steps_per_s[:slow].min() > 6 * devices.steps_per_s[slow:].max()
 
 
 def test_partial_updates_are_faster_than_waiting_and_fairer_than_discarding(stragglers: ModuleType) -> None:

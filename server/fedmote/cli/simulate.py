@@ -14,41 +14,27 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fedmote.config.settings import load
-from fedmote.datasets import digits as data
+from fedmote.demo.simulated_digits import LAYOUT, PRESET_POLICY, PRESET_TRAINING, simulate_digits
 from fedmote.errors import ConfigError
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.strategies.registry import STRATEGIES
-from fedmote.rounds.policy import Policy, Training
 from fedmote.simulation import settings
-from fedmote.simulation.population import kinds, populate, small_samples
 from fedmote.simulation.settings import FleetSettings
-from fedmote.simulation.simulation import LAYOUT, Commit, Result, Server, Simulation, summary
+from fedmote.simulation.simulation import Commit, Result, ServerSettings, summary
 
 SHOWN = 12
-PRESET_POLICY = Policy(devices=20, select=64, goal=0.8, soft_deadline_s=600, hard_deadline_s=900)
-PRESET_TRAINING = Training(epochs=5, batch_size=8, learning_rate=0.2)
 
 
-def simulation(fleet: FleetSettings, server: Server) -> Simulation:
-    """Make the simulation of a fleet that learns the digits."""
-    random = np.random.default_rng(fleet.seed)
-    x, y, x_held, y_held = data.split(random)
-    sizes = (fleet.least_examples, fleet.most_examples)
-    parts = small_samples(y, fleet.devices, fleet.alpha, sizes, random)
-    population = populate(fleet.classes, kinds(fleet.classes, fleet.devices, random), x, y, parts, random)
-    return Simulation(population, (x_held, y_held), server, seed=fleet.seed, start_h=fleet.start_h)
-
-
-def _read(federation: Path | None) -> tuple[FleetSettings, Server]:
+def _read(federation: Path | None) -> tuple[FleetSettings, ServerSettings]:
     """Read what the file says; without one, the preset. ConfigError says what is wrong with it."""
     if federation is None:
-        return FleetSettings(), Server(FedAvg(), PRESET_TRAINING, PRESET_POLICY)
+        return FleetSettings(), ServerSettings(FedAvg(), PRESET_TRAINING, PRESET_POLICY)
     read = load(federation)
     if read.layout.crc32 != LAYOUT.crc32:
         tensors = ", ".join(f'{{ name = "{t.name}", shape = {list(t.shape)} }}' for t in LAYOUT.tensors)
         raise ConfigError(f"{federation}: model.tensors: a simulated fleet learns the digits; "
                                  f"name its model: tensors = [{tensors}]")  # fmt: skip
-    server = Server(
+    server = ServerSettings(
         STRATEGIES[read.strategy](), read.training, read.policy, read.limits, read.initial, read.selection, read.pace
     )
     return settings.load(federation), server
@@ -76,7 +62,7 @@ def simulate(
         raise click.ClickException(str(error)) from error
     seed = fleet.seed if seed is None else seed
     fleet = replace(fleet, devices=devices or fleet.devices, hours=hours or fleet.hours, seed=seed)
-    run = simulation(fleet, server)
+    run = simulate_digits(fleet, server)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("virtual hours", total=fleet.hours)
         for part in range(1, 101):

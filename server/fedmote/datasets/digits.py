@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration's data (DIGITS.md), held out and dealt out."""
+"""Handwritten digits (DIGITS.md): load them, hold some out, and deal the rest to devices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load() -> tuple[Features, Labels]:
 
 
 def split(rng: np.random.Generator) -> tuple[Features, Labels, Features, Labels]:
-    """Return training features and labels, then HELD_OUT held-out ones."""
+    """Return features and labels for training, then those of HELD_OUT held-out examples."""
     x, y = load()
     order = rng.permutation(len(x))
     held, rest = order[:HELD_OUT], order[HELD_OUT:]
@@ -33,9 +33,10 @@ def split(rng: np.random.Generator) -> tuple[Features, Labels, Features, Labels]
 def partition(
     y: Labels, devices: int, alpha: float, rng: np.random.Generator, least: int = 8
 ) -> list[NDArray[np.int64]]:
-    """Deal examples to devices, each label in shares drawn from Dirichlet(alpha) (Hsu et al. 2019, arXiv:1909.06335).
+    """Return the indices of each device's examples; each label is dealt in Dirichlet(alpha) shares.
 
-    Deals again until each device has `least` examples; one short of them after 100 deals gets some of the richest's.
+    Hsu et al. 2019, arXiv:1909.06335. The deal is repeated until each device has `least` examples. After 100 deals a
+    device that is short of them takes some from the device with the most.
     """
     owner: list[list[int]] = []
     for _ in range(100):
@@ -51,3 +52,20 @@ def partition(
         while len(poor) < least:
             poor.append(max(owner, key=len).pop())
     return [np.array(sorted(o), np.int64) for o in owner]
+
+
+def sample(
+    y: Labels, devices: int, alpha: float, examples: tuple[int, int], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Return the indices of each device's examples, drawn with replacement; its labels have Dirichlet(alpha) shares.
+
+    examples: the smallest and the largest number that a device gets. There are too few digits to deal them to a
+    thousand devices.
+    """
+    pools = [np.flatnonzero(y == label) for label in range(CLASSES)]
+    out: list[NDArray[np.int64]] = []
+    for _ in range(devices):
+        count = int(rng.integers(examples[0], examples[1] + 1))
+        counts = rng.multinomial(count, rng.dirichlet([alpha] * CLASSES))
+        out.append(np.concatenate([rng.choice(pool, n) for pool, n in zip(pools, counts, strict=True)]))
+    return out

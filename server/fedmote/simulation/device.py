@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One device that has something to do: the real C client, on a clock of its own that runs too fast or too slow."""
+"""A virtual device with work to do: the real C client, on a clock of its own that drifts."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fedmote.simulation.population import Population
+from fedmote.simulation.workload import Workload
 from fedmote.wire.codec import decode, encode
 from fedmote.wire.Hello import Hello
-from fedmote_device import CTrainer, Device
+from fedmote_device import Device
 
-WIDTHS = (64, 32, 10)
-_MOST_POLLS = 100_000  # without a rest: the client would never do so
+_MOST_POLLS = 100_000  # in a row without a rest, which the client never reaches
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a device's turn."""
+    """What a device did when it was polled.
 
-    rest_s: float  # until it wants to be called again, if nothing arrives
-    steps: int  # of training that it did, at most one
+    rest_s: until it wants to be polled again, unless a message arrives. steps: of training that it did, at most one.
+    """
+
+    rest_s: float
+    steps: int
 
 
 @dataclass(slots=True)
 class VirtualDevice:
-    """A C client and what is between it and the simulation.
+    """A C client, and what the simulation knows of it.
 
-    A step of training blocks the device, so what arrives during one waits in `inbox`.
+    step_s: seconds of one training step. rate, offset_ms: of its clock. inbox: messages that arrived during a training
+    step, which blocks the device. busy_until: end of that step. steps: of the present plan. due: when its next poll is
+    due. fetching: whether a model chunk is under way. before: what the client counted while it was resumed. fetch_lost:
+    the number of its timeouts when a chunk was lost; after one more it asks again.
     """
 
     index: int
@@ -37,20 +43,19 @@ class VirtualDevice:
     offset_ms: int
     inbox: list[bytes] = field(default_factory=list)
     busy_until: float = 0.0
-    steps: int = 0  # of the present plan
-    due: float = -1.0  # of the next turn that counts
-    fetching: bool = False  # a model chunk is under way
-    before: Counter[str] = field(default_factory=Counter)  # what the client counted while it was brought back
-    fetch_lost: int = -1  # its timeouts when a chunk was lost: it asks again after one more
+    steps: int = 0
+    due: float = -1.0
+    fetching: bool = False
+    before: Counter[str] = field(default_factory=Counter)
+    fetch_lost: int = -1
 
     @classmethod
-    def make(cls, population: Population, index: int, name: str, seed: int) -> VirtualDevice:
-        """Make the device, on a link that is there."""
-        part = population.parts[index]
-        retry_ms = int(1000 * population.of(index).retry_s)
+    def make(cls, population: Population, workload: Workload, index: int, name: str, seed: int) -> VirtualDevice:
+        """Make the device, on a link that is up."""
+        retry_ms = int(1000 * population.class_of(index).retry_s)
         client = Device(
             name, "memory:", federation="simulation", seed=seed, retry_ms=(retry_ms, 60 * retry_ms),
-            trainer=CTrainer(WIDTHS, population.x[part], population.y[part]),
+            trainer=workload.trainer(index),
         )  # fmt: skip
         step_s = 1 / float(population.steps_per_s[index])
         return cls(index, client, step_s, float(population.rate[index]), int(population.offset_ms[index]))
@@ -59,8 +64,8 @@ class VirtualDevice:
         """Return what its clock shows."""
         return self.offset_ms + int(1000 * self.rate * now)
 
-    def greet(self, now: float, battery: int, flags: int) -> None:
-        """Bring it back to where it was left: welcomed, with nothing to do. The server hears nothing of it."""
+    def resume(self, now: float, battery: int, flags: int) -> None:
+        """Bring it back to where it was parked: welcomed and idle. The server hears nothing of it."""
         own = self.own_ms(now)
         self.client.set_state(battery, flags)
         self.client.poll(own)
@@ -73,12 +78,12 @@ class VirtualDevice:
         self.before = Counter(self.client.counters)
 
     def counted(self) -> Counter[str]:
-        """Return what the client counted, apart from how it was brought back."""
+        """Return what the client counted, except while it was resumed."""
         counters = Counter(self.client.counters)
         counters.subtract(self.before)
         return counters
 
-    def turn(self, now: float) -> Outcome:
+    def poll(self, now: float) -> Outcome:
         """Poll until it rests, has a message to send, or has done a step."""
         own = self.own_ms(now)
         for _ in range(_MOST_POLLS):
@@ -93,7 +98,7 @@ class VirtualDevice:
 
     @property
     def wants_chunk(self) -> bool:
-        """Whether it waits for a model chunk that nobody has set out with."""
+        """Whether it waits for a model chunk that is not under way."""
         if self.fetching or self.client.wanted is None:
             return False
         if self.fetch_lost >= 0 and self.client.counters["timeouts"] == self.fetch_lost:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The virtual fleet: wakes a device when it has something to do, and parks it as a number when it has not."""
+"""The virtual fleet: a device with work is a C client; an idle one is parked as a number."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,47 +14,67 @@ from numpy.typing import NDArray
 from fedmote.simulation.battery import Batteries
 from fedmote.simulation.clock import Clock
 from fedmote.simulation.device import VirtualDevice
-from fedmote.simulation.draws import mixed
 from fedmote.simulation.network import DOWN, UP, Network
 from fedmote.simulation.population import Population
+from fedmote.simulation.streams import mixed
+from fedmote.simulation.workload import Workload
 from fedmote.wire.Body import Body
 from fedmote.wire.codec import encode
 from fedmote_device import kernels
 
-LOOK_S = 300.0  # between looks at the batteries
-NOTICE_S = 45.0  # after which a broker notices that a device is gone: 1.5 times the keep-alive
+BATTERY_CHECK_S = 300.0  # seconds between two checks of the batteries
+NOTICE_S = 45.0  # seconds until the broker notices a lost device: 1.5 times the keep-alive
 _AT_MOST_ONCE = (Body.UpdateChunk, Body.Progress)
-_WAKES = (Body.Plan, Body.Refusal)  # of an idle device; it has no use for anything else
+_WAKES = (Body.Plan, Body.Refusal)  # an idle device for; it ignores any other message
 
 _CHARGING, _METERED, _BUSY = 1, 2, 4
 
 
-class VirtualFleet:
-    """All devices: the few that work as C clients, the others as numbers.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a run starts. hour: time of day. settle_s: seconds within which the first links come up."""
 
-    to_server: takes (name, message) that arrived. model_chunk: returns what the broker has retained, None for nothing.
-    """
+    seed: int
+    hour: float
+    settle_s: float
+
+
+class ServerSide(Protocol):
+    """The other end of the virtual links."""
+
+    def receive(self, name: str, message: bytes) -> None:
+        """Take a message that arrived from a device."""
+        ...
+
+    def model_chunk(self, version: int, index: int) -> bytes | None:
+        """Return a chunk that the broker has retained; None: it has none."""
+        ...
+
+
+class VirtualFleet:
+    """All devices: those with work as C clients (`awake`), the others as numbers."""
 
     def __init__(
-        self, population: Population, clock: Clock, seed: int, start_h: float,
-        to_server: Callable[[str, bytes], None], model_chunk: Callable[[int, int], bytes | None], settle_s: float,
+        self, population: Population, workload: Workload, clock: Clock, start: Start, server: ServerSide
     ) -> None:  # fmt: skip
-        self.population, self.clock, self.seed = population, clock, seed
-        self.to_server, self.model_chunk = to_server, model_chunk
+        self.population, self.workload, self.clock, self.seed = population, workload, clock, start.seed
+        self.server = server
         self.awake: dict[int, VirtualDevice] = {}
         self.most_awake = 0
-        self._counted = [Counter[str]() for _ in population.classes]  # by clients that were parked
+        self._counted = [Counter[str]() for _ in population.classes]  # by parked clients, for each class
         self.steps = 0
-        self._greeted = [False] * len(population)
+        self._welcomed = [False] * len(population)
         self._width = len(str(len(population) - 1))
-        links = [population.of(i).link for i in range(len(population))]
-        self.network = Network(links, clock, seed, self._link_changed, settle_s)
+        links = [population.class_of(i).link for i in range(len(population))]
+        self.network = Network(links, clock, start.seed, self._link_changed, start.settle_s)
         self.batteries = Batteries(
-            [population.of(i).battery for i in range(len(population))], start_h, np.random.default_rng([seed, 4])
+            [population.class_of(i).battery for i in range(len(population))],
+            start.hour,
+            np.random.default_rng([start.seed, 4]),
         )
-        self._metered = np.array([_METERED * population.of(i).metered for i in range(len(population))])
+        self._metered = np.array([_METERED * population.class_of(i).metered for i in range(len(population))])
         self._flags = self._flags_now()
-        clock.at(0.0, self._look)
+        clock.at(0.0, self._check_batteries)
 
     def name(self, device: int) -> str:
         """Return the device's id."""
@@ -69,15 +91,15 @@ class VirtualFleet:
         self.network.send(DOWN, self.index(name), message, self._arrived)
 
     def broadcast(self, message: bytes) -> None:
-        """Send to all. Those that idle have no use for it; that they received it is counted."""
+        """Send to all devices. An idle device ignores it, so only its bytes are counted."""
         for device in list(self.awake):
-            if self._greeted[device]:
+            if self._welcomed[device]:
                 self.network.send(DOWN, device, message, self._arrived)
         idle = self.network.online - sum(self.network.up[device] for device in self.awake)
         self.network.counters["bytes_down_idle"] += idle * len(message)
 
     def retire(self, open_round: Callable[[str], int]) -> None:
-        """Forget the work of devices that are away when its round is over: they would do so when they come back."""
+        """Drop the work of offline devices whose round is over, as they would do when they come back."""
         for device, woken in list(self.awake.items()):
             if not self.network.up[device] and woken.client.round != open_round(self.name(device)):
                 self._park(device)
@@ -85,26 +107,26 @@ class VirtualFleet:
     def _arrived(self, device: int, message: bytes) -> None:
         self.batteries.spend(device, 0.0, len(message))
         if device not in self.awake:
-            if kernels.verify(message) not in _WAKES or not self._greeted[device]:
+            if kernels.verify(message) not in _WAKES or not self._welcomed[device]:
                 return
             self._wake(device, greet=True)
         self.awake[device].inbox.append(message)
-        self._turn_at(device, self.clock.now)
+        self._poll_at(device, self.clock.now)
 
     def totals(self) -> dict[str, Counter[str]]:
         """Return what all clients counted, by the name of their class."""
         totals = {c.name: Counter(counted) for c, counted in zip(self.population.classes, self._counted, strict=True)}
         for device, woken in self.awake.items():
-            totals[self.population.of(device).name].update(woken.counted())
+            totals[self.population.class_of(device).name].update(woken.counted())
         return totals
 
-    # ---- coming and going
+    # ---- waking and parking
 
     def _wake(self, device: int, greet: bool) -> VirtualDevice:
         seed = mixed(self.seed, 3, device) & 0xFFFFFFFF
-        woken = VirtualDevice.make(self.population, device, self.name(device), seed)
+        woken = VirtualDevice.make(self.population, self.workload, device, self.name(device), seed)
         if greet:
-            woken.greet(self.clock.now, self.batteries.percent(device), int(self._flags[device]))
+            woken.resume(self.clock.now, self.batteries.percent(device), int(self._flags[device]))
         else:
             woken.client.set_state(self.batteries.percent(device), int(self._flags[device]))
         self.awake[device] = woken
@@ -113,17 +135,17 @@ class VirtualFleet:
 
     def _park(self, device: int) -> None:
         parked = self.awake.pop(device)
-        self._counted[self.population.kind[device]].update(parked.counted())
+        self._counted[self.population.class_index[device]].update(parked.counted())
 
     def _link_changed(self, device: int, up: bool) -> None:
         now = self.clock.now
-        self._greeted[device] = False
+        self._welcomed[device] = False
         if up:
             if device in self.awake:
                 self.awake[device].client.restore_link()
             else:
                 self._wake(device, greet=False)
-            self._turn_at(device, now)
+            self._poll_at(device, now)
             return
         self.clock.at(now + NOTICE_S, self._will, device, self.network.connection[device])
         woken = self.awake.get(device)
@@ -132,70 +154,70 @@ class VirtualFleet:
         woken.client.cut_link()
         woken.inbox.clear()
         woken.fetching = False
-        self._turn_at(device, now)
+        self._poll_at(device, now)
 
     def _will(self, device: int, connection: int) -> None:
-        """The broker noticed that the device is gone and says what the device left as its will."""
+        """Publish the device's last will, since the broker has noticed that the device is gone."""
         if self.network.connection[device] == connection:
-            self.to_server(self.name(device), encode("DeviceState", online=False, battery=255))
+            self.server.receive(self.name(device), encode("DeviceState", online=False, battery=255))
 
     def _flags_now(self) -> NDArray[np.int64]:
         charging = _CHARGING * self.batteries.charging
         flags = charging + self._metered + _BUSY * self.batteries.busy()
         return np.asarray(flags, np.int64)
 
-    def _look(self) -> None:
-        """Let time pass for the batteries; devices whose state so changes tell it."""
+    def _check_batteries(self) -> None:
+        """Advance the batteries; a device whose state changes tells the server."""
         self.batteries.advance(self.clock.now)
         flags = self._flags_now()
         for device in np.flatnonzero(flags != self._flags).tolist():
-            if device not in self.awake and self._greeted[device]:
-                self._wake(device, greet=True)  # as it was when it was parked
+            if device not in self.awake and self._welcomed[device]:
+                self._wake(device, greet=True)  # in the state in which it was parked
             self._flags[device] = flags[device]
             if device in self.awake:
                 self.awake[device].client.set_state(self.batteries.percent(device), int(flags[device]))
-                self._turn_at(device, self.clock.now)
+                self._poll_at(device, self.clock.now)
         for device, on in enumerate(self.batteries.on.tolist()):
             self.network.power(device, on)
             if not on and device in self.awake:
                 self._park(device)  # without power it forgets everything
-        self.clock.at(self.clock.now + LOOK_S, self._look)
+        self.clock.at(self.clock.now + BATTERY_CHECK_S, self._check_batteries)
 
-    # ---- a device's turn
+    # ---- polling a device
 
-    def _turn_at(self, device: int, time: float) -> None:
+    def _poll_at(self, device: int, time: float) -> None:
         woken = self.awake[device]
         time = max(time, woken.busy_until)
         if not self.clock.now <= woken.due <= time:
             woken.due = time
-            self.clock.at(time, self._turn, device, time)
+            self.clock.at(time, self._poll, device, time)
 
-    def _turn(self, device: int, due: float) -> None:
+    def _poll(self, device: int, due: float) -> None:
         woken = self.awake.get(device)
         if woken is None or woken.due != due:
-            return  # it was parked, or had a turn before
+            return  # it was parked, or polled before
         now = self.clock.now
         woken.due = -1.0
-        outcome = woken.turn(now)
+        outcome = woken.poll(now)
         if outcome.steps:
             self.steps += 1
             self.batteries.spend(device, woken.step_s, 0)
         rest = now + outcome.rest_s
-        free_at = self._speak(woken)
+        free_at = self._send_waiting(woken)
         if outcome.steps:
-            self._turn_at(device, rest)
+            self._poll_at(device, rest)
         elif woken.client.state in ("idle", "offline") and free_at <= now and not woken.inbox:
             self._park(device)  # nothing to do and nothing to say
         else:
-            self._turn_at(device, min(rest, free_at) if free_at > now else rest)
+            self._poll_at(device, min(rest, free_at) if free_at > now else rest)
 
-    def _speak(self, woken: VirtualDevice) -> float:
-        """Send what waits, if the link is there and free; return when it will be."""
+    def _send_waiting(self, woken: VirtualDevice) -> float:
+        """Send a waiting message, if the link is up and free; return when the link is free again."""
         device, now = woken.index, self.clock.now
         if not self.network.up[device]:
             return now
-        if not self._greeted[device]:
-            self._greeted[device] = woken.client.online
+        if not self._welcomed[device]:
+            self._welcomed[device] = woken.client.online
         if self.network.free_at(device) <= now and (message := woken.client.take()) is not None:
             self._send_up(device, message)
         if woken.wants_chunk:
@@ -205,20 +227,20 @@ class VirtualFleet:
     def _send_up(self, device: int, message: bytes) -> None:
         self.batteries.spend(device, 0.0, len(message))
         repeated = kernels.verify(message) not in _AT_MOST_ONCE
-        self.network.send(UP, device, message, self._heard, repeated=repeated)
+        self.network.send(UP, device, message, self._arrived_at_server, repeated=repeated)
 
-    def _heard(self, device: int, message: bytes) -> None:
-        self.to_server(self.name(device), message)
+    def _arrived_at_server(self, device: int, message: bytes) -> None:
+        self.server.receive(self.name(device), message)
 
     def _fetch(self, woken: VirtualDevice) -> None:
-        """Subscribe to the model chunk that the client waits for; it arrives a round trip later, if it is there."""
+        """Subscribe to the model chunk that the client wants. It arrives a round trip later, if the broker has it."""
         assert woken.client.wanted is not None
-        chunk = self.model_chunk(*woken.client.wanted)
+        chunk = self.server.model_chunk(*woken.client.wanted)
         woken.fetching = True
         if chunk is None:
             self._chunk_lost(woken.index)
             return
-        latency_s = self.population.of(woken.index).link.latency_ms / 1000
+        latency_s = self.population.class_of(woken.index).link.latency_ms / 1000
         self.network.send(DOWN, woken.index, chunk, self._chunk_arrived, repeated=False, lost=self._chunk_lost,
                           ahead_s=latency_s)  # fmt: skip
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links: how long a message takes, whether it arrives, and when a device can be reached at all."""
+"""Virtual links: how long a message takes, whether it arrives, and when a device can be reached."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmote.simulation.clock import Clock
-from fedmote.simulation.draws import Draws
+from fedmote.simulation.streams import RandomStreams
 
-RESEND_S = 1.0  # after which a link repeats what is to arrive at least once
+RESEND_S = 1.0  # seconds until a link repeats a message that must arrive at least once
 _HEAD = struct.Struct("<dIB")
 
 UP, DOWN = 0, 1
@@ -23,10 +23,9 @@ UP, DOWN = 0, 1
 class LinkModel:
     """One device's link.
 
-    up_bytes_s, down_bytes_s: bandwidth. latency_ms: one way, besides. loss: share of the tries to pass a message that
-    fail; what is to arrive at least once is tried again after RESEND_S, a chunk is lost. mean_up_s, mean_down_s: of the
-    times for which the link is there and is not, each drawn from an exponential distribution; mean_down_s 0: it is
-    always there.
+    up_bytes_s, down_bytes_s: bandwidth. latency_ms: one way, in addition. loss: share of the attempts to pass a message
+    that fail; a message that must arrive at least once is tried again after RESEND_S, a chunk is lost. mean_up_s,
+    mean_down_s: means of the exponential times for which the link is up and down; mean_down_s 0: it is always up.
     """
 
     up_bytes_s: float = 20_000.0
@@ -40,8 +39,8 @@ class LinkModel:
 class Network:
     """Every device's link to the server.
 
-    changed: a device's link came (True) or went. What is under way when it goes is lost, both ways. settle_s: within
-    which the first links come, so that not all do at once.
+    changed: called with a device and whether its link came up. What is under way when a link goes down is lost, both
+    ways. settle_s: seconds within which the first links come up, so that not all do so at once.
     """
 
     def __init__(
@@ -54,36 +53,36 @@ class Network:
         self.connection = [0] * count  # changes whenever the link does
         self.counters: Counter[str] = Counter()
         self.digest = hashlib.sha256()  # of all that arrived, when and where
-        self._there = [False] * count  # the radio's; `up` needs power as well
+        self._radio_up = [False] * count  # `up` also needs power
         self._powered = [True] * count
         self._free = ([0.0] * count, [0.0] * count)
-        self._weather = Draws(seed, 1, count)
-        self._luck = Draws(seed, 2, count)
+        self._outages = RandomStreams(seed, 1, count)
+        self._losses = RandomStreams(seed, 2, count)
         for device, link in enumerate(links):
             share = link.mean_up_s / (link.mean_up_s + link.mean_down_s)
-            there = self._weather.uniform(device) < share
-            clock.at(settle_s * self._weather.uniform(device), self._turn, device, there)
+            radio_up = self._outages.uniform(device) < share
+            clock.at(settle_s * self._outages.uniform(device), self._toggle, device, radio_up)
 
     @property
     def online(self) -> int:
-        """Links that are up."""
+        """Number of links that are up."""
         return sum(self.up)
 
     def power(self, device: int, on: bool) -> None:
-        """The device was switched on or off."""
+        """Switch the device on or off."""
         self._powered[device] = on
-        self._follow(device)
+        self._update(device)
 
-    def _turn(self, device: int, there: bool) -> None:
-        self._there[device] = there
-        self._follow(device)
+    def _toggle(self, device: int, radio_up: bool) -> None:
+        self._radio_up[device] = radio_up
+        self._update(device)
         link = self.links[device]
-        if not there or link.mean_down_s:
-            mean = link.mean_up_s if there else link.mean_down_s
-            self.clock.at(self.clock.now + self._weather.exponential(device, mean), self._turn, device, not there)
+        if not radio_up or link.mean_down_s:
+            mean = link.mean_up_s if radio_up else link.mean_down_s
+            self.clock.at(self.clock.now + self._outages.exponential(device, mean), self._toggle, device, not radio_up)
 
-    def _follow(self, device: int) -> None:
-        up = self._there[device] and self._powered[device]
+    def _update(self, device: int) -> None:
+        up = self._radio_up[device] and self._powered[device]
         if up != self.up[device]:
             self.up[device] = up
             self.connection[device] += 1
@@ -99,10 +98,10 @@ class Network:
         self, way: int, device: int, message: bytes, arrive: Callable[..., None], *args: Any,
         repeated: bool = True, lost: Callable[[int], None] | None = None, ahead_s: float = 0.0,
     ) -> None:  # fmt: skip
-        """Pass a message UP or DOWN: `arrive(device, message, *args)` when it is there.
+        """Pass a message UP or DOWN; `arrive(device, message, *args)` is called when it arrives.
 
-        repeated: until it arrives, if the link stays. lost: called with the device when it has not arrived. ahead_s:
-        how much later than now it sets out, as an answer does.
+        repeated: until it arrives, while the link is up. lost: called with the device when it has not arrived.
+        ahead_s: seconds from now until it is sent, as for an answer.
         """
         link, free, clock = self.links[device], self._free[way], self.clock
         self.counters["sent_up" if way == UP else "sent_down"] += len(message)
@@ -111,16 +110,16 @@ class Network:
             return
         seconds = len(message) / (link.up_bytes_s if way == UP else link.down_bytes_s)
         out = free[device] = max(clock.now + ahead_s, free[device]) + seconds
-        there = out + link.latency_ms / 1000
-        while link.loss and self._luck.uniform(device) < link.loss:
+        arrival = out + link.latency_ms / 1000
+        while link.loss and self._losses.uniform(device) < link.loss:
             self.counters["tries_failed"] += 1
             if not repeated:
                 self.counters["bytes_lost"] += len(message)
                 if lost is not None:
-                    clock.at(there, self._lose, device, self.connection[device], lost)
+                    clock.at(arrival, self._lose, device, self.connection[device], lost)
                 return
-            there += RESEND_S
-        clock.at(there, self._arrive, way, device, self.connection[device], message, arrive, args)
+            arrival += RESEND_S
+        clock.at(arrival, self._arrive, way, device, self.connection[device], message, arrive, args)
 
     def _lose(self, device: int, connection: int, lost: Callable[[int], None]) -> None:
         if connection == self.connection[device]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who the devices are: their classes, speeds, clocks and data, all drawn from the seed."""
+"""The devices of a virtual fleet: their classes, speeds and clocks, drawn from the seed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote.datasets import digits as data
 from fedmote.simulation.battery import BatteryModel
 from fedmote.simulation.network import LinkModel
-
-Examples = list[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceClass:
-    """A kind of device.
+    """A class of devices.
 
-    share: of the fleet, as a weight among the classes. steps_per_s: mini-batches in a second, give or take the share
-    `spread`. drift_ppm: how far, at most, its clock runs too fast or too slow. retry_s: after which the client repeats
-    what is not answered; longer than a chunk takes. metered: its link costs money, as DeviceState tells.
+    share: of the fleet, as a weight among the classes. steps_per_s: mini-batches a second, plus or minus the share
+    `spread`. drift_ppm: how much faster or slower its clock runs at most. retry_s: after so many seconds the client
+    repeats what is not answered; it must be longer than a chunk takes. metered: whether its link costs money, as
+    DeviceState tells.
     """
 
     name: str = "device"
@@ -47,64 +45,48 @@ PRESET = (
         BatteryModel(idle_h=24, train_h=5, radio_mb=5000, charge_h=2),
     ),
 )  # fmt: skip
-"""Sensors on the mains with a slow radio, trackers that are often in a tunnel, and phones."""
+"""Sensors on the mains with a slow radio, trackers that are often offline, and phones."""
 
 
 @dataclass(frozen=True)
 class Population:
-    """A fleet on paper: numbers, one a device."""
+    """A fleet as numbers, one of each for a device.
+
+    class_index: of its class in `classes`. steps_per_s: mini-batches a second. rate: speed of its clock, 1 + drift.
+    offset_ms: what its clock shows at the start.
+    """
 
     classes: Sequence[DeviceClass]
-    kind: NDArray[np.int64]  # index of each device's class
+    class_index: NDArray[np.int64]
     steps_per_s: NDArray[np.float64]
-    rate: NDArray[np.float64]  # of its clock: 1 + drift
-    offset_ms: NDArray[np.int64]  # what its clock shows at the start
-    x: data.Features
-    y: data.Labels
-    parts: Examples  # indices of each device's examples
+    rate: NDArray[np.float64]
+    offset_ms: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.kind)
+        return len(self.class_index)
 
-    def of(self, device: int) -> DeviceClass:
+    def class_of(self, device: int) -> DeviceClass:
         """Return a device's class."""
-        return self.classes[int(self.kind[device])]
+        return self.classes[int(self.class_index[device])]
 
 
 def populate(
-    classes: Sequence[DeviceClass], kind: NDArray[np.int64], x: data.Features, y: data.Labels, parts: Examples,
-    random: np.random.Generator,
+    classes: Sequence[DeviceClass], class_index: NDArray[np.int64], rng: np.random.Generator
 ) -> Population:  # fmt: skip
-    """Draw speeds and clocks of devices whose classes and data are settled."""
+    """Draw the speeds and clocks of devices whose classes are settled."""
 
     def numbers(name: str) -> NDArray[np.float64]:
-        return np.array([getattr(c, name) for c in classes], np.float64)[kind]
+        return np.array([getattr(c, name) for c in classes], np.float64)[class_index]
 
-    around = random.uniform(-1, 1, (2, len(kind)))
+    around = rng.uniform(-1, 1, (2, len(class_index)))
     return Population(
-        tuple(classes), kind, numbers("steps_per_s") * (1 + numbers("spread") * around[0]),
-        1 + 1e-6 * numbers("drift_ppm") * around[1], random.integers(0, 1 << 32, len(kind)), x, y, parts,
+        tuple(classes), class_index, numbers("steps_per_s") * (1 + numbers("spread") * around[0]),
+        1 + 1e-6 * numbers("drift_ppm") * around[1], rng.integers(0, 1 << 32, len(class_index)),
     )  # fmt: skip
 
 
-def kinds(classes: Sequence[DeviceClass], devices: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Deal devices to the classes, as near to their shares as whole devices allow."""
+def assign_classes(classes: Sequence[DeviceClass], devices: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return each device's class index: the classes' shares, as nearly as whole devices allow, in random order."""
     cuts = np.rint(np.cumsum([0.0] + [c.share for c in classes]) / sum(c.share for c in classes) * devices)
     counts = np.diff(cuts).astype(int)
-    return random.permutation(np.repeat(np.arange(len(classes)), counts))
-
-
-def small_samples(
-    y: data.Labels, devices: int, alpha: float, examples: tuple[int, int], random: np.random.Generator
-) -> Examples:
-    """Draw each device's examples with replacement, its labels in shares from Dirichlet(alpha).
-
-    There are too few digits to deal them out to a thousand devices.
-    """
-    pools = [np.flatnonzero(y == label) for label in range(data.CLASSES)]
-    out: Examples = []
-    for _ in range(devices):
-        count = int(random.integers(examples[0], examples[1] + 1))
-        counts = random.multinomial(count, random.dirichlet([alpha] * data.CLASSES))
-        out.append(np.concatenate([random.choice(pool, n) for pool, n in zip(pools, counts, strict=True)]))
-    return out
+    return rng.permutation(np.repeat(np.arange(len(classes)), counts))

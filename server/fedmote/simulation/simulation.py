@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run: the virtual fleet, the real sessions and rounds, one clock; and what came of it."""
+"""One run: a virtual fleet, the real sessions and rounds, one virtual clock; and its results."""
 
 from __future__ import annotations
 
@@ -12,31 +12,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmote.datasets import baselines
 from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.learning.strategy import Strategy
 from fedmote.model.initial import glorot
-from fedmote.model.layout import dense
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
 from fedmote.rounds.setup import Outlets, RoundSetup
 from fedmote.server.assembly import start_rounds
 from fedmote.simulation.clock import Clock
-from fedmote.simulation.device import WIDTHS
-from fedmote.simulation.fleet import VirtualFleet
+from fedmote.simulation.fleet import Start, VirtualFleet
 from fedmote.simulation.population import Population
+from fedmote.simulation.workload import Workload
 from fedmote.store.store import Store
 from fedmote_device import kernels
 
-TICK_S = 0.02  # after a message in which the server looks at its round; what comes meanwhile is looked at together
-LAYOUT = dense(WIDTHS)
+TICK_S = 0.02  # seconds from a message to the server's next tick, which sees all messages until then
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerSettings:
     """The federation's settings, as the real server takes them."""
 
     strategy: Strategy
@@ -50,10 +47,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A committed round and when it was."""
+    """A committed round.
+
+    at_s: when it was committed. bytes_up, bytes_down: that arrived at the server, and at the devices, until then.
+    """
 
     at_s: float
-    bytes_up: int  # that arrived at the server until then
+    bytes_up: int
     bytes_down: int
     record: Record
 
@@ -65,7 +65,11 @@ class Commit:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run. digest: SHA-256 of all messages that arrived, when and where, and of the last model."""
+    """The results of a run.
+
+    most_awake: the largest number of C clients at a time. clients: what the C clients of each class counted. digest:
+    SHA-256 of all messages that arrived, when and where, and of the last model.
+    """
 
     commits: list[Commit]
     model: NDArray[np.float32]
@@ -76,41 +80,39 @@ class Result:
     most_awake: int
     network: Counter[str]
     server: Counter[str]
-    clients: dict[str, Counter[str]]  # of each class, what its C clients counted
+    clients: dict[str, Counter[str]]
     digest: str
 
 
 class Simulation:
-    """A fleet and its server, before, while and after they run.
+    """A virtual fleet and its server.
 
-    start_h: time of the day at the start. settle_s: within which the first devices come. evaluate: called with every
-    new model, besides the held-out accuracy; its figures go into the round's metrics.
+    start_h: time of day at the start. settle_s: seconds within which the first devices connect. on_commit: called with
+    each committed round.
     """
 
     def __init__(
-        self, population: Population, held_out: tuple[NDArray[np.float32], NDArray[np.uint8]], server: Server, *,
-        seed: int, start_h: float = 0.0, settle_s: float = 600.0,
-        evaluate: Callable[[NDArray[np.float32]], dict[str, float]] | None = None,
-        on_commit: Callable[[Commit], None] | None = None,
+        self, population: Population, workload: Workload, server: ServerSettings, *, seed: int, start_h: float = 0.0,
+        settle_s: float = 600.0, on_commit: Callable[[Commit], None] | None = None,
     ) -> None:  # fmt: skip
         self.clock = Clock()
         self.commits: list[Commit] = []
-        self._held_out, self._evaluate, self._on_commit = held_out, evaluate, on_commit
+        self._on_commit = on_commit
         self._published: dict[int, list[bytes]] = {}  # the broker's retained chunks, by version
         self._tick_at: float | None = None
-        self.fleet = VirtualFleet(population, self.clock, seed, start_h, self._receive, self._model_chunk, settle_s)
-        self.sessions = Fleet(LAYOUT, server.limits, self._changed, server.selection)
-        initial = glorot(LAYOUT, server.policy.seed) if server.initial is None else server.initial
-        self.store = Store(":memory:", LAYOUT, initial)
+        self.fleet = VirtualFleet(population, workload, self.clock, Start(seed, start_h, settle_s), self)
+        self.sessions = Fleet(workload.layout, server.limits, self._changed, server.selection)
+        initial = glorot(workload.layout, server.policy.seed) if server.initial is None else server.initial
+        self.store = Store(":memory:", workload.layout, initial)
         setup = RoundSetup(server.strategy, server.training, server.policy, server.pace)
-        outlets = Outlets(self.fleet.broadcast, self._publish, self._figures, self._committed)
+        outlets = Outlets(self.fleet.broadcast, self._publish, workload.evaluate, self._committed)
         self.rounds, _ = start_rounds(self.sessions, self.store, setup, outlets)
         self._changed()
 
     def run(self, hours: float, stop: Callable[[Commit], bool] = lambda commit: False) -> Result:
-        """Run to this hour since the start, or until `stop` says so of a commit; may be called again to go on."""
+        """Run to this hour since the start, or until `stop` returns True for a commit; a further call goes on."""
         started = time.perf_counter()
-        self._stop = stop
+        self._should_stop = stop
         self.clock.run(3600 * hours)
         return self._result(time.perf_counter() - started)
 
@@ -127,7 +129,8 @@ class Simulation:
 
     # ---- between fleet and server
 
-    def _receive(self, name: str, message: bytes) -> None:
+    def receive(self, name: str, message: bytes) -> None:
+        """Take a message that arrived at the server."""
         self.sessions.receive(name, message, self.clock.now, self.fleet.send)
 
     def _changed(self) -> None:
@@ -147,15 +150,12 @@ class Simulation:
         self._published[version] = chunks
         self._published = {v: c for v, c in self._published.items() if c}
 
-    def _model_chunk(self, version: int, index: int) -> bytes | None:
+    def model_chunk(self, version: int, index: int) -> bytes | None:
+        """Return a chunk that the broker has retained; None: it has none."""
         chunks = self._published.get(version, [])
         return chunks[index] if index < len(chunks) else None
 
     # ---- the log
-
-    def _figures(self, model: NDArray[np.float32]) -> dict[str, float]:
-        accuracy = {"accuracy": baselines.accuracy(model, WIDTHS, *self._held_out)}
-        return accuracy if self._evaluate is None else accuracy | self._evaluate(model)
 
     def _committed(self, record: Record) -> None:
         counters = self.fleet.network.counters
@@ -165,12 +165,12 @@ class Simulation:
         self.fleet.retire(self.rounds.open_round)
         if self._on_commit is not None:
             self._on_commit(commit)
-        if self._stop(commit):
+        if self._should_stop(commit):
             self.clock.stop()
 
 
 def model_crc32(model: NDArray[np.float32]) -> int:
-    """Return what tells two models apart."""
+    """Return the CRC-32 of a model."""
     return kernels.crc32(model.astype("<f4").tobytes())
 
 

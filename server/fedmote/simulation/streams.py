@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random numbers for many devices at eight bytes a device: each has a stream of its own (SplitMix64).
+"""Random numbers for many devices, at eight bytes a device: each device has a stream of its own (SplitMix64).
 
-What befalls one device so does not depend on what the others do, and two policies can be compared in the same weather.
+So what happens to one device does not depend on the others, and two policies can be compared under the same conditions.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ def _scramble(z: int) -> int:
 
 
 def mixed(*numbers: int) -> int:
-    """Return 64 bits that depend on all the numbers and on their order."""
+    """Return 64 bits that depend on all the numbers and their order."""
     state = 0
     for number in numbers:
         state = _scramble((state + _STEP + (number & _MASK)) & _MASK)
     return state
 
 
-class Draws:
-    """One stream a device. `purpose` keeps streams of one seed apart."""
+class RandomStreams:
+    """One stream for each device. purpose: tells streams of one seed apart."""
 
     def __init__(self, seed: int, purpose: int, devices: int) -> None:
         self._states = [mixed(seed, purpose, device) for device in range(devices)]
