@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,74 +55,78 @@ def all_finite(values: NDArray[np.float32]) -> bool:
     return bool(lib.fmb_all_finite(view, len(view) // 4))
 
 
-def fold(
-    sum: NDArray[np.float64],
-    weight: NDArray[np.float64] | None,
-    base: NDArray[np.float32] | None,
-    data: Buffer,
-    encoding: int,
-    scales: NDArray[np.float32] | None,
-    chunk_elements: int,
-    received: NDArray[np.uint8] | bytearray | None,
-    ranges: NDArray[np.uint32] | None,
-    example_weight: float,
-) -> int:
-    """Weigh one update into `sum` and `weight`, which are changed in place.
+class ChunkData(NamedTuple):
+    """What the chunks of one update hold, and which elements of the model they cover."""
 
-    For each element e that the update speaks for: `sum[e] += example_weight * value` and
-    `weight[e] += example_weight`. The whole update is checked before anything is added.
+    data: Buffer
+    """The data of all chunks end to end, with gaps for missing ones; any alignment."""
+    encoding: int
+    """FLOAT32 or INT8."""
+    scales: NDArray[np.float32] | None
+    """One for each chunk of INT8; otherwise ignored."""
+    chunk_elements: int
+    """Elements of each chunk but the last."""
+    received: NDArray[np.uint8] | bytearray | None
+    """One byte for each chunk, 0 for a gap; None: all chunks arrived."""
+    ranges: NDArray[np.uint32] | None
+    """Pairs (first, count) of elements, ascending and apart, of shape (k, 2); None or empty: the whole model."""
 
-    sum, weight: float64, one per element of the model. With weight None only `sum` changes: an accumulator can keep
-    the weight of all updates that speak for the whole model in one number (see `finish`), which is much faster.
-    base: for a delta, the float32 model it adds to (value = base + delta); None when the data are weights.
-    data: the data of all chunks laid end to end, gaps included; any alignment.
-    encoding: FLOAT32 or INT8.
-    scales: one per chunk for INT8; None or ignored for FLOAT32.
-    chunk_elements: elements of each chunk but the last.
-    received: one byte per chunk, 0 for a gap to be skipped; None: all came.
-    ranges: uint32 of shape (k, 2), (first, count) ascending and apart; None or empty: the whole model.
-    example_weight: greater than 0, at most 1e18.
 
-    Returns FOLDED, or NON_FINITE or BAD_SIZES with both arrays untouched. Raises TypeError or ValueError for
-    arrays of the wrong type, which are the caller's mistake and never the device's.
-    """
+def _view(kind: Any, values: Buffer | None) -> tuple[Any, int]:
+    """Return a C pointer to `values` and how many there are."""
+    if values is None:
+        return _NULL, 0
+    view = _from_buffer(kind, values)
+    return view, len(view)
+
+
+def _check_model_arrays(
+    sum: NDArray[np.float64], weight: NDArray[np.float64] | None, base: NDArray[np.float32] | None
+) -> None:
     if sum.dtype != _FLOAT64 or (weight is not None and (weight.dtype != _FLOAT64 or sum.size != weight.size)):
         raise TypeError("sum and weight must be float64 and of one size")
     if base is not None and (base.dtype != _FLOAT32 or base.size != sum.size):
         raise TypeError("base must be float32 and of sum's size")
+
+
+def fold(
+    sum: NDArray[np.float64],
+    weight: NDArray[np.float64] | None,
+    base: NDArray[np.float32] | None,
+    chunks: ChunkData,
+    example_weight: float,
+) -> int:
+    """Add one update to `sum` and `weight`, which are changed in place.
+
+    Each element e that the update covers gets `sum[e] += example_weight * value` and `weight[e] += example_weight`.
+    The whole update is checked before anything is added.
+
+    sum, weight: float64, one for each element of the model. With weight None only `sum` changes. An accumulator can
+    then keep the weight of all updates that cover the whole model in one number (see `finish`), which is much faster.
+    base: for a delta, the float32 model that it adds to (value = base + delta); None when the data are weights.
+    example_weight: greater than 0, at most 1e18.
+
+    Return FOLDED, or NON_FINITE or BAD_SIZES with both arrays unchanged. Raise TypeError for arrays of the wrong type:
+    that is the caller's mistake and never the device's.
+    """
+    _check_model_arrays(sum, weight, base)
+    data, encoding, scales, chunk_elements, received, ranges = chunks
     if scales is not None and scales.dtype != _FLOAT32:
         raise TypeError("scales must be float32")
     if ranges is not None and (ranges.dtype != _UINT32 or ranges.size % 2 != 0):
         raise TypeError("ranges must be uint32 pairs")
-    view = _from_buffer(_BYTES, data)
-    chunks = 0
-    c_received = c_scales = _NULL
-    if received is not None:
-        c_received = _from_buffer(_BYTES, received)
-        chunks = len(c_received)
-    if scales is not None and encoding == INT8:
-        c_scales = _from_buffer(_FLOATS, scales)
-        if received is not None and len(c_scales) != chunks:
-            return BAD_SIZES
-        chunks = len(c_scales)
-    update = _new(
-        _UPDATE,
-        (
-            view,
-            len(view),
-            _NULL if base is None else _from_buffer(_FLOATS, base),
-            c_scales,
-            c_received,
-            chunks,
-            chunk_elements,
-            _NULL if ranges is None else _from_buffer(_WORDS, ranges),
-            0 if ranges is None else ranges.size // 2,
-            example_weight,
-            encoding,
-        ),
-    )
-    c_weight = _NULL if weight is None else _from_buffer(_DOUBLES, weight, True)
-    return int(lib.fmb_fold(_from_buffer(_DOUBLES, sum, True), c_weight, sum.size, update))
+    bytes_view, size = _view(_BYTES, data)
+    base_view = _NULL if base is None else _from_buffer(_FLOATS, base)
+    scales_view, scale_count = _view(_FLOATS, scales)
+    received_view, received_count = _view(_BYTES, received)
+    ranges_view, range_words = _view(_WORDS, ranges)
+    fields = (
+        bytes_view, size, base_view, scales_view, scale_count, received_view, received_count, chunk_elements,
+        ranges_view, range_words // 2, example_weight, encoding,
+    )  # fmt: skip
+    weight_view = _NULL if weight is None else _from_buffer(_DOUBLES, weight, True)
+    result: int = lib.fmb_fold(_from_buffer(_DOUBLES, sum, True), weight_view, sum.size, _new(_UPDATE, fields))
+    return result
 
 
 def finish(

@@ -294,17 +294,23 @@ static size_t covered(const fmb_update_t *u, size_t elements) {
   return total;
 }
 
+static bool encoding_known(int encoding) {
+  return (encoding == FMB_ENCODING_FLOAT32) || (encoding == FMB_ENCODING_INT8);
+}
+
+/* Whether scales and received marks, where they are needed, are one for each chunk of `total` elements. */
+static bool chunks_fit(const fmb_update_t *u, size_t total) {
+  const size_t chunks = ((total - 1u) / u->chunk_elements) + 1u;
+  const bool scales_fit = (u->encoding != FMB_ENCODING_INT8) || ((u->scales != NULL) && (u->scale_count == chunks));
+  const bool received_fits = (u->received == NULL) || (u->received_count == chunks);
+  return scales_fit && received_fits;
+}
+
 static bool sizes_fit(const fmb_update_t *u, size_t elements) {
   const size_t total = covered(u, elements);
-  bool fit = (total > 0u) && (u->chunk_elements > 0u) && (u->example_weight > 0.0) &&
-             (u->example_weight <= FMB_LARGEST_WEIGHT);
-  fit = fit && ((u->encoding == FMB_ENCODING_FLOAT32) || (u->encoding == FMB_ENCODING_INT8));
-  fit = fit && (u->data_size == (total * width_of(u)));
-  if (fit && ((u->received != NULL) || (u->encoding == FMB_ENCODING_INT8))) {
-    fit = (u->chunks == (((total - 1u) / u->chunk_elements) + 1u));
-    fit = fit && ((u->encoding != FMB_ENCODING_INT8) || (u->scales != NULL));
-  }
-  return fit;
+  const bool weight_fits = (u->example_weight > 0.0) && (u->example_weight <= FMB_LARGEST_WEIGHT);
+  return weight_fits && encoding_known(u->encoding) && (total > 0u) && (u->data_size == (total * width_of(u))) &&
+         (u->chunk_elements > 0u) && chunks_fit(u, total);
 }
 
 int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *update) {

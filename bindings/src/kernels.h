@@ -19,16 +19,17 @@ enum {
   FMB_FOLD_SIZES = 2       /* lengths, ranges or chunks that do not fit together */
 };
 
-/* One update, as the server holds it once its chunks came: the data of all chunks laid end to end. */
+/* One update, as the server holds it once its chunks have arrived: the data of all chunks laid end to end. */
 typedef struct {
   const uint8_t *data; /* any alignment; little-endian */
   size_t data_size;
-  const float *base;       /* of a delta: the model it adds to, `elements` long; NULL: the data are weights */
-  const float *scales;     /* int8: one for each chunk */
-  const uint8_t *received; /* one for each chunk: 0 is a gap that is skipped; NULL: all came */
-  size_t chunks;           /* entries of scales and received, where they are given */
-  size_t chunk_elements;   /* all but the last chunk have so many; at least 1 */
-  const uint32_t *ranges;  /* pairs (first, count), ascending and apart; with range_count 0 the whole model */
+  const float *base;   /* of a delta: the model it adds to, `elements` long; NULL: the data are weights */
+  const float *scales; /* int8: one for each chunk; otherwise ignored */
+  size_t scale_count;
+  const uint8_t *received; /* one for each chunk: 0 is a gap that is skipped; NULL: all chunks arrived */
+  size_t received_count;
+  size_t chunk_elements;  /* of each chunk but the last, which may have fewer; at least 1 */
+  const uint32_t *ranges; /* pairs (first, count), ascending and apart; with range_count 0 the whole model */
   size_t range_count;
   double example_weight; /* > 0, at most FMB_LARGEST_WEIGHT so that no sum overflows */
   int encoding;          /* FMB_ENCODING_* */

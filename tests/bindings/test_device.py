@@ -136,10 +136,8 @@ class Server:
         scales = np.array([scale for _, (scale, _) in sorted(self.chunks.items())], np.float32)
         base = self.model if self.begin["kind"] == 1 else None
         total, weight = np.zeros(self.model.size), np.zeros(self.model.size)
-        result = kernels.fold(
-            total, weight, base, self.data, encoding, scales, self.begin["chunk_elements"], None, None, 1.0
-        )
-        assert result == kernels.FOLDED
+        chunks = kernels.ChunkData(self.data, encoding, scales, self.begin["chunk_elements"], None, None)
+        assert kernels.fold(total, weight, base, chunks, 1.0) == kernels.FOLDED
         return kernels.finish(total, weight, self.model)
 
 

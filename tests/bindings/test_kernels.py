@@ -16,6 +16,10 @@ from fedmote_device import kernels
 Floats = NDArray[np.float32]
 
 
+def fold(total: Any, weight: Any, base: Any, example_weight: float, **chunks: Any) -> int:
+    return kernels.fold(total, weight, base, kernels.ChunkData(**chunks), example_weight)
+
+
 @dataclass
 class Update:
     """One update in the form that fold() takes, and what it means: element, value."""
@@ -90,7 +94,7 @@ def test_fold_equals_numpy(update: Update) -> None:
     w = update.arguments["example_weight"]
     expected_total[update.index] += w * update.value
     expected_weight[update.index] += w
-    assert kernels.fold(total, weight, **update.arguments) == kernels.FOLDED
+    assert fold(total, weight, **update.arguments) == kernels.FOLDED
     np.testing.assert_array_equal(total, expected_total)
     np.testing.assert_array_equal(weight, expected_weight)
 
@@ -99,8 +103,8 @@ def test_fold_equals_numpy(update: Update) -> None:
 def test_fold_without_weights_adds_the_same_sum(update: Update) -> None:
     total, weight = arrays(update.elements)
     alone = total.copy()
-    assert kernels.fold(total, weight, **update.arguments) == kernels.FOLDED
-    assert kernels.fold(alone, None, **update.arguments) == kernels.FOLDED
+    assert fold(total, weight, **update.arguments) == kernels.FOLDED
+    assert fold(alone, None, **update.arguments) == kernels.FOLDED
     np.testing.assert_array_equal(alone, total)
 
 
@@ -109,9 +113,9 @@ def test_fold_takes_data_of_any_alignment(update: Update, shift: int) -> None:
     total, weight = arrays(update.elements)
     shifted_total, shifted_weight = total.copy(), weight.copy()
     data = update.arguments["data"]
-    kernels.fold(total, weight, **update.arguments)
+    fold(total, weight, **update.arguments)
     moved = memoryview(bytes(shift) + data)[shift:]
-    assert kernels.fold(shifted_total, shifted_weight, **(update.arguments | {"data": moved})) == kernels.FOLDED
+    assert fold(shifted_total, shifted_weight, **(update.arguments | {"data": moved})) == kernels.FOLDED
     np.testing.assert_array_equal(shifted_total, total)
 
 
@@ -133,7 +137,7 @@ def test_non_finite_updates_leave_the_arrays_untouched(update: Update, poison: f
         arguments["received"][chunk] = 1
     total, weight = arrays(update.elements)
     before = total.copy(), weight.copy()
-    assert kernels.fold(total, weight, **arguments) == kernels.NON_FINITE
+    assert fold(total, weight, **arguments) == kernels.NON_FINITE
     np.testing.assert_array_equal(total, before[0])
     np.testing.assert_array_equal(weight, before[1])
 
@@ -141,7 +145,8 @@ def test_non_finite_updates_leave_the_arrays_untouched(update: Update, poison: f
 def test_garbage_in_a_gap_does_not_matter() -> None:
     data = np.array([1, 2, np.nan, 4], "<f4").tobytes()
     total, weight = np.zeros(4), np.zeros(4)
-    assert kernels.fold(total, weight, None, data, 0, None, 2, bytearray([1, 0]), None, 3.0) == kernels.FOLDED
+    chunks = kernels.ChunkData(data, kernels.FLOAT32, None, 2, bytearray([1, 0]), None)
+    assert kernels.fold(total, weight, None, chunks, 3.0) == kernels.FOLDED
     assert total.tolist() == [3, 6, 0, 0]
     assert weight.tolist() == [3, 3, 0, 0]
 
@@ -150,7 +155,8 @@ def test_a_delta_that_leaves_float32_is_refused() -> None:
     largest = np.finfo(np.float32).max
     total, weight = np.zeros(1), np.zeros(1)
     base = np.array([largest], np.float32)
-    assert kernels.fold(total, weight, base, base.tobytes(), 0, None, 1, None, None, 1.0) == kernels.NON_FINITE
+    chunks = kernels.ChunkData(base.tobytes(), kernels.FLOAT32, None, 1, None, None)
+    assert kernels.fold(total, weight, base, chunks, 1.0) == kernels.NON_FINITE
     assert total[0] == 0
 
 
@@ -190,16 +196,16 @@ def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
         "ranges": None,
         "example_weight": 1.0,
     }
-    assert kernels.fold(total, weight, **(arguments | change)) == kernels.BAD_SIZES
+    assert fold(total, weight, **(arguments | change)) == kernels.BAD_SIZES
     assert total.tolist() == [1.0] * 10
     assert weight.tolist() == [1.0] * 10
-    assert kernels.fold(total, weight, **arguments) == kernels.FOLDED
+    assert fold(total, weight, **arguments) == kernels.FOLDED
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("sum", np.zeros(4, np.float32)),
+        ("total", np.zeros(4, np.float32)),
         ("weight", np.zeros(3)),
         ("base", np.zeros(4)),
         ("scales", np.zeros(1)),
@@ -208,7 +214,7 @@ def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
 )
 def test_arrays_of_the_wrong_type_are_the_callers_mistake(name: str, value: Any) -> None:
     arguments: dict[str, Any] = {
-        "sum": np.zeros(4),
+        "total": np.zeros(4),
         "weight": np.zeros(4),
         "base": None,
         "data": bytes(16),
@@ -220,7 +226,7 @@ def test_arrays_of_the_wrong_type_are_the_callers_mistake(name: str, value: Any)
         "example_weight": 1.0,
     }
     with pytest.raises(TypeError):
-        kernels.fold(**(arguments | {name: value}))
+        fold(**(arguments | {name: value}))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 2000), st.sampled_from([0.0, 2.5]))
