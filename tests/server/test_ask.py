@@ -21,6 +21,7 @@ from real_broker import Broker
 from fedmote.cli import ask
 from fedmote.config.settings import load
 from fedmote.errors import TaskError
+from fedmote.store.database import is_served
 from fedmote.tasks.histogram import Histogram
 from fedmote_device import CTrainer, Device, run_many
 
@@ -69,7 +70,7 @@ def serving(described: Path) -> Iterator[subprocess.Popen[bytes]]:
     database = load(described).database
     process = subprocess.Popen([FEDMOTE, "server", str(described)])
     try:
-        until(lambda: database.exists() and ask._is_served(database))
+        until(lambda: database.exists() and is_served(database))
         yield process
     finally:
         process.kill()

@@ -188,7 +188,7 @@ def test_a_server_starts_when_it_is_to_wait_for_work_longer_than_it_kept_models_
         bench.report("a", 1.0, round=number)
     bench.tick(50.0)
     assert bench.rounds.number == 21
-    assert ("gone", 1) in store.outstanding(0)
+    assert ("gone", 1) in store.assignments.open_since(0)
     restarted = Bench(store=store, buffer=1, max_staleness=100)
     restarted.come("gone", held_round=1)
     restarted.said.clear()

@@ -148,7 +148,7 @@ def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later
     assert np.array_equal(store.model(5), np.full(ELEMENTS, 1, np.float32))
     assert bench.rounds.number == 5 and bench.rounds.open_round("a") == 5
     assert bench.said.count(("all", "Commit")) == (4 if buffer == 0 else 1)
-    assert store.outstanding(1) == ([("a", 5), ("b", 5)] if buffer else [])
+    assert store.assignments.open_since(1) == ([("a", 5), ("b", 5)] if buffer else [])
     bench.report("a", 7.0, round=5)
     bench.report("b", 7.0, round=5)
     bench.tick(30.0)
@@ -167,7 +167,7 @@ def test_going_back_voids_the_work_of_who_is_away() -> None:
     assert [r.rolled_back_to for r in bench.records] == [0]  # until it is overdue, it may be waited for
     bench.tick(25.0)
     assert [r.rolled_back_to for r in bench.records] == [0, 1]
-    assert ("away", 1) not in store.outstanding(0) and bench.rounds.open_round("away") == 3
+    assert ("away", 1) not in store.assignments.open_since(0) and bench.rounds.open_round("away") == 3
     bench.report("away", 99.0)
     assert bench.rounds.receipts == {} and [name for to, name in bench.said if to == "away"][-1] == "Refusal"
 
@@ -190,10 +190,10 @@ def test_what_going_back_voids_is_durable_with_it() -> None:
     bench.report("b", 1.0)
     bench.tasks.submit(RollBack(1), lambda outcome: None)
     bench.tick(1.0)
-    assert store.outstanding(0) == [("away", 1)]
+    assert store.assignments.open_since(0) == [("away", 1)]
     with pytest.raises(Dies):
         bench.tick(25.0)
-    assert store.outstanding(0) == []
+    assert store.assignments.open_since(0) == []
 
 
 def test_going_back_to_a_model_that_is_not_kept_is_an_error() -> None:

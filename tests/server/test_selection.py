@@ -342,8 +342,8 @@ def test_who_was_asked_outlives_the_server(tmp_path: Path, policy: dict[str, flo
     before.tick(1.0)
     store.close()
     after = Store(tmp_path / "f.sqlite", LAYOUT, np.zeros(ELEMENTS, np.float32))
-    assert set(after.asked(fleet)) >= set(asked) and set(after.asked(fleet).values()) == {1}
-    assert after.asked(["stranger"]) == {}
+    assert set(after.last_selected(fleet)) >= set(asked) and set(after.last_selected(fleet).values()) == {1}
+    assert after.last_selected(["stranger"]) == {}
     after.close()
 
 
@@ -351,11 +351,11 @@ def test_only_what_changed_is_written() -> None:
     """A commit touches the rows of those who were asked since the last one, however many the registry has."""
     store = new_store()
     model = np.zeros(ELEMENTS, np.float32)
-    store.commit(1, model, {}, asked=dict.fromkeys(names(1000), 1))
-    before = store._db.total_changes
-    store.commit(2, model, {}, asked={"d000003": 2, "new": 2})
-    assert store._db.total_changes - before == 4  # model, round, two devices
-    assert store.asked(["d000003", "new", "d000004"]) == {"d000003": 2, "new": 2, "d000004": 1}
+    store.commit(1, model, {}, selected=dict.fromkeys(names(1000), 1))
+    before = store._database._connection.total_changes
+    store.commit(2, model, {}, selected={"d000003": 2, "new": 2})
+    assert store._database._connection.total_changes - before == 4  # model, round, two devices
+    assert store.last_selected(["d000003", "new", "d000004"]) == {"d000003": 2, "new": 2, "d000004": 1}
 
 
 def test_a_round_of_each_tier() -> None:

@@ -130,10 +130,10 @@ def test_damage_is_told(tmp_path: Path) -> None:
     store = Store(path, LAYOUT, np.zeros(8, np.float32))
     with pytest.raises(StoreError, match="another layout"):
         Store(path, Layout((Tensor("v", (8,)),)), np.zeros(8, np.float32))
-    store._db.execute("UPDATE model SET elements = CAST(zeroblob(31) || x'01' AS BLOB)")
+    store._database._connection.execute("UPDATE model SET elements = CAST(zeroblob(31) || x'01' AS BLOB)")
     with pytest.raises(StoreError, match="checksum"):
         store.latest()
-    store._db.execute("PRAGMA user_version = 99")
+    store._database._connection.execute("PRAGMA user_version = 99")
     store.close()
     with pytest.raises(StoreError, match="newer"):
         Store(path, LAYOUT, np.zeros(8, np.float32))

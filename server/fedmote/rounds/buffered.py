@@ -48,10 +48,10 @@ class BufferedRounds(RoundMachine):
     def _restore_open_work(self) -> None:
         """Await what a former server asked for, unless it has become too old."""
         by_round: dict[int, tuple[Assignment, ...]] = {}
-        for device, number in self.store.outstanding(self.number - self.policy.max_staleness):
+        for device, number in self.store.assignments.open_since(self.number - self.policy.max_staleness):
             version = number  # round n starts from model n
             if version not in self.models:
-                if not self.store.has(version):  # max_staleness was less before; the device was told it is too late
+                if not self.store.has_model(version):  # max_staleness was less; the device was told so
                     continue
                 self.serve(version, self.store.model(version))
             base = self.models[version]
@@ -102,7 +102,7 @@ class BufferedRounds(RoundMachine):
         work = self.open_work.get(device)
         if work is not None and work.round == round:
             return None
-        return self.store.counted_in(device, round)
+        return self.store.assignments.version_with(device, round)
 
     def device_connected(self, device: str) -> None:
         """Do nothing: who was selected for which round is known, also after a restart."""
@@ -116,7 +116,7 @@ class BufferedRounds(RoundMachine):
         """Note that the device will not do the work of that round; it is not selected again before the next one."""
         work = self.open_work.get(device)
         if work is not None and work.round == round:
-            self.store.unassign(device)
+            self.store.assignments.remove(device)
             self.open_work.end(device)
             self.withdrawn.add(device)
 
@@ -225,7 +225,7 @@ class BufferedRounds(RoundMachine):
         """Select up to `count` of the devices that are ready, and send them the plan; return their number."""
         deadline = self.deadlines[-1].present
         _, chosen = self.selector.choose(ready, count, self.number, deadline.soft_s, self.record.selected)
-        self.store.assign(chosen, self.number)
+        self.store.assignments.add(chosen, self.number)
         self.selector.note_selected(chosen, self.number)
         self.record.soft_deadline_s = deadline.soft_s
         base = self.models[self.version]

@@ -45,7 +45,7 @@ class RoundMachine(RoundCoordinator):
         self.last_round = setup.last_round
         self.plans = Plans(setup.training, setup.policy)
         self.quorum = Quorum(self.policy.devices, self._ask_for_hello)
-        self.selector = Selector(fleet.selection, self.policy.seed, store.asked)
+        self.selector = Selector(fleet.selection, self.policy.seed, store.last_selected)
         self.pacing = Pacing(setup.pace, fleet)
         bounds = Deadline(self.policy.soft_deadline_s, self.policy.hard_deadline_s)
         self.deadlines = [  # of each tier
@@ -198,7 +198,7 @@ class RoundMachine(RoundCoordinator):
 
     def write(self, model: Model, record: Record) -> int:
         """Make a model and its round's record durable; return its version."""
-        return self.store.commit(record.round, model, asdict(record), asked=self.selector.unsaved)
+        return self.store.commit(record.round, model, asdict(record), selected=self.selector.unsaved)
 
     def begin_next_round(self, record: Record, in_use: frozenset[int] = frozenset()) -> None:
         """Begin the next round after a commit. in_use: versions that devices still start from."""
@@ -252,7 +252,7 @@ class TaskHost:
 
         def write(model: Model, record: Record) -> int:
             asked = rounds.selector.unsaved
-            return rounds.store.commit(record.round, model, asdict(record), asked=asked, void=True)
+            return rounds.store.commit(record.round, model, asdict(record), selected=asked, void=True)
 
         record = Record(rounds.number, rolled_back_to=version)
         rounds.commit_model(rounds.store.model(version), record, write)
@@ -267,7 +267,7 @@ class TaskHost:
 
     def keep_models(self, versions: set[int]) -> None:
         """Keep the models of a roll-out for as long as it takes. StoreError: one of them is not kept any longer."""
-        self._rounds.store.hold(versions)
+        self._rounds.store.keep_models(versions)
 
 
 def cut_off(slot: Slot) -> Update:

@@ -212,7 +212,7 @@ class SynchronousRounds(RoundMachine):
         self.deadline = self.deadlines[tier].present
         self.record.tier, self.record.soft_deadline_s = tier, self.deadline.soft_s
         self.record.selected = len(self.receipts) + len(self.cohort)
-        self.store.begin()
+        self.store.note_begun()
         self.selector.note_selected(self.cohort.selected, self.number)
         self.started = now
         self.state = State.TRAINING

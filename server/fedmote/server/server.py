@@ -160,7 +160,7 @@ class Server:
         if now < self._look_at:
             return
         self._look_at = now + REQUESTS_S
-        requests = self.store.requests(REQUESTS)
+        requests = self.store.requests.waiting(REQUESTS)
         for task in self._asked.keys() - {task for task, _ in requests}:
             if (asked := self._asked.pop(task)) is not None:
                 tasks.cancel(asked)  # it has its result, or nobody waits for it any longer
@@ -177,7 +177,7 @@ class Server:
         if self._stopping:
             return  # the next server does it
         try:
-            self.store.release(task, {"error": str(result)} if isinstance(result, TaskError) else result)
+            self.store.requests.answer(task, {"error": str(result)} if isinstance(result, TaskError) else result)
         except StoreUnavailableError:
             self._asked.pop(task, None)  # it is done again when the database can be written
             raise
