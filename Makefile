@@ -11,7 +11,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-C_SOURCES := $(wildcard csdk/include/*.h csdk/include/fedmote/*.h csdk/src/*.[ch] csdk/train/*.[ch] csdk/port/posix/*.[ch])
+C_SOURCES := $(wildcard csdk/include/*.h csdk/include/fedmote/*.h csdk/src/*.[ch] csdk/train/*.[ch] csdk/port/posix/*.[ch] \
+  csdk/port/socket/*.[ch])
 BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/build_ffi.py
 C_FORMAT  := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
@@ -111,8 +112,9 @@ lint: venv test-tools
 	@$(if $(C_FORMAT),clang-format --dry-run --Werror $(C_FORMAT))
 	@cppcheck --quiet --std=c99 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=preprocessorErrorDirective:csdk/include/fedmote/fm_config.h --suppress=objectIndex:csdk/src/fm_codec.c \
-	  -I csdk/include -I csdk/src -I csdk/train -I firmware_examples/digits_app -I firmware_examples/digits_app/serial csdk \
-	  firmware_examples -ifirmware_examples/digits_app/arch -ifirmware_examples/cortex_m3_mqtt/board/semihosting.c
+	  -I csdk/include -I csdk/src -I csdk/train -I csdk/port/posix -I csdk/port/socket \
+	  -I firmware_examples/digits_app -I firmware_examples/digits_app/serial csdk firmware_examples \
+	  -ifirmware_examples/digits_app/arch -ifirmware_examples/cortex_m3_mqtt/board/semihosting.c
 	@$(BIN)/python csdk/tools/misra.py
 	@$(BIN)/lizard --languages c --CCN 10 --length 60 --arguments 7 --warnings_only csdk firmware_examples bindings bench \
 	  tests/hil tests/csdk/stand_ins

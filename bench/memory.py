@@ -27,7 +27,7 @@ from fedmote.links.broker import private_broker
 from fedmote.rounds.record import Record
 
 CSDK = ROOT / "csdk"
-INCLUDES = [f"-I{CSDK / part}" for part in ("include", "src", "train", "port/posix")]
+INCLUDES = [f"-I{CSDK / part}" for part in ("include", "src", "train", "port/posix", "port/socket")]
 STRUCTS = {"fm_client_t": "fm_client.h", "fm_mqtt_t": "fm_mqtt.h", "fm_serial_t": "fm_serial.h"}
 ARM = ["arm-none-eabi-gcc", "-mcpu=cortex-m0plus", "-mthumb", "-Os"]
 ROUNDS = 3
@@ -62,7 +62,11 @@ def device_usage(command: list[str], broker: str) -> Usage:
 
 def build(folder: Path) -> Path:
     """bench/device.c with the whole library, as firmware for this machine would be built."""
-    sources = [str(file) for part in ("src", "train", "port/posix") for file in sorted((CSDK / part).glob("*.c"))]
+    sources = [
+        str(file)
+        for part in ("src", "train", "port/posix", "port/socket")
+        for file in sorted((CSDK / part).glob("*.c"))
+    ]
     output = folder / "device"
     command = [os.environ.get("CC", "cc"), "-std=c99", "-Os", *INCLUDES, str(BENCH / "device.c"), *sources]
     subprocess.run([*command, "-o", str(output)], check=True)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The smallest whole device: smallest DEVICE HOST PORT, in the federation "points". main.c is the one to build on. */
 #define _POSIX_C_SOURCE 200809L
-#include <poll.h>
 #include <time.h>
 
 #include "examples.h"
@@ -45,7 +44,6 @@ int main(int argc, char **argv) {
   for (;;) {
     uint32_t wait_ms;
     (void)fm_client_poll(&client, now_ms(), &wait_ms);
-    struct pollfd line = {.fd = tcp.fd, .events = (short)((tcp.connecting || tcp.full) ? (POLLIN | POLLOUT) : POLLIN)};
-    (void)poll(&line, 1u, (int)wait_ms);
+    fm_posix_tcp_wait(&tcp, wait_ms);
   }
 }

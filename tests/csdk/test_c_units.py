@@ -18,7 +18,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-FOLDERS = ("csdk/src", "csdk/train", "csdk/port/posix")
+FOLDERS = ("csdk/src", "csdk/train", "csdk/port/posix", "csdk/port/socket")
 FLAGS = [
     "-std=c99", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wundef", "-Wstrict-prototypes",
     "-pedantic", "-Werror", "-DFM_WITH_QUERY=1",

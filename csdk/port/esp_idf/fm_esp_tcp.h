@@ -1,23 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A TCP connection of ESP-IDF's lwIP sockets as a byte stream. Nothing blocks but open(), which looks up the host's
- * name: give an address where that matters. The first address found is tried. */
+/* The TCP stream of csdk/port/socket, by its name for ESP-IDF. */
 #ifndef FM_ESP_TCP_H
 #define FM_ESP_TCP_H
 
-#include "fedmote/fm_link.h"
+#include "fm_socket_tcp.h"
 
-typedef struct {
-  const char *host; /* name or address; the caller's */
-  const char *port; /* decimal */
-  int fd;           /* to wait on; -1: closed */
-  bool connecting;  /* wait for writability */
-  bool full;        /* the last write was cut short: wait for writability */
-} fm_esp_tcp_t;
-
-/* Fill in *stream. Nothing is opened yet. */
-void fm_esp_tcp_init(fm_esp_tcp_t *tcp, const char *host, const char *port, fm_stream_t *stream);
-
-/* Sleep until the connection has something to do, at most `wait_ms`. */
-void fm_esp_tcp_wait(const fm_esp_tcp_t *tcp, uint32_t wait_ms);
+typedef fm_socket_tcp_t fm_esp_tcp_t;
+#define fm_esp_tcp_init fm_socket_tcp_init
+#define fm_esp_tcp_wait fm_socket_tcp_wait
 
 #endif
