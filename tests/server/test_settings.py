@@ -11,7 +11,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from fedmote.config.settings import _ENCODINGS, _RANGES, OTHERS, RECORDS
+from fedmote.config.settings import OTHERS, RANGES, RECORDS
+from fedmote.model.encodings import ENCODINGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 TYPES = {int: "integer", float: "number", bool: "true or false"}
@@ -30,11 +31,11 @@ def described(key: str, kind: Any, default: Any) -> list[str]:
     if kind is bool:
         return [f"`{key}`", "true or false", "", str(default).lower()]
     if kind in TYPES:
-        low, high = _RANGES[key]
+        low, high = RANGES[key]
         bounds = f"at least {low:g}" if high == math.inf else f"{low:.10g} to {high:.10g}"
         return [f"`{key}`", TYPES[kind], bounds, str(default)]
     if get_args(kind)[0] is str:
-        return [f"`{key}`", "list", ", ".join(_ENCODINGS), ", ".join(default)]
+        return [f"`{key}`", "list", ", ".join(ENCODINGS), ", ".join(default)]
     return [f"`{key}`", "text", ", ".join(get_args(kind)), default]
 
 

@@ -28,6 +28,7 @@ from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.setup import Outlets, RoundSetup
 from fedmote.server.assembly import start_rounds
 from fedmote.server.federation import Federation
+from fedmote.server.requests import OperatorRequests
 from fedmote.server.server import Server
 from fedmote.store.store import Store
 from fedmote.tasks import requests
@@ -681,20 +682,21 @@ def test_requests_are_taken_up_a_few_at_a_time_and_dropped_when_nobody_waits(tmp
     """Not all at once: each that is refused costs a commit. An operator who gives up a roll-back does not want it."""
     server = Server(Federation("f", LAYOUT, "mqtt://127.0.0.1", database=tmp_path / "f.sqlite"))
     bench = Bench(store=server.store)
-    desk = bench.tasks
+    tasks = bench.tasks
+    operators = OperatorRequests(server.store.requests, tasks)
     with contextlib.closing(sqlite3.connect(tmp_path / "f.sqlite", isolation_level=None)) as db:
         request = requests.to_json(RollBack(1))
         db.executemany("INSERT INTO task (request) VALUES (?)", [("nonsense",), *[(request,)] * 100])
-        server._take_requests(desk, 1.0)
-        assert len(desk.queue) == 49
+        operators.poll(1.0)
+        assert len(tasks.queue) == 49
         assert db.execute("SELECT count(*) FROM task WHERE result IS NOT NULL").fetchone() == (1,)
         db.execute("DELETE FROM task WHERE id > 2")
-        server._take_requests(desk, 3.0)
-        assert len(desk.queue) == 1
-        assert len(server._asked) == 1
+        operators.poll(3.0)
+        assert len(tasks.queue) == 1
+        assert len(operators._queued) == 1
         db.execute("DELETE FROM task")
-        server._take_requests(desk, 5.0)
-        assert not desk.queue
+        operators.poll(5.0)
+        assert not tasks.queue
     bench.come("a")
     bench.report("a", 1.0)
     bench.tick(6.0)

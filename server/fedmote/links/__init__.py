@@ -2,6 +2,6 @@
 """Links: messages in and out, one file each, and where a broker is.
 
 Import from here: Link, Send, Receive, MqttLink, SerialPorts, Port, BrokerUrl, private_broker.
-A new link is one file here that implements the protocol Link, and one line in server/server.py.
+A new link is one file here that implements the protocol Link, and one line in server/links.py.
 This package imports wire and the device library's links. It must never know sessions or rounds.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shell: links, fleet, rounds and clock tied together on one event loop."""
+"""The server: links, fleet, rounds, tasks and store of one federation on one event loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,29 +15,23 @@ from fedmote.errors import StoreError, StoreUnavailableError, TaskError
 from fedmote.fleet.fleet import Fleet
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.strategy import Strategy
-from fedmote.links.link import Link
-from fedmote.links.mqtt import MqttLink
-from fedmote.links.serial import SerialPorts
 from fedmote.model.initial import glorot
-from fedmote.rounds.machine import RoundMachine
 from fedmote.rounds.record import Record
 from fedmote.rounds.setup import Outlets, RoundSetup
 from fedmote.server.assembly import start_rounds
 from fedmote.server.federation import Federation
+from fedmote.server.links import make_links
+from fedmote.server.requests import OperatorRequests
 from fedmote.store.store import Store
 from fedmote.tasks.base import Result
-from fedmote.tasks.requests import Request, from_json
-from fedmote.tasks.runner import TaskRunner
-from fedmote.tasks.running import QueuedTask
+from fedmote.tasks.requests import Request
 
 log = logging.getLogger(__name__)
 
 MODELS_KEPT = 10  # in the database, at least
-STORE_RETRY_S = 1.0
-REQUESTS_S = 1.0  # between looks for what operators ask
-REQUESTS = 50  # that are taken up; others wait in the database
-STANDSTILL_S = 2.0  # later than that for what is due, and the process was stopped or the machine suspended
-LISTEN_S = 1.0  # after a standstill, for what came meanwhile
+STORE_RETRY_S = 1.0  # seconds between two attempts to write the database
+STANDSTILL_S = 2.0  # if what is due is later than that, the process was stopped or the machine suspended
+LISTEN_S = 1.0  # seconds for which the server then receives before it closes what is due
 
 
 class Server:
@@ -64,11 +57,8 @@ class Server:
             initial = glorot(federation.layout, federation.policy.seed)
         keep = max(MODELS_KEPT, federation.policy.max_staleness + 2)
         self.store = Store(federation.database, federation.layout, initial, keep)
-        self._asked: dict[int, QueuedTask | None] = {}  # the tasks in the database that were taken up, by id
-        self._look_at = 0.0
-        self._stopping = False
-        self._trouble = ""  # why nothing can be written now
-        self._damage: StoreError | None = None  # found while a message was handled
+        self._logged_error = ""  # why the database cannot be written now, as it was logged
+        self._damage: StoreError | None = None  # an error of the database that ends the server
 
     @property
     def model(self) -> NDArray[np.float32]:
@@ -76,76 +66,63 @@ class Server:
         return self.store.latest()[2]
 
     async def run(self, rounds: int | None = None, ready: Callable[[], None] | None = None) -> None:
-        """Run until round `rounds` is committed, for ever without it. `ready`: called when devices may connect."""
+        """Run until round `rounds` is committed, or for ever without it.
+
+        ready: called when devices may connect. ConnectionError: a link cannot be started. StoreError: the database is
+        damaged.
+        """
         federation = self.federation
-        wake = asyncio.Event()
-        self.fleet = fleet = Fleet(federation.layout, federation.limits, wake.set, federation.selection)
-
-        def lost_to_trouble(device: str, error: StoreError) -> None:
-            if isinstance(error, StoreUnavailableError):
-                log.error("%s. A message of %s is taken as lost; it will be said again", error, device)
-            else:  # no trouble of the link's, which would go on
-                self._damage = error
-                wake.set()
-
-        fleet.on_store_error = lost_to_trouble
-        links = self._links(fleet)
-
-        def broadcast(message: bytes) -> None:
-            for link in links:
-                link.broadcast(message)
-
-        def publish(version: int, chunks: list[bytes]) -> None:
-            for link in links:
-                link.publish_model(version, chunks)
-
-        for link in links:
-            await link.start()
+        self._wake = asyncio.Event()
+        self.fleet = Fleet(federation.layout, federation.limits, self._wake.set, federation.selection)
+        self.fleet.on_store_error = self._message_lost
+        links = make_links(federation, self.fleet)
+        await links.start()
         try:
             setup = RoundSetup(self.strategy, federation.training, federation.policy, federation.pace, rounds)
-            outlets = Outlets(broadcast, publish, self.evaluate, self.on_round)
-            self.rounds, self.tasks = start_rounds(fleet, self.store, setup, outlets, federation.tasks)
+            outlets = Outlets(links.broadcast, links.publish_model, self.evaluate, self.on_round)
+            self.rounds, self.tasks = start_rounds(self.fleet, self.store, setup, outlets, federation.tasks)
             if ready is not None:
                 ready()
-            await self._go_round(self.rounds, wake)
+            await self._run_rounds()
         finally:
-            self._stopping = True
-            # All at once, so that trouble with one, or a cancellation, keeps none from closing.
-            for trouble in await asyncio.gather(*(link.stop() for link in links), return_exceptions=True):
-                if trouble is not None:
-                    log.error("a link did not stop in order: %s", trouble)
+            await links.stop()
 
-    async def _go_round(self, rounds: RoundMachine, wake: asyncio.Event) -> None:
-        """Do what is due whenever something came or its time has come, until the last round is committed."""
+    async def _run_rounds(self) -> None:
+        """Do what is due, whenever a message came or its time has come, until the last round is committed."""
+        requests = OperatorRequests(self.store.requests, self.tasks)
         try:
-            while not rounds.done:
+            while not self.rounds.done:
                 try:
-                    self._take_requests(self.tasks, time.monotonic())
-                    due = rounds.tick(time.monotonic())
+                    requests.poll(time.monotonic())
+                    due = self.rounds.tick(time.monotonic())
                 except StoreUnavailableError as error:
-                    self._tell_once(str(error))
+                    self._log_store_error(str(error))
                     await asyncio.sleep(STORE_RETRY_S)  # nothing was announced; the round stays open
                     continue
-                self._tell_once("")
-                wait = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), wake.set)
-                await wake.wait()
-                wait.cancel()
-                wake.clear()
+                self._log_store_error("")
+                await self._wait_until(due)
                 if self._damage is not None:
                     raise self._damage
-                if (late := time.monotonic() - due) > STANDSTILL_S:
-                    log.warning("the server stood still for %.0f s; it listens before it closes what is due", late)
+                if (late_s := time.monotonic() - due) > STANDSTILL_S:
+                    log.warning("the server stood still for %.0f s; it listens before it closes what is due", late_s)
                     await asyncio.sleep(LISTEN_S)
         finally:
-            self._stopping = True
+            requests.stop()
             self.tasks.stop()
+
+    async def _wait_until(self, due: float) -> None:
+        """Wait until something is due, or a message came that may change that."""
+        timer = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        self._wake.clear()
 
     async def ask(self, request: Request) -> Result:
         """Have a task done between rounds, while run() runs; return its result. TaskError: why there is none."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         def done(result: Result | TaskError) -> None:
-            if future.done():  # who asked has gone
+            if future.done():  # the caller was cancelled
                 return
             if isinstance(result, TaskError):
                 future.set_exception(result)
@@ -155,56 +132,25 @@ class Server:
         self.tasks.submit(request, done)
         return await future
 
-    def _take_requests(self, tasks: TaskRunner, now: float) -> None:
-        """Take up what operators ask through the database, once a second. What a restart broke off is done again."""
-        if now < self._look_at:
-            return
-        self._look_at = now + REQUESTS_S
-        requests = self.store.requests.waiting(REQUESTS)
-        for task in self._asked.keys() - {task for task, _ in requests}:
-            if (asked := self._asked.pop(task)) is not None:
-                tasks.cancel(asked)  # it has its result, or nobody waits for it any longer
-        for task, text in requests:
-            if task not in self._asked:
-                self._asked[task] = None
-                release = partial(self._release, task)
-                try:
-                    self._asked[task] = tasks.submit(from_json(text), release)
-                except TaskError as error:
-                    release(error)
+    def _message_lost(self, device: str, error: StoreError) -> None:
+        """Log a message that could not be acted on, or end the server if the database is damaged."""
+        if isinstance(error, StoreUnavailableError):
+            log.error("%s. A message of %s counts as lost; the device will repeat it", error, device)
+        else:
+            self._damage = error
+            self._wake.set()
 
-    def _release(self, task: int, result: Result | TaskError) -> None:
-        if self._stopping:
-            return  # the next server does it
-        try:
-            self.store.requests.answer(task, {"error": str(result)} if isinstance(result, TaskError) else result)
-        except StoreUnavailableError:
-            self._asked.pop(task, None)  # it is done again when the database can be written
-            raise
-
-    def _tell_once(self, trouble: str) -> None:
-        """Log that nothing can be written, and that it can again; not at every attempt."""
-        if trouble and trouble != self._trouble:
-            log.error("%s. The round stays open until it can be written", trouble)
-        elif self._trouble and not trouble:
+    def _log_store_error(self, error: str) -> None:
+        """Log once that the database cannot be written, and once that it can again."""
+        if error and error != self._logged_error:
+            log.error("%s. The round stays open until it can be written", error)
+        elif self._logged_error and not error:
             log.info("%s can be written again; the round goes on", self.store.path)
-        self._trouble = trouble
-
-    def _links(self, fleet: Fleet) -> list[Link]:
-        """Make the links that the federation names."""
-        federation = self.federation
-        links: list[Link] = []
-        if federation.broker is not None:
-            links.append(MqttLink(federation.broker, federation.name, fleet.receive, federation.ca_file))
-        if federation.ports:
-            links.append(SerialPorts(federation.ports, fleet.receive, fleet.link_lost))
-        if not links:
-            raise ValueError("a federation needs a broker, serial ports, or both")
-        return links
+        self._logged_error = error
 
 
 async def run_all(servers: Sequence[Server], rounds: int | None = None) -> None:
-    """Run several federations side by side. Trouble of one ends that one; it is raised when all have ended."""
+    """Run several federations side by side. An error of one ends that one; it is raised when all have ended."""
 
     async def run(server: Server) -> None:
         try:
