@@ -363,7 +363,7 @@ def test_one_device_of_each_class_on_a_broker() -> None:
     parts = data.partition(y, 3, 1.0, rng)
     trainers = [CTrainer(widths, x[part], y[part]) for widths, part in zip(submodels.WIDTHS, parts, strict=True)]
     layout = dense(submodels.WIDTHS[0], submodels.SHARES)
-    with RunningFederation(3, layout=layout, trainers=trainers, rounds=3) as federation:
+    with RunningFederation(devices=3, layout=layout, trainers=trainers, rounds=3) as federation:
         federation.wait_rounds(3)
     assert [record.reported for record in federation.records] == [3, 3, 3]
     assert all(np.isfinite(model).all() for model in federation.models)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -25,17 +26,17 @@ from fedmote.links.broker import private_broker
 @click.option("--devices", default=40, show_default=True, type=click.IntRange(2, 100))
 @click.option("--broker", help="mqtt://host:port of a broker that runs already; without it a private mosquitto.")
 @click.option("--one-at-a-time", is_flag=True, help="Devices one after the other: the same seed gives the same bits.")
-@click.option("--no-faults", is_flag=True, help="No link breaks and no device is slow.")
+@click.option(
+    "--no-faults", "faults", flag_value=False, default=True, type=bool, help="No link breaks, no device is slow."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
 @click.option("--out", default="fedmote-demo", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder for the plot and the model.")  # fmt: skip
-def demo(
-    seed: int, rounds: int, local_epochs: int, devices: int, broker: str | None, one_at_a_time: bool, no_faults: bool,
-    json_path: Path | None, out: Path,
-) -> None:  # fmt: skip
+def demo(broker: str | None, json_path: Path | None, out: Path, **options: Any) -> None:
     """Train one model across forty devices on handwritten digits, with broken links and slow devices."""
     console = Console()
-    run = Demo(Options(seed, rounds, local_epochs, devices, one_at_a_time, not no_faults))
+    run = Demo(Options(**options))
+    rounds = run.options.rounds
     started = time.monotonic()
     try:
         with contextlib.ExitStack() as stack:

@@ -73,6 +73,10 @@ def _port(reader: TomlReader, where: str, entry: Any, default_baud: Any) -> Port
         raise reader.error(where, f"url {url!r} must be a string and unlike the others")
     if type(baud) is not int or not BAUD[0] <= baud <= BAUD[1]:
         raise reader.error(where, f"baud {baud!r} must be an integer from {BAUD[0]} to {BAUD[1]}")
-    if device is not None and not (isinstance(device, str) and re.fullmatch(_DEVICE, device)):
+    return Port(url, baud, None if device is None else _device(reader, where, device))
+
+
+def _device(reader: TomlReader, where: str, device: Any) -> str:
+    if not isinstance(device, str) or not re.fullmatch(_DEVICE, device):
         raise reader.error(where, f"device {device!r} must be 1 to 63 letters, digits, _, . or -")
-    return Port(url, baud, device)
+    return device

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the federation is compared with, in NumPy: training on the pooled data, and each device on its own."""
+"""Baselines in NumPy: the network of the C trainer, trained on pooled data or on one device's data."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +37,26 @@ def accuracy(model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y
     return float((h.argmax(1) == y).mean())
 
 
+@dataclass(frozen=True, slots=True)
+class Sgd:
+    """Stochastic gradient descent. batch: examples in a mini-batch. rate: the learning rate."""
+
+    epochs: int
+    batch: int
+    rate: float
+
+
 def train(
-    model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y: Labels, *, epochs: int, batch: int,
-    rate: float, rng: np.random.Generator,
-) -> NDArray[np.float32]:  # fmt: skip
+    model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y: Labels, sgd: Sgd, rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Return the model after SGD with mini-batches, as the C trainer does it."""
     model = model.copy()
     weights = unflatten(model, widths)
-    for _ in range(epochs):
+    for _ in range(sgd.epochs):
         order = rng.permutation(len(x))
-        for at in range(0, len(x), batch):
-            chosen = order[at : at + batch]
-            _step(weights, x[chosen], y[chosen], rate)
+        for at in range(0, len(x), sgd.batch):
+            chosen = order[at : at + sgd.batch]
+            _step(weights, x[chosen], y[chosen], sgd.rate)
     return model
 
 

@@ -38,7 +38,7 @@ SERIAL = 2
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asked for."""
+    """The options of the command."""
 
     seed: int
     rounds: int
@@ -119,10 +119,11 @@ class Demo:
         pipe, other = context.Pipe()
         parts = [(self.x[p], self.y[p]) for p in self.parts]
         chunks = -(-self.layout.elements // CHUNK_ELEMENTS)
+        misfortune = fleet.Misfortune(o.seed, len(parts), o.local_epochs, BATCH, o.faults)
         urls = [broker] * (o.devices - len(cables)) + [f"serial://{cable.ends[1]}" for cable in cables]
         child = context.Process(
             target=fleet.main,
-            args=(other, urls, o.seed, parts, o.local_epochs, BATCH, chunks, o.faults, o.one_at_a_time, o.rounds),
+            args=(other, fleet.FleetSetup(urls, parts, misfortune, chunks, o.one_at_a_time, o.rounds)),
             daemon=True,
         )
         try:
@@ -137,11 +138,11 @@ class Demo:
     def compare(self) -> tuple[float, float]:
         """Return the accuracy of training on the pooled data, and the mean of each device's alone."""
         o = self.options
-        settings: dict[str, Any] = {"batch": BATCH, "rate": RATE, "epochs": o.rounds * o.local_epochs}
+        sgd = baselines.Sgd(o.rounds * o.local_epochs, BATCH, RATE)
 
         def trained(chosen: NDArray[np.int64] | slice, seed: int) -> float:
-            model = baselines.train(self.initial, fleet.WIDTHS, self.x[chosen], self.y[chosen], **settings,
-                                    rng=np.random.default_rng([o.seed, seed]))  # fmt: skip
+            rng = np.random.default_rng([o.seed, seed])
+            model = baselines.train(self.initial, fleet.WIDTHS, self.x[chosen], self.y[chosen], sgd, rng)
             return self.accuracy(model)
 
         alone = [trained(part, 1 + i) for i, part in enumerate(self.parts)]

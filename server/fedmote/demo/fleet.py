@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration's devices, in a process of their own, and what befalls them."""
+"""The devices of the demonstration, in a process of their own, and the faults that they meet."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from multiprocessing.connection import Connection
 
 import numpy as np
 
@@ -20,11 +20,15 @@ AWAY_S = (0.05, 0.3)
 
 @dataclass
 class Fate:
-    """What befalls one device in one round."""
+    """The faults of one device in one round.
+
+    cut_state: the client's state in which the link breaks; "": it does not. cut_at: after this share of the state's
+    chunks or steps. away_until: when the link is mended, in seconds. cut: whether it broke already.
+    """
 
     round: int = 0
-    cut_state: str = ""  # the link breaks in this state, "": not at all
-    cut_at: float = 0.0  # after this share of the state's chunks or steps
+    cut_state: str = ""
+    cut_at: float = 0.0
     away_until: float = 0.0
     cut: bool = False
 
@@ -41,7 +45,7 @@ class Misfortune:
     fates: dict[int, Fate] = field(default_factory=dict)
 
     def of(self, index: int, round: int, examples: int) -> tuple[Fate, int]:
-        """Return what befalls device `index` in `round`, and after how many steps it stalls (0: never)."""
+        """Return the faults of device `index` in `round`, and after how many steps it stalls (0: never)."""
         if not self.faults:
             return Fate(round), 0
         rng = np.random.default_rng([self.seed, round, 7])
@@ -61,8 +65,8 @@ def round_half(x: float) -> int:
     return int(x + 0.5)
 
 
-def reached(device: Device, fate: Fate, chunks: int) -> bool:
-    """Tell whether the device is where its link is to break."""
+def is_due(device: Device, fate: Fate, chunks: int) -> bool:
+    """Tell whether the device has come to the point where its link should break."""
     if device.state != fate.cut_state:
         return False
     if fate.cut_state == "working":
@@ -71,51 +75,66 @@ def reached(device: Device, fate: Fate, chunks: int) -> bool:
     return device.chunk >= max(1, int(fate.cut_at * chunks))
 
 
-def befall(devices: list[Device], sizes: list[int], misfortune: Misfortune, chunks: int) -> None:
-    """Break and mend links as drawn."""
+def apply_fates(devices: list[Device], sizes: list[int], misfortune: Misfortune, chunks: int) -> None:
+    """Break and mend links as drawn. sizes: number of examples of each device."""
     now = time.monotonic()
     for index, device in enumerate(devices):
         fate = misfortune.fates.get(index)
         if device.round and (fate is None or fate.round != device.round):
             fate, _ = misfortune.of(index, device.round, sizes[index])
             misfortune.fates[index] = fate
-        if fate is None:
-            continue
-        if fate.cut_state and not fate.cut and reached(device, fate, chunks):
-            fate.cut = True
-            rng = np.random.default_rng([misfortune.seed, fate.round, 9, index])
-            fate.away_until = now + rng.uniform(*AWAY_S)
-            device.cut_link()
-        elif fate.away_until and now >= fate.away_until:
-            fate.away_until = 0.0
-            device.restore_link()
+        if fate is not None:
+            _apply(fate, device, now, chunks, np.random.default_rng([misfortune.seed, fate.round, 9, index]))
 
 
-def main(
-    pipe: Any, urls: list[str], seed: int, parts: list[tuple[Features, Labels]], epochs: int, batch: int, chunks: int,
-    faults: bool, finish_at_limit: bool, rounds: int,
-) -> None:  # fmt: skip
+def _apply(fate: Fate, device: Device, now: float, chunks: int, rng: np.random.Generator) -> None:
+    if fate.cut_state and not fate.cut and is_due(device, fate, chunks):
+        fate.cut = True
+        fate.away_until = now + rng.uniform(*AWAY_S)
+        device.cut_link()
+    elif fate.away_until and now >= fate.away_until:
+        fate.away_until = 0.0
+        device.restore_link()
+
+
+@dataclass(frozen=True)
+class FleetSetup:
+    """The devices of the demonstration, as another process gets them.
+
+    urls: of the brokers or serial lines, one for each device. parts: their features and labels. chunks: of a model.
+    finish_at_limit: whether a device that reaches its step limit sends what it has. rounds: how many there will be.
+    """
+
+    urls: list[str]
+    parts: list[tuple[Features, Labels]]
+    misfortune: Misfortune
+    chunks: int
+    finish_at_limit: bool
+    rounds: int
+
+
+def main(pipe: Connection, setup: FleetSetup) -> None:
     """Run the devices until the pipe says stop; answer with their counters."""
+    misfortune = setup.misfortune
     devices = [
         Device(
             f"device-{i:02}",
-            urls[i],
+            setup.urls[i],
             federation="demo",
             trainer=CTrainer(WIDTHS, x, y),
-            seed=1000 * seed + i + 1,
+            seed=1000 * misfortune.seed + i + 1,
             backoff_ms=(50, 500),
             retry_ms=(500, 4000),
         )
-        for i, (x, y) in enumerate(parts)
+        for i, (x, y) in enumerate(setup.parts)
     ]
-    sizes = [len(y) for _, y in parts]
-    misfortune = Misfortune(seed, len(devices), epochs, batch, faults)
+    sizes = [len(y) for _, y in setup.parts]
     for i, device in enumerate(devices):
-        device.finish_at_limit = finish_at_limit
-        device.set_step_limits([0] + [misfortune.of(i, r, sizes[i])[1] for r in range(1, rounds + 1)])
+        device.finish_at_limit = setup.finish_at_limit
+        device.set_step_limits([0] + [misfortune.of(i, r, sizes[i])[1] for r in range(1, setup.rounds + 1)])
 
     def stop() -> bool:
-        befall(devices, sizes, misfortune, chunks)
+        apply_fates(devices, sizes, misfortune, setup.chunks)
         return bool(pipe.poll())
 
     run_many(devices, stop, slice_ms=1)

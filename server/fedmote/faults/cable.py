@@ -81,10 +81,7 @@ class Cable:
 
     def _carry(self) -> None:
         while True:
-            readers = [fd for fd in self._fds if fd >= 0]
-            writers = [fd for fd, data in zip(self._fds, self._waiting, strict=True) if data and fd >= 0]
-            timeout = wait_s(self._paces, time.monotonic())
-            readable, writable, _ = select.select([*readers, self._wake_read], writers, [], timeout)
+            readable, writable = self._wait()
             if self._closing:
                 return
             for end, fd in enumerate(self._fds):
@@ -97,6 +94,14 @@ class Cable:
             if self._wake_read in readable:
                 os.read(self._wake_read, _PIECE)
                 self._take_plugged()
+
+    def _wait(self) -> tuple[list[int], list[int]]:
+        """Wait until something can be done; return the descriptors that can be read and written."""
+        readers = [fd for fd in self._fds if fd >= 0]
+        writers = [fd for fd, data in zip(self._fds, self._waiting, strict=True) if data and fd >= 0]
+        timeout = wait_s(self._paces, time.monotonic())
+        readable, writable, _ = select.select([*readers, self._wake_read], writers, [], timeout)
+        return readable, writable
 
     def _read(self, end: int) -> None:
         try:

@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import stat
+from dataclasses import KW_ONLY, dataclass
 from urllib.parse import urlsplit
 
 import serial
@@ -19,6 +20,7 @@ from fedmote.faults.tun import Network
 from fedmote.links.url import BrokerUrl
 
 
+@dataclass
 class LinkFaults:
     """Links with these faults, open from when they are made to the end of the context.
 
@@ -27,12 +29,18 @@ class LinkFaults:
     jitter, reorder: on a network only. Every drawing comes from `seed` and the number of the byte or packet.
     """
 
-    def __init__(
-        self, *, loss: float = 0.0, corrupt: float = 0.0, delay: float = 0.0, bandwidth: float = math.inf,
-        cut_at: int | None = None, jitter: float = 0.0, reorder: float = 0.0, seed: int = 1,
-    ) -> None:  # fmt: skip
-        self.loss, self.corrupt, self.delay, self.bandwidth = loss, corrupt, delay, bandwidth
-        self.cut_at, self.jitter, self.reorder, self.seed = cut_at, jitter, reorder, seed
+    _: KW_ONLY
+    loss: float = 0.0
+    corrupt: float = 0.0
+    delay: float = 0.0
+    bandwidth: float = math.inf
+    cut_at: int | None = None
+    jitter: float = 0.0
+    reorder: float = 0.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Start without links."""
         self.noises: list[Noise] = []  # of the links, in their order
         self.proxies: list[TcpProxy] = []
         self.networks: list[Network] = []

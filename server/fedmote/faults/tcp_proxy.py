@@ -86,16 +86,7 @@ class TcpProxy:
 
     def _run(self) -> None:
         while not self._closing:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._woken, selectors.EVENT_READ)
-                selector.register(self._listener, selectors.EVENT_READ)
-                for side in self._sides:
-                    wanted = self._wanted(side)
-                    if wanted:
-                        selector.register(side.socket, wanted, side)
-                paces = [] if self._stalled else [side.pace for side in self._sides]
-                events = selector.select(wait_s(paces, time.monotonic()))
-            for key, mask in events:
+            for key, mask in self._wait():
                 if key.fileobj is self._woken:
                     self._woken.recv(_PIECE)
                 elif key.fileobj is self._listener:
@@ -107,6 +98,18 @@ class TcpProxy:
                 self._break = False
                 for side in list(self._sides):
                     self._drop(side)
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait until something can be done; return what."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            selector.register(self._listener, selectors.EVENT_READ)
+            for side in self._sides:
+                wanted = self._wanted(side)
+                if wanted:
+                    selector.register(side.socket, wanted, side)
+            paces = [] if self._stalled else [side.pace for side in self._sides]
+            return selector.select(wait_s(paces, time.monotonic()))
 
     def _wanted(self, side: _Side) -> int:
         if self._stalled:

@@ -78,7 +78,14 @@ class Selector:
         weights = fair_weights(self._ages(devices, number), count)
         if self.selection.by == "fair":
             return weighted(weights, count, rng)
-        heard = [known if (known := self._known.get(d)) and known.learnt is not None else None for d in devices]
+        return self._draw_by_utility(devices, weights, count, number, preferred_s, rng)
+
+    def _draw_by_utility(
+        self, devices: list[str], weights: Numbers, count: int, number: int, preferred_s: float,
+        rng: np.random.Generator,
+    ) -> Indices:  # fmt: skip
+        """Draw devices of unknown utility by their weights, and others by their utility (Oort)."""
+        heard = [self._heard(device) for device in devices]
         promising = np.array([i for i, known in enumerate(heard) if known], np.intp)
         others = np.array([i for i, known in enumerate(heard) if not known], np.intp)
         share = min(len(others), max(round(epsilon(number) * count), count - len(promising)))
@@ -90,6 +97,11 @@ class Selector:
         least = np.sort(worth)[-(count - share)] * CLIP / 100
         pool = np.flatnonzero(worth >= least)
         return np.concatenate([explored, promising[pool[weighted(worth[pool], count - share, rng)]]])
+
+    def _heard(self, device: str) -> _Known | None:
+        """Return what a device's reports told; None: it has not reported."""
+        known = self._known.get(device)
+        return known if known is not None and known.learnt is not None else None
 
     def _ages(self, devices: list[str], number: int) -> Numbers:
         """Return the rounds since each device was selected, plus 1; if it never was, as if selected before round 1."""

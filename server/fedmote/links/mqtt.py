@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ async def _connect(host: str, port: int) -> socket.socket:
             sock.close()
             raise
     raise last
+
+
+async def _until(done: Callable[[], bool], checks: int) -> None:
+    """Wait until something is done, or for so many checks of 10 ms."""
+    for _ in range(checks):
+        if done():
+            return
+        await asyncio.sleep(0.01)
 
 
 class MqttLink:
@@ -150,18 +159,15 @@ class MqttLink:
             self.publish_model(version, [])
         try:
             # What the broker has not acknowledged could be lost with the socket: a receipt, a commit.
-            for _ in range(FLUSH_CHECKS):
-                if not self.connected.is_set() or self._last is None or self._last.is_published():
-                    break
-                await asyncio.sleep(0.01)
+            await _until(self._is_flushed, FLUSH_CHECKS)
             self._client.disconnect()
-            for _ in range(100):
-                if self._client.socket() is None or not self._client.want_write():
-                    break
-                await asyncio.sleep(0.01)
+            await _until(lambda: self._client.socket() is None or not self._client.want_write(), 100)
         finally:
             for task in self._tasks:
                 task.cancel()
+
+    def _is_flushed(self) -> bool:
+        return not self.connected.is_set() or self._last is None or self._last.is_published()
 
     def send(self, device: str, message: bytes) -> None:
         """Send to one device, at least once."""

@@ -90,6 +90,16 @@ class Layout:
             at += tensor.count
         return SubLayout(Layout(tuple(tensors)), np.concatenate(indices))
 
+    def _is_dense_chain(self) -> bool:
+        """Tell whether the tensors are kernels [in, out] and biases [out] of dense layers, one after the other."""
+        kernels, biases = self.tensors[::2], self.tensors[1::2]
+        if len(kernels) != len(biases) or any(len(kernel.shape) != 2 for kernel in kernels):
+            return False
+        pairs = zip(kernels, biases, strict=True)
+        return all(bias.shape == kernel.shape[1:] for kernel, bias in pairs) and all(
+            a.shape[1] == b.shape[0] for a, b in itertools.pairwise(kernels)
+        )
+
     def _scales(self) -> list[tuple[bool, ...]]:
         """Return, for each tensor, the axes that shrink in a sub-model.
 
@@ -97,12 +107,8 @@ class Layout:
         """
         if any(tensor.scale is not None for tensor in self.tensors):
             return [tensor.scale or (False,) * len(tensor.shape) for tensor in self.tensors]
-        kernels, biases = self.tensors[::2], self.tensors[1::2]
-        fits = len(kernels) == len(biases) and all(
-            len(kernel.shape) == 2 and bias.shape == kernel.shape[1:]
-            for kernel, bias in zip(kernels, biases, strict=True)
-        )
-        if not fits or any(a.shape[1] != b.shape[0] for a, b in itertools.pairwise(kernels)):
+        kernels = self.tensors[::2]
+        if not self._is_dense_chain():
             raise ValueError(
                 "the tensors are not a chain of kernels [in, out] and biases [out]; give each tensor that shrinks in a "
                 "sub-model a scale, true for each axis that shrinks: scale = [false, true]"

@@ -197,14 +197,19 @@ class BufferedRounds(RoundMachine):
             return 0
         online = self.fleet.sessions.ready()
         free = self._concurrency(len(online)) - working
-        # Devices at work come to their end before a task runs on them.
-        could_work = [d for d in online if d not in self.open_work or d in self.open_work.working]
-        if self.tasks.blocks_training(could_work) or self.done or free <= 0:
+        if self._task_needs(online) or self.done or free <= 0:
             return 0
-        if not (working or self.receipts or self.has_quorum(online, now)):
+        if not working and not self.receipts and not self.has_quorum(online, now):
             return 0
-        ready = [d for d in online if d not in self.open_work and d not in self.receipts and d not in self.withdrawn]
-        return self._assign(ready, free, now) if ready else 0
+        return self._assign(list(filter(self._may_start, online)), free, now)
+
+    def _task_needs(self, online: list[str]) -> bool:
+        """Tell whether a task should run before devices are selected; it waits until those at work are done."""
+        return self.tasks.blocks_training([d for d in online if d not in self.open_work or d in self.open_work.working])
+
+    def _may_start(self, device: str) -> bool:
+        """Tell whether a ready device may be selected in this round."""
+        return device not in self.open_work and device not in self.receipts and device not in self.withdrawn
 
     def _may_search(self, now: float, working: int) -> bool:
         """Tell whether to search for devices now.
@@ -223,6 +228,8 @@ class BufferedRounds(RoundMachine):
 
     def _assign(self, ready: list[str], count: int, now: float) -> int:
         """Select up to `count` of the devices that are ready, and send them the plan; return their number."""
+        if not ready:
+            return 0
         deadline = self.deadlines[-1].present
         _, chosen = self.selector.choose(ready, count, self.number, deadline.soft_s, self.record.selected)
         self.store.assignments.add(chosen, self.number)

@@ -185,20 +185,24 @@ class SynchronousRounds(RoundMachine):
 
     def _select(self, now: float) -> None:
         """Start the round, unless a task runs or too few devices are ready."""
-        if self._selects_from is None:
-            self._selects_from = now + (self.policy.resume_s if self._may_hold_work else 0.0)
-        if now < self._selects_from or self.tasks.is_waiting(now):
+        if now < self._resumed_at(now) or self.tasks.is_waiting(now):
             return
         online = self.fleet.sessions.ready()
-        if self.tasks.tick(now, self.host, [device for device in online if not self._is_at_work(device)]):
+        free = [device for device in online if not self._is_at_work(device)]
+        if self.tasks.tick(now, self.host, free) or self.done or not self.has_quorum(online, now):
             return
-        ready = [device for device in online if device not in self.receipts]
-        if self.done or not self.has_quorum(online, now) or not ready:
-            return
-        self._start(ready, now)
+        self._start([device for device in online if device not in self.receipts], now)
+
+    def _resumed_at(self, now: float) -> float:
+        """Return from when on devices are selected: after a restart, those that hold work get time to come back."""
+        if self._selects_from is None:
+            self._selects_from = now + (self.policy.resume_s if self._may_hold_work else 0.0)
+        return self._selects_from
 
     def _start(self, ready: list[str], now: float) -> None:
         """Select devices among those that are ready, and send them the plan."""
+        if not ready:
+            return
         share = self.policy.select
         count = round(share) if share > 1 else max(1, round(share * len(ready)))
         holds = {device: self.fleet.sessions.holds_update(device, self.number) for device in ready}

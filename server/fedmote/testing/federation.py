@@ -35,24 +35,25 @@ Floats = NDArray[np.float32]
 
 WIDTHS = (64, 32, 10)
 WAIT_S = 120.0
-LONG_S = 3600.0  # a round ends when everybody reported, however busy the machine is
+LONG_S = 3600.0  # a round ends when all devices reported, however busy the machine is
+DEVICE_OPTIONS: dict[str, Any] = {"backoff_ms": (50, 1000), "retry_ms": (500, 4000)}
 
 
 @dataclass(frozen=True)
 class Folds:
-    """What one round folded: each update once, in the order in which they came."""
+    """What one round folded: each update once, in the order of arrival."""
 
     base: Floats
     updates: list[Update] = field(default_factory=list)
 
     @property
     def devices(self) -> list[str]:
-        """Whose updates they were."""
+        """The devices of the updates."""
         return [update.device for update in self.updates]
 
 
 class Recorder:
-    """A strategy that keeps what another one folded. For tests: a server forgets each update.
+    """A strategy that keeps what another one folded, which a server never does.
 
     changed: called when an update was folded.
     """
@@ -88,58 +89,81 @@ class Recorder:
         return self.strategy.finish(accumulator)
 
 
+@dataclass(kw_only=True)
+class FederationSetup:
+    """What a test federation consists of.
+
+    devices: desktop devices, "desktop-0" and so on; the last `serial` of them on cables, the others on the broker.
+    ports: the server's serial ports of other devices. trainers: one for each desktop device; None: the digits, dealt
+    out among the devices and `others` further shares. layout: of the model; None: the digits' network. network: broker
+    and server are on its one host, the desktop devices on the other. through: given the broker's URL, returns the one
+    that the devices use; cable: makes a serial cable, (server's end, device's end): LinkFaults has both. broker: if one
+    is started; None: if a device needs it. options: of every Device. rounds: the federation ends after so many. held:
+    desktop devices that stop in the middle of each round's training until they are released; so the round stays open.
+    """
+
+    devices: int = 2
+    serial: int = 0
+    ports: Sequence[str | Port] = ()
+    name: str = "test"
+    layout: Layout | None = None
+    trainers: Sequence[Any] | None = None
+    others: int = 0
+    policy: Policy | None = None
+    training: Training | None = None
+    limits: Limits | None = None
+    strategy: Strategy | None = None
+    seed: int = 1
+    network: Network | None = None
+    through: Callable[[str], str] | None = None
+    cable: Callable[[], tuple[str, str]] | None = None
+    broker: bool | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    rounds: int = 10
+    held: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that do not fit together. ValueError: what is wrong."""
+        if not 0 <= self.serial <= self.devices:
+            raise ValueError(f"devices {self.devices}, serial {self.serial}: serial must be from 0 to devices")
+        if self.trainers is not None and len(self.trainers) != self.devices:
+            raise ValueError(f"{len(self.trainers)} trainers for {self.devices} devices: there must be one for each")
+        if not set(self.held) <= set(range(self.devices)):
+            held = list(self.held)
+            raise ValueError(f"held {held}: they must be numbers of desktop devices, 0 to {self.devices - 1}")
+
+    @property
+    def needs_broker(self) -> bool:
+        """Whether a broker is started."""
+        return self.devices > self.serial if self.broker is None else self.broker
+
+
 class RunningFederation:
     """A federation that runs from the start of the context until `rounds` are committed, or to the context's end.
 
-    devices: desktop devices, "desktop-0" and so on; the last `serial` of them on cables, the others on the broker.
-    ports: the server's serial ports of other devices. trainers: one for each desktop device; without them the digits,
-    dealt out among the devices and `others`, so many further shares. layout: of the model. network: broker and server
-    on its one host, the desktop devices on the other. through: given the broker's URL, returns that by which the
-    devices reach it; cable: makes a serial cable, (server's end, device's end): LinkFaults has both. options: of every
-    Device. held: desktop devices that stop in the middle of each round's training, and so keep it open, until released.
+    model, models, records: the last model, all of them by round from round 1 on, and the rounds' records. devices: the
+    desktop devices. broker: its URL. options: as FederationSetup has them.
     """
 
-    def __init__(
-        self, devices: int = 2, *, serial: int = 0, ports: Sequence[str | Port] = (), name: str = "test",
-        layout: Layout | None = None, trainers: Sequence[Any] | None = None, others: int = 0,
-        policy: Policy | None = None, training: Training | None = None, limits: Limits | None = None,
-        strategy: Strategy | None = None, seed: int = 1, network: Network | None = None,
-        through: Callable[[str], str] | None = None, cable: Callable[[], tuple[str, str]] | None = None,
-        broker: bool | None = None, options: dict[str, Any] | None = None, rounds: int = 10, held: Sequence[int] = (),
-    ) -> None:  # fmt: skip
-        if not 0 <= serial <= devices:
-            raise ValueError(f"devices {devices}, serial {serial}: expected at least 0, and serial among them")
-        if trainers is not None and len(trainers) != devices:
-            raise ValueError(f"{len(trainers)} trainers for {devices} devices: expected one for each")
-        if not set(held) <= set(range(devices)):
-            raise ValueError(f"held {list(held)}: expected numbers of desktop devices, 0 to {devices - 1}")
-        self.name, self.network = name, network
-        self.ports = [port if isinstance(port, Port) else Port(port) for port in ports]
-        self._counts = (devices, serial)
-        self._broker = devices > serial if broker is None else broker
-        self._through, self._cable = through, cable
-        self._options = {"backoff_ms": (50, 1000), "retry_ms": (500, 4000)} | (options or {})
-        everybody = devices + len(self.ports)
-        self.policy = policy or Policy(
-            devices=everybody, goal=1.0, chunk_elements=128, seed=seed, soft_deadline_s=LONG_S, hard_deadline_s=LONG_S
-        )
-        self.training = training or Training(epochs=5, batch_size=8, learning_rate=0.2)
-        self.limits = limits or Limits()
-        rng = np.random.default_rng(seed)
+    def __init__(self, **options: Any) -> None:
+        setup = self.setup = FederationSetup(**options)
+        self.ports = [port if isinstance(port, Port) else Port(port) for port in setup.ports]
+        self.policy = setup.policy or Policy(
+            devices=setup.devices + len(self.ports), goal=1.0, chunk_elements=128, seed=setup.seed,
+            soft_deadline_s=LONG_S, hard_deadline_s=LONG_S,
+        )  # fmt: skip
+        self.layout = setup.layout or dense(WIDTHS)
+        rng = np.random.default_rng(setup.seed)
         x, y, self._x_held, self._y_held = data.split(rng)
-        self.layout = layout or dense(WIDTHS)
-        self._digits = layout is None
-        if trainers is None:
-            parts = data.partition(y, max(1, devices + others), 1.0, rng)[:devices]
-            trainers = [CTrainer(WIDTHS, x[part], y[part]) for part in parts]
-        self.trainers = list(trainers)
-        self.seed = seed
-        self._rounds, self._held = rounds, held
-        self.recorder = Recorder(strategy or FedAvg(), self._notify)
+        self.trainers = list(setup.trainers or ())
+        if setup.trainers is None:
+            parts = data.partition(y, max(1, setup.devices + setup.others), 1.0, rng)[: setup.devices]
+            self.trainers = [CTrainer(WIDTHS, x[part], y[part]) for part in parts]
+        self.recorder = Recorder(setup.strategy or FedAvg(), self._notify)
         self.records: list[Record] = []
-        self.models: list[Floats] = []  # by round, first 1
+        self.models: list[Floats] = []
         self.devices: list[Device] = []
-        self.broker = ""  # its URL
+        self.broker = ""
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._ready = False
@@ -151,8 +175,8 @@ class RunningFederation:
     def __enter__(self) -> RunningFederation:
         """Start broker, server and devices; devices may connect when this returns."""
         with contextlib.ExitStack() as stack:
-            if self._broker:
-                host = "127.0.0.1" if self.network is None else ADDRESS["server"]
+            if self.setup.needs_broker:
+                host = "127.0.0.1" if self.setup.network is None else ADDRESS["server"]
                 with self._on("server"):
                     self.broker = stack.enter_context(private_broker(host=host))
             urls = self._urls(stack)
@@ -191,14 +215,14 @@ class RunningFederation:
 
     def accuracy(self, model: Floats | None = None) -> float:
         """Return the share of held-out digits that the model, by default the last, puts into the right class."""
-        if not self._digits:
+        if self.setup.layout is not None:
             raise ValueError("accuracy is of the digits; this federation has a layout of its own")
         return baselines.accuracy(self.model if model is None else model, WIDTHS, self._x_held, self._y_held)
 
     def wait_rounds(self, count: int, timeout_s: float = WAIT_S) -> list[Record]:
         """Return the records of the first rounds, as soon as `count` are committed."""
-        if count > self._rounds:
-            raise ValueError(f"the federation ends after {self._rounds} rounds; start it with rounds={count}")
+        if count > self.setup.rounds:
+            raise ValueError(f"the federation ends after {self.setup.rounds} rounds; start it with rounds={count}")
         self._until(lambda: len(self.records) >= count, timeout_s, f"no {count} rounds")
         return self.records[:count]
 
@@ -224,7 +248,7 @@ class RunningFederation:
     # ---- threads
 
     def _on(self, side: Any) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self.network is None else self.network.inside(side)
+        return contextlib.nullcontext() if self.setup.network is None else self.setup.network.inside(side)
 
     def _start(
         self, stack: contextlib.ExitStack, side: str, run: Callable[[], None], end: Callable[[], object]
@@ -255,32 +279,33 @@ class RunningFederation:
         if not done:
             states = ", ".join(device.state for device in self.devices) or "none"
             fleet = getattr(self._server, "fleet", None) if self._ready else None
-            there = ", ".join(sorted(fleet.sessions.by_device)) if fleet else "nobody"
+            known = ", ".join(sorted(fleet.sessions.by_device)) if fleet else "no device"
             refused = (
                 "".join(f"; {name} is refused: {why}" for name, why in fleet.replies.refusals.items()) if fleet else ""
             )
             raise TimeoutError(
                 f"{else_} within {timeout_s:g} s; {len(self.records)} rounds; desktop devices: {states}; "
-                f"the server knows {there}{refused}"
+                f"the server knows {known}{refused}"
             )
 
     def _urls(self, stack: contextlib.ExitStack) -> list[str]:
-        devices, serial = self._counts
+        setup = self.setup
         urls = []
-        for _ in range(devices - serial):
-            urls.append(self.broker if self._through is None else self._through(self.broker))
-        for _ in range(serial):
-            ends = self._cable() if self._cable is not None else stack.enter_context(Cable()).ends
+        for _ in range(setup.devices - setup.serial):
+            urls.append(self.broker if setup.through is None else setup.through(self.broker))
+        for _ in range(setup.serial):
+            ends = setup.cable() if setup.cable is not None else stack.enter_context(Cable()).ends
             self.ports.append(Port(ends[0]))
             urls.append(f"serial://{ends[1]}")
         return urls
 
     def _make_devices(self, urls: list[str]) -> None:
+        setup = self.setup
         for i, (url, trainer) in enumerate(zip(urls, self.trainers, strict=True)):
-            options: dict[str, Any] = {"federation": self.name, "seed": 1000 * self.seed + i + 1} | self._options
+            options = DEVICE_OPTIONS | {"federation": setup.name, "seed": 1000 * setup.seed + i + 1} | setup.options
             self.devices.append(Device(f"desktop-{i}", url, trainer=trainer, **options))
-        for index in self._held:
-            self.devices[index].set_step_limits([1] * (self._rounds + 1))
+        for index in setup.held:
+            self.devices[index].set_step_limits([1] * (setup.rounds + 1))
 
     def _run_devices(self) -> None:
         def until() -> bool:
@@ -301,8 +326,10 @@ class RunningFederation:
         self._notify()
 
     def _serve(self) -> None:
+        setup = self.setup
+        training = setup.training or Training(epochs=5, batch_size=8, learning_rate=0.2)
         federation = Federation(
-            self.name, self.layout, self.broker or None, self.training, self.policy, self.limits,
+            setup.name, self.layout, self.broker or None, training, self.policy, setup.limits or Limits(),
             ports=tuple(self.ports),
         )  # fmt: skip
         self._server = Server(federation, self.recorder, on_round=self._committed)
@@ -316,7 +343,7 @@ class RunningFederation:
         self._loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         self._task = task
-        await self._server.run(self._rounds, self._now_ready)
+        await self._server.run(self.setup.rounds, self._now_ready)
 
     def _now_ready(self) -> None:
         self._ready = True
@@ -324,7 +351,7 @@ class RunningFederation:
 
     def _end_server(self) -> None:
         def cancel() -> None:
-            if len(self.records) < self._rounds:  # otherwise it is about to end by itself, and closes its links
+            if len(self.records) < self.setup.rounds:  # otherwise it is about to end by itself, and closes its links
                 self._task.cancel()
 
         if self._ready:

@@ -42,7 +42,7 @@ def federation(link_faults: object) -> Iterator[Callable[..., RunningFederation]
     with contextlib.ExitStack() as stack:
 
         def make(devices: int = 2, **options: Any) -> RunningFederation:
-            return stack.enter_context(RunningFederation(devices, **options))
+            return stack.enter_context(RunningFederation(devices=devices, **options))
 
         yield make
 
