@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedmote.fleet.limits import Limits
     from fedmote.fleet.pace import Pace
     from fedmote.fleet.selection import Selection
-    from fedmote.learning.accumulator import Accumulator
+    from fedmote.learning.accumulator import Accumulator, WeightedMean
     from fedmote.learning.strategies.fedavg import FedAvg
     from fedmote.learning.strategies.fednova import FedNova
     from fedmote.learning.strategy import Strategy
@@ -43,7 +43,7 @@ _HOMES = {
     "fleet.limits": ("Limits",),
     "fleet.pace": ("Pace",),
     "fleet.selection": ("Selection",),
-    "learning.accumulator": ("Accumulator",),
+    "learning.accumulator": ("Accumulator", "WeightedMean"),
     "learning.strategies.fedavg": ("FedAvg",),
     "learning.strategies.fednova": ("FedNova",),
     "learning.strategy": ("Strategy",),
@@ -97,6 +97,7 @@ __all__ = [
     "Tensor",
     "Training",
     "Update",
+    "WeightedMean",
     "__version__",
     "dense",
     "load",

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Over 350 lines: one server for all client tests; C has no other way to share it without a second build. */
 /* One device on a link in memory, a server written out by hand, and a clock that the test moves. */
 #ifndef SCRIPTED_SERVER_H
 #define SCRIPTED_SERVER_H

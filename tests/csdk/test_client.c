@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Over 350 lines: the cases share one scripted server, and each is a conversation that is read from the top. */
 /* The device core against a server written out by hand. */
 #include <math.h>
 #include <stdlib.h>

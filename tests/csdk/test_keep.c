@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Over 350 lines: the cases share one flash that loses its power at any operation. */
 /* fm_keep on flash that loses power at any operation, and at worse times. tests/server/test_power_cuts.py has the same
  * against the real server. */
 #include "fedmote/fm_keep.h"

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Over 350 lines: the cases share one broker stand-in that speaks MQTT byte by byte. */
 /* The MQTT link against a scripted stream: what it writes is compared with the specification byte for byte, and what it
  * reads comes in every cut, late, wrong, or not at all. */
 #include <stdlib.h>

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 350 lines: each way of packaging is unpacked, built and run by the same few steps.
 """A project of each kind that takes the library is configured, built and run; what cannot be had here (Zephyr, ESP-IDF,
 PlatformIO, Arduino) is represented by the functions and rules of theirs that the package relies on.
 """

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Over 350 lines: the cases share one line with two ends and its noise. */
 /* The serial link: two ends on a simulated cable with a clock of the test's, seeded faults, resets and cuts; every
  * single-bit flip and truncation of a frame; a hostile peer. */
 #include <string.h>

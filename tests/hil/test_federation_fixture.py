@@ -66,7 +66,7 @@ def test_an_error_of_a_trainer_is_the_tests(federation: Callable[..., Any]) -> N
     running = federation(1, trainers=[Broken(0, ELEMENTS)], layout=Layout((Tensor("parameter0", (ELEMENTS,)),)))
     with pytest.raises(RuntimeError, match="no data today"):
         running.wait_rounds(1)
-    running._error = None  # it was expected, so the end of the fixture has nothing to say
+    running._watch.error = None  # it was expected, so the end of the fixture has nothing to say
 
 
 def test_the_plugin_is_light() -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 350 lines: the broker, its clients and its proxy are used together by every test of a real broker.
 """A real mosquitto that can die, a TCP proxy that sees and spoils packets, and a federation on them."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 350 lines: every case needs the same gateway, its files and its broker, which stand at the top.
 """What befalls a gateway: damaged files, full disks, other programs, lost brokers, jumping clocks, suspended machines.
 
 Each ends in a clear state and a message that says what, where and what to do; nothing that was committed is lost.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 200 lines: hypothesis wants every rule and invariant of a state machine in one class.
 """Sessions and rounds under every interleaving of loss, duplication, reordering and restarts that hypothesis thinks of.
 
 Real C devices, three of them, the server's real session and round, and a store that outlives the server. Every commit

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 350 lines: every case needs the same broker, proxy and hostile client.
 """The real server and real C clients on a real mosquitto that fails: every update counts once, or not at all."""
 
 from __future__ import annotations

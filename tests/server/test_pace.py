@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 350 lines: deadlines, arrivals and their effect in rounds are judged on the same bench.
 """Deadlines follow the fleet and stay within their bounds; devices come together when few, and evenly when many."""
 
 from __future__ import annotations

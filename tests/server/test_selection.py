@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 350 lines: every rule of selection is judged on the same fleets.
 """Who is asked: fairness over time, utility, tiers by speed, and what a device must say of itself to be asked."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 350 lines: the parts of the engine and whole runs are judged with the same fleet.
 """Virtual fleets: the same seed gives the same bits, nothing passes a link that is down, every update counts once."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# Over 350 lines: every kind of task is asked of the same fleet, by real devices and by hand.
 """Tasks evaluate and query: real C devices and the server's rounds, messages passed by hand, no clock but the test's.
 
 A lying device is played by the test.

@@ -30,7 +30,7 @@ FRAMES_BITS = 10 * 254 * 4  # of a full window on the line: the first guess of t
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One line.
+    """One serial line.
 
     url: as pyserial takes it, /dev/ttyUSB0, socket://host:port, rfc2217://host:port. baud: bits per second.
     device: the only device id that is let in; None: the one that its first Hello names.

@@ -96,6 +96,12 @@ class VirtualDevice:
                 return Outcome((wait + 1) / 1000 / self.rate, 0)
         raise AssertionError(f"{self.client.state}: the client never rests")
 
+    def lose_chunk(self) -> None:
+        """Note that the chunk under way was lost."""
+        if self.fetching:
+            self.fetching = False
+            self.fetch_lost = self.client.counters["timeouts"]
+
     @property
     def wants_chunk(self) -> bool:
         """Whether it waits for a model chunk that is not under way."""

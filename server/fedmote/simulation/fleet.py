@@ -227,10 +227,7 @@ class VirtualFleet:
     def _send_up(self, device: int, message: bytes) -> None:
         self.batteries.spend(device, 0.0, len(message))
         repeated = kernels.verify(message) not in _AT_MOST_ONCE
-        self.network.send(UP, device, message, self._arrived_at_server, repeated=repeated)
-
-    def _arrived_at_server(self, device: int, message: bytes) -> None:
-        self.server.receive(self.name(device), message)
+        self.network.send(UP, device, message, lambda i, m: self.server.receive(self.name(i), m), repeated=repeated)
 
     def _fetch(self, woken: VirtualDevice) -> None:
         """Subscribe to the model chunk that the client wants. It arrives a round trip later, if the broker has it."""
@@ -238,7 +235,7 @@ class VirtualFleet:
         chunk = self.server.model_chunk(*woken.client.wanted)
         woken.fetching = True
         if chunk is None:
-            self._chunk_lost(woken.index)
+            woken.lose_chunk()
             return
         latency_s = self.population.class_of(woken.index).link.latency_ms / 1000
         self.network.send(DOWN, woken.index, chunk, self._chunk_arrived, repeated=False, lost=self._chunk_lost,
@@ -246,9 +243,8 @@ class VirtualFleet:
 
     def _chunk_lost(self, device: int) -> None:
         woken = self.awake.get(device)
-        if woken is not None and woken.fetching:
-            woken.fetching = False
-            woken.fetch_lost = woken.client.counters["timeouts"]
+        if woken is not None:
+            woken.lose_chunk()
 
     def _chunk_arrived(self, device: int, message: bytes) -> None:
         woken = self.awake.get(device)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from fedmote.datasets import baselines
 from fedmote.datasets import digits as data
 from fedmote.faults.cable import Cable
-from fedmote.faults.tun import ADDRESS, Network
+from fedmote.faults.tun import ADDRESS
 from fedmote.fleet.limits import Limits
-from fedmote.learning.accumulator import Accumulator
 from fedmote.learning.strategies.fedavg import FedAvg
-from fedmote.learning.strategy import Strategy
-from fedmote.learning.update import Update
 from fedmote.links.broker import private_broker
 from fedmote.links.serial import Port
-from fedmote.model.layout import Layout, dense
+from fedmote.model.layout import dense
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
 from fedmote.server.federation import Federation
 from fedmote.server.server import Server
+from fedmote.testing.recorder import Folds, Recorder
+from fedmote.testing.setup import FederationSetup
+from fedmote.testing.watch import Watch
 from fedmote_device import CTrainer, Device, run_many
 
 Floats = NDArray[np.float32]
@@ -37,105 +37,6 @@ WIDTHS = (64, 32, 10)
 WAIT_S = 120.0
 LONG_S = 3600.0  # a round ends when all devices reported, however busy the machine is
 DEVICE_OPTIONS: dict[str, Any] = {"backoff_ms": (50, 1000), "retry_ms": (500, 4000)}
-
-
-@dataclass(frozen=True)
-class Folds:
-    """What one round folded: each update once, in the order of arrival."""
-
-    base: Floats
-    updates: list[Update] = field(default_factory=list)
-
-    @property
-    def devices(self) -> list[str]:
-        """The devices of the updates."""
-        return [update.device for update in self.updates]
-
-
-class Recorder:
-    """A strategy that keeps what another one folded, which a server never does.
-
-    changed: called when an update was folded.
-    """
-
-    def __init__(self, strategy: Strategy, changed: Callable[[], None]) -> None:
-        self.strategy, self.changed = strategy, changed
-        self.finished: list[Folds] = []
-
-    def begin(self, model: Floats) -> Accumulator:
-        """Start a round."""
-        self.current = Folds(model)
-        return self.strategy.begin(model)
-
-    def fold(self, accumulator: Accumulator, update: Update) -> bool:
-        """Fold, and remember if it counted."""
-        counted = self.strategy.fold(accumulator, update)
-        if counted:
-            self.current.updates.append(update)
-            self.changed()
-        return counted
-
-    def finish(self, accumulator: Accumulator) -> Floats:
-        """End the round."""
-        self.finished.append(self.current)
-        return self.strategy.finish(accumulator)
-
-    def without(self, folds: Folds, devices: Sequence[str]) -> Floats:
-        """Return the model that the round would have made without these devices."""
-        accumulator = self.strategy.begin(folds.base)
-        for update in folds.updates:
-            if update.device not in devices:
-                self.strategy.fold(accumulator, update)
-        return self.strategy.finish(accumulator)
-
-
-@dataclass(kw_only=True)
-class FederationSetup:
-    """What a test federation consists of.
-
-    devices: desktop devices, "desktop-0" and so on; the last `serial` of them on cables, the others on the broker.
-    ports: the server's serial ports of other devices. trainers: one for each desktop device; None: the digits, dealt
-    out among the devices and `others` further shares. layout: of the model; None: the digits' network. network: broker
-    and server are on its one host, the desktop devices on the other. through: given the broker's URL, returns the one
-    that the devices use; cable: makes a serial cable, (server's end, device's end): LinkFaults has both. broker: if one
-    is started; None: if a device needs it. options: of every Device. rounds: the federation ends after so many. held:
-    desktop devices that stop in the middle of each round's training until they are released; so the round stays open.
-    """
-
-    devices: int = 2
-    serial: int = 0
-    ports: Sequence[str | Port] = ()
-    name: str = "test"
-    layout: Layout | None = None
-    trainers: Sequence[Any] | None = None
-    others: int = 0
-    policy: Policy | None = None
-    training: Training | None = None
-    limits: Limits | None = None
-    strategy: Strategy | None = None
-    seed: int = 1
-    network: Network | None = None
-    through: Callable[[str], str] | None = None
-    cable: Callable[[], tuple[str, str]] | None = None
-    broker: bool | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    rounds: int = 10
-    held: Sequence[int] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that do not fit together. ValueError: what is wrong."""
-        if not 0 <= self.serial <= self.devices:
-            raise ValueError(f"devices {self.devices}, serial {self.serial}: serial must be from 0 to devices")
-        if self.trainers is not None and len(self.trainers) != self.devices:
-            raise ValueError(f"{len(self.trainers)} trainers for {self.devices} devices: there must be one for each")
-        if not set(self.held) <= set(range(self.devices)):
-            held = list(self.held)
-            raise ValueError(f"held {held}: they must be numbers of desktop devices, 0 to {self.devices - 1}")
-
-    @property
-    def needs_broker(self) -> bool:
-        """Whether a broker is started."""
-        return self.devices > self.serial if self.broker is None else self.broker
 
 
 class RunningFederation:
@@ -159,13 +60,12 @@ class RunningFederation:
         if setup.trainers is None:
             parts = data.partition(y, max(1, setup.devices + setup.others), 1.0, rng)[: setup.devices]
             self.trainers = [CTrainer(WIDTHS, x[part], y[part]) for part in parts]
-        self.recorder = Recorder(setup.strategy or FedAvg(), self._notify)
+        self._watch = Watch()
+        self.recorder = Recorder(setup.strategy or FedAvg(), self._watch.notify)
         self.records: list[Record] = []
         self.models: list[Floats] = []
         self.devices: list[Device] = []
         self.broker = ""
-        self._changed = threading.Condition()
-        self._error: BaseException | None = None
         self._ready = False
         self._stop = threading.Event()
         self._orders: list[Callable[[], None]] = []
@@ -191,8 +91,8 @@ class RunningFederation:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop devices, server and broker; raises what went wrong in their threads."""
         self._stack.close()
-        if self._error is not None and kind is None:
-            raise self._error
+        if self._watch.error is not None and kind is None:
+            raise self._watch.error
 
     # ---- what a test asks
 
@@ -258,35 +158,29 @@ class RunningFederation:
                 with self._on(side):
                     run()
             except BaseException as error:
-                self._error = error
-                self._notify()
+                self._watch.fail(error)
 
         thread = threading.Thread(target=guarded, name=f"federation-{side}", daemon=True)
         thread.start()
         stack.callback(thread.join)
         stack.callback(end)
 
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def _until(self, done: Callable[[], bool], timeout_s: float, problem: str) -> None:
+        """Wait for a change after which `done` returns True. TimeoutError: the problem, and the state of everything."""
+        if self._watch.wait(done, timeout_s):
+            return
+        states = ", ".join(device.state for device in self.devices) or "none"
+        raise TimeoutError(
+            f"{problem} within {timeout_s:g} s; {len(self.records)} rounds; desktop devices: {states}; "
+            f"the server knows {self._known_devices()}"
+        )
 
-    def _until(self, what: Callable[[], bool], timeout_s: float, else_: str) -> None:
-        """Wait for a change that makes `what` true."""
-        with self._changed:
-            done = self._changed.wait_for(lambda: what() or self._error is not None, timeout_s)
-        if self._error is not None:
-            raise self._error
-        if not done:
-            states = ", ".join(device.state for device in self.devices) or "none"
-            fleet = getattr(self._server, "fleet", None) if self._ready else None
-            known = ", ".join(sorted(fleet.sessions.by_device)) if fleet else "no device"
-            refused = (
-                "".join(f"; {name} is refused: {why}" for name, why in fleet.replies.refusals.items()) if fleet else ""
-            )
-            raise TimeoutError(
-                f"{else_} within {timeout_s:g} s; {len(self.records)} rounds; desktop devices: {states}; "
-                f"the server knows {known}{refused}"
-            )
+    def _known_devices(self) -> str:
+        if not self._ready:
+            return "no device"
+        fleet = self._server.fleet
+        refused = "".join(f"; {name} is refused: {why}" for name, why in fleet.replies.refusals.items())
+        return (", ".join(sorted(fleet.sessions.by_device)) or "no device") + refused
 
     def _urls(self, stack: contextlib.ExitStack) -> list[str]:
         setup = self.setup
@@ -323,7 +217,7 @@ class RunningFederation:
     def _committed(self, record: Record) -> None:
         self.models.append(self._server.rounds.model.copy())
         self.records.append(replace(record))
-        self._notify()
+        self._watch.notify()
 
     def _serve(self) -> None:
         setup = self.setup
@@ -347,7 +241,7 @@ class RunningFederation:
 
     def _now_ready(self) -> None:
         self._ready = True
-        self._notify()
+        self._watch.notify()
 
     def _end_server(self) -> None:
         def cancel() -> None:
