@@ -113,8 +113,8 @@ lint: venv test-tools
 	@cppcheck --quiet --std=c99 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=preprocessorErrorDirective:csdk/include/fedmote/fm_config.h --suppress=objectIndex:csdk/src/fm_codec.c \
 	  -I csdk/include -I csdk/src -I csdk/train -I csdk/port/posix -I csdk/port/socket \
-	  -I firmware_examples/digits_app -I firmware_examples/digits_app/serial csdk firmware_examples \
-	  -ifirmware_examples/digits_app/arch -ifirmware_examples/cortex_m3_mqtt/board/semihosting.c
+	  -I firmware_examples/app -I firmware_examples/app/serial csdk firmware_examples \
+	  -ifirmware_examples/bare_metal/arch -ifirmware_examples/cortex_m3_mqtt/board/semihosting.c
 	@$(BIN)/python csdk/tools/misra.py
 	@$(BIN)/lizard --languages c --CCN 10 --length 60 --arguments 7 --warnings_only csdk firmware_examples bindings bench \
 	  tests/hil tests/csdk/stand_ins

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A board for firmware_examples/digits_app that is a struct on the host: its UART's interrupts, its clock and its power
+/* A board for firmware_examples/app that is a struct on the host: its UART's interrupts, its clock and its power
  * are the caller's. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "app.h"
+#include "digits.h"
 #include "flash.h"
 #include "uart.h"
 
@@ -15,8 +16,9 @@
 
 typedef struct {
   app_t app;
-  app_hardware_t hardware;
-  app_examples_t examples;
+  app_platform_t platform;
+  digits_t digits;
+  fm_dataset_t examples;
   uart_t uart;
   fmb_flash_t flash;
   fm_storage_t storage;
@@ -36,7 +38,8 @@ uint32_t board_counter(const board_t *board, uint32_t which);
 board_t *board_new(const char *id, const uint8_t *features, const uint8_t *labels, uint32_t count) {
   board_t *board = calloc(1u, sizeof *board);
   (void)strncpy(board->id, id, sizeof board->id - 1u);
-  board->examples = (app_examples_t){count, features, labels, 1.0f / 16.0f};
+  board->digits = (digits_t){features, labels, 1.0f / 16.0f};
+  board->examples = (fm_dataset_t){count, digits_read, &board->digits};
   board->flash.bytes = board->image;
   board->flash.size = FLASH_SIZE;
   board->flash.erase_size = BLOCK;
@@ -50,14 +53,14 @@ void board_power_on(board_t *board, uint32_t seed, void (*log)(void *user, const
   (void)memset(&board->app, 0xA5, sizeof board->app);
   (void)memset(&board->uart, 0, sizeof board->uart);
   board->uart.start = uart_started;
-  board->hardware = (app_hardware_t){.device_id = board->id,
+  board->platform = (app_platform_t){.device_id = board->id,
                                      .examples = &board->examples,
                                      .stream = uart_stream(&board->uart),
                                      .link = {BAUD},
                                      .seed = seed,
                                      .storage = &board->storage,
                                      .log = log};
-  (void)app_init(&board->app, &board->hardware);
+  (void)app_init(&board->app, &board->platform);
 }
 
 uint32_t board_poll(board_t *board, uint32_t now_ms) {

@@ -86,10 +86,13 @@ IMAGES = (
 CALLS = (  # where the application's calls through pointers go, and those of the boards; the library's are in size.py
     (r"stream(\.|->)api->(\w+)$", r"uart.c:uart_\2"),
     (r"\bapp->may_work$", size.APPLICATION),  # there is none
-    (r"\bapp->(\w+)$", r"app.c:\1"),
-    (r"\bstep$", "app.c:*_step"),
-    (r"\bdata->read$", "app.c:read_example"),
-    (r"hardware->log$", "*_log"),
+    (r"\bapp->state_changed$", "app.c:state_changed"),
+    (r"\bapp->work_begin$", "fm_trainer_begin"),
+    (r"\bapp->train_step$", "fm_trainer_step"),
+    (r"\bapp->evaluate_step$", "fm_trainer_evaluate"),
+    (r"\bstep$", "fm_trainer_[es]*"),
+    (r"\bdata->read$", "digits_read"),
+    (r"platform->log$", "*_log"),
     (r"uart->start$", "board.c:uart0_start"),
 )
 Built = dict[str, tuple[Path, str]]

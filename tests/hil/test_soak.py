@@ -29,7 +29,7 @@ from fedmote.store.store import Store
 from fedmote_device.links import SerialLink
 
 ROOT = Path(__file__).resolve().parents[2]
-APP = ROOT / "firmware_examples/digits_app"
+EXAMPLES = ROOT / "firmware_examples"
 HOURS = float(os.environ.get("FEDMOTE_SOAK_HOURS", "8"))
 DOWN = 0.7
 MEAN_UP_S = 60.0
@@ -50,13 +50,16 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     sources = [
         *ROOT.glob("csdk/src/*.c"),
         *ROOT.glob("csdk/train/*.c"),
-        *(APP / f for f in ("app.c", "line.c", "serial/app_link.c", "serial/uart.c")),
+        *(EXAMPLES / "app" / f for f in ("app.c", "line.c", "serial/app_link.c")),
+        EXAMPLES / "digits/digits.c",
+        EXAMPLES / "bare_metal/serial/uart.c",
     ]
     sources += [ROOT / "bindings/src/flash.c", Path(__file__).with_name("host_board.c")]
-    folders = ("csdk/include", "csdk/src", "csdk/train", "bindings/src", APP, APP / "serial")
+    folders = [ROOT / folder for folder in ("csdk/include", "csdk/src", "csdk/train", "bindings/src")]
+    folders += [EXAMPLES / folder for folder in ("app", "app/serial", "digits", "bare_metal/serial")]
     subprocess.run(
         ["gcc", "-std=c99", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-DMODEL_INPUTS=64u",
-         "-DMODEL_HIDDEN=32u", *(f"-I{ROOT / folder}" for folder in folders), *map(str, sources), "-o", str(out)],
+         "-DMODEL_HIDDEN=32u", *(f"-I{folder}" for folder in folders), *map(str, sources), "-o", str(out)],
         check=True,
     )  # fmt: skip
     loaded = ctypes.CDLL(str(out))

@@ -126,15 +126,15 @@ static uint32_t random_number(void) {
   return number;
 }
 
-void board_start(app_hardware_t *hardware) {
+void board_start(app_platform_t *platform) {
   flash_init(&storage);
   start_clock();
-  hardware->seed = random_number();
-  hardware->storage = &storage;
+  platform->seed = random_number();
+  platform->storage = &storage;
   uart0.start = uart0_start;
-  hardware->stream = uart_stream(&uart0);
-  hardware->link.baud = BAUD;
-  hardware->log = cortex_m_log;
+  platform->stream = uart_stream(&uart0);
+  platform->link.baud = BAUD;
+  platform->log = cortex_m_log;
   start_uart();
   NVIC_ENABLE = (1u << UART0_IRQ) | (1u << TIMER0_IRQ);
 }

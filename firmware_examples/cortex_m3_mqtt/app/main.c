@@ -34,25 +34,25 @@ static void start_net(uint32_t seed, uint32_t id) {
 
 int main(void) {
   static app_t app;
-  static app_hardware_t hardware;
+  static app_platform_t platform;
   uint8_t random[8];
   board_start();
   if (!board_random(random, sizeof random)) {
     stop("fault no randomness");
   }
-  hardware.link.federation = FEDMOTE_FEDERATION;
-  hardware.device_id = FEDMOTE_DEVICE_ID;
-  hardware.link.username = (FEDMOTE_USER[0] != '\0') ? FEDMOTE_USER : NULL;
-  hardware.link.password = (FEDMOTE_USER[0] != '\0') ? FEDMOTE_PASSWORD : NULL;
-  hardware.examples = &partition;
-  hardware.seed = number(&random[0]);
-  hardware.storage = board_storage();
-  hardware.log = board_log;
+  platform.link.federation = FEDMOTE_FEDERATION;
+  platform.device_id = FEDMOTE_DEVICE_ID;
+  platform.link.username = (FEDMOTE_USER[0] != '\0') ? FEDMOTE_USER : NULL;
+  platform.link.password = (FEDMOTE_USER[0] != '\0') ? FEDMOTE_PASSWORD : NULL;
+  platform.examples = &partition;
+  platform.seed = number(&random[0]);
+  platform.storage = board_storage();
+  platform.log = board_log;
   start_net(number(&random[4]), fm_crc32(0u, FEDMOTE_DEVICE_ID, sizeof FEDMOTE_DEVICE_ID - 1u));
-  if (!broker_stream(&hardware.stream)) {
+  if (!broker_stream(&platform.stream)) {
     stop("fault broker address");
   }
-  if (app_init(&app, &hardware) != FM_OK) {
+  if (app_init(&app, &platform) != FM_OK) {
     board_stop();
   }
   for (;;) {

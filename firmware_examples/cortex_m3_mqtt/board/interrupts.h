@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The interrupts of the mps2-an385 (Arm AN385, "Interrupts") that this board uses. */
 #ifndef INTERRUPTS_H
 #define INTERRUPTS_H
 
 void systick_handler(void);
 void ethernet_handler(void);
+
+#define SYSTICK_HANDLER systick_handler
+#define IRQ_HANDLERS [13] = ethernet_handler
 
 #endif

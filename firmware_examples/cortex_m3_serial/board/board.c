@@ -93,15 +93,15 @@ static uint32_t count_start(uint32_t block) {
 
 /* ---- the board ---- */
 
-void board_start(app_hardware_t *hardware) {
+void board_start(app_platform_t *platform) {
   const uint32_t keep_size = (uint32_t)((uintptr_t)__storage_end - (uintptr_t)__storage_start) - NOR_BLOCK;
   nor_ram_init(&storage, __storage_start, keep_size);
-  hardware->seed = (count_start(keep_size) + 1u) * 0x9E3779B9u;
-  hardware->storage = &storage;
+  platform->seed = (count_start(keep_size) + 1u) * 0x9E3779B9u;
+  platform->storage = &storage;
   uart0.start = uart0_start;
-  hardware->stream = uart_stream(&uart0);
-  hardware->link.baud = BAUD;
-  hardware->log = cortex_m_log;
+  platform->stream = uart_stream(&uart0);
+  platform->link.baud = BAUD;
+  platform->log = cortex_m_log;
   SYSTICK_LOAD = (CLOCK_HZ / 1000u) - 1u;
   SYSTICK_VALUE = 0u;
   SYSTICK_CTRL = SYSTICK_RUN;

@@ -6,6 +6,7 @@
 #include "esp_netif.h"
 #include "esp_random.h"
 #include "esp_timer.h"
+#include "examples.h"
 #include "fm_esp_flash.h"
 #include "fm_esp_tcp.h"
 #include "freertos/FreeRTOS.h"
@@ -18,10 +19,9 @@
 
 static const char *const tag = "device";
 
-static void log_event(app_event_t event, uint32_t number, uint32_t round) {
-  static const char *const names[] = {
-      [APP_BOOT] = "boot restored", [APP_STATE] = "state", [APP_SETTINGS] = "bad settings", [APP_REFUSED] = "refused"};
-  ESP_LOGI(tag, "%s %u round %u", names[event], (unsigned int)number, (unsigned int)round);
+static void log_line(void *user, const char *line) {
+  (void)user;
+  ESP_LOGI(tag, "%s", line);
 }
 
 /* An empty text is none. */
@@ -57,16 +57,18 @@ void app_main(void) {
   static fm_esp_tcp_t tcp;
   static fm_esp_flash_t flash;
   static fm_storage_t storage;
+  static const fm_dataset_t examples = {EXAMPLES, examples_read, NULL};
   static app_platform_t platform;
   static app_t app;
   connect_network();
+  platform.examples = &examples;
   platform.device_id = CONFIG_APP_DEVICE_ID;
-  platform.federation = CONFIG_APP_FEDERATION;
-  platform.username = text(CONFIG_APP_BROKER_USER);
-  platform.password = text(CONFIG_APP_BROKER_PASSWORD);
+  platform.link.federation = CONFIG_APP_FEDERATION;
+  platform.link.username = text(CONFIG_APP_BROKER_USER);
+  platform.link.password = text(CONFIG_APP_BROKER_PASSWORD);
   platform.seed = esp_random();
-  platform.log = log_event;
-  fm_esp_tcp_init(&tcp, CONFIG_APP_BROKER_HOST, CONFIG_APP_BROKER_PORT, &platform.broker);
+  platform.log = log_line;
+  fm_esp_tcp_init(&tcp, CONFIG_APP_BROKER_HOST, CONFIG_APP_BROKER_PORT, &platform.stream);
   if (fm_esp_flash_init(&flash, "fedmote", &storage) == FM_OK) {
     platform.storage = &storage;
   } else {

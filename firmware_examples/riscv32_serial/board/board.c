@@ -3,6 +3,7 @@
  * timer's interrupt comes when a sleep is over. */
 #include "board.h"
 
+#include "interrupts.h"
 #include "nor_ram.h"
 #include "riscv32.h"
 #include "uart.h"
@@ -98,7 +99,7 @@ static void uart0_handler(void) {
   uart0_send();
 }
 
-void riscv32_interrupt(uint32_t cause) {
+void interrupt_handler(uint32_t cause) {
   if (cause == RISCV32_EXTERNAL) {
     const uint32_t irq = PLIC_CLAIM;
     if (irq == UART_IRQ) {
@@ -112,15 +113,15 @@ void riscv32_interrupt(uint32_t cause) {
 
 /* ---- the board ---- */
 
-void board_start(app_hardware_t *hardware) {
+void board_start(app_platform_t *platform) {
   nor_ram_init(&storage, __storage_start, (uint32_t)((uintptr_t)__storage_end - (uintptr_t)__storage_start));
-  hardware->seed = CALENDAR_LOW;
-  hardware->seed ^= CALENDAR_HIGH;
-  hardware->storage = &storage;
+  platform->seed = CALENDAR_LOW;
+  platform->seed ^= CALENDAR_HIGH;
+  platform->storage = &storage;
   uart0.start = uart0_start;
-  hardware->stream = uart_stream(&uart0);
-  hardware->link.baud = BAUD;
-  hardware->log = riscv32_log;
+  platform->stream = uart_stream(&uart0);
+  platform->link.baud = BAUD;
+  platform->log = riscv32_log;
   UART_LINE = UART_DIVISOR | UART_8N1;
   UART_DIVISOR_LOW = (uint8_t)(UART_CLOCK_HZ / (16u * BAUD));
   UART_DIVISOR_HIGH = 0u;

@@ -5,15 +5,15 @@
 #include <zephyr/storage/flash_map.h>
 
 #include "app.h"
+#include "examples.h"
 #include "fm_zephyr_flash.h"
 #include "fm_zephyr_tcp.h"
 
 LOG_MODULE_REGISTER(device, LOG_LEVEL_INF);
 
-static void log_event(app_event_t event, uint32_t number, uint32_t round) {
-  static const char *const names[] = {
-      [APP_BOOT] = "boot restored", [APP_STATE] = "state", [APP_SETTINGS] = "bad settings", [APP_REFUSED] = "refused"};
-  LOG_INF("%s %u round %u", names[event], (unsigned int)number, (unsigned int)round);
+static void log_line(void *user, const char *line) {
+  (void)user;
+  LOG_INF("%s", line);
 }
 
 /* An empty text is none. */
@@ -23,16 +23,18 @@ int main(void) {
   static fm_zephyr_tcp_t tcp;
   static fm_zephyr_flash_t flash;
   static fm_storage_t storage;
+  static const fm_dataset_t examples = {EXAMPLES, examples_read, NULL};
   static app_platform_t platform;
   static app_t app;
   fm_status_t status;
+  platform.examples = &examples;
   platform.device_id = CONFIG_APP_DEVICE_ID;
-  platform.federation = CONFIG_APP_FEDERATION;
-  platform.username = text(CONFIG_APP_BROKER_USER);
-  platform.password = text(CONFIG_APP_BROKER_PASSWORD);
+  platform.link.federation = CONFIG_APP_FEDERATION;
+  platform.link.username = text(CONFIG_APP_BROKER_USER);
+  platform.link.password = text(CONFIG_APP_BROKER_PASSWORD);
   platform.seed = sys_rand32_get();
-  platform.log = log_event;
-  fm_zephyr_tcp_init(&tcp, CONFIG_APP_BROKER_HOST, CONFIG_APP_BROKER_PORT, &platform.broker);
+  platform.log = log_line;
+  fm_zephyr_tcp_init(&tcp, CONFIG_APP_BROKER_HOST, CONFIG_APP_BROKER_PORT, &platform.stream);
   status = fm_zephyr_flash_init(&flash, FIXED_PARTITION_ID(storage_partition), &storage);
   if (status == FM_OK) {
     platform.storage = &storage;

@@ -7,13 +7,7 @@
 
 typedef void (*cortex_m_handler_t)(void);
 
-/* The first 16 words of a vector table. A linker script gives the stack's end. */
-typedef struct {
-  uint32_t *stack;
-  cortex_m_handler_t system[15]; /* reset, NMI, hard fault, ..., SysTick */
-} cortex_m_vectors_t;
-
-extern uint32_t __stack_end[];
+extern uint32_t __stack_end[]; /* from the linker script */
 
 /* Fill .data and .bss, call main(). */
 void reset_handler(void);

@@ -11,9 +11,9 @@ static const uint32_t widths[MODEL_LAYERS + 1u] = {MODEL_INPUTS, MODEL_HIDDEN, M
 /* ---- the log ---- */
 
 static void log_line(const app_t *app, const line_t *line) {
-  const app_hardware_t *hardware = app->hardware;
-  if (hardware->log != NULL) {
-    hardware->log(hardware->log_user, line->text);
+  const app_platform_t *platform = app->platform;
+  if (platform->log != NULL) {
+    platform->log(platform->log_user, line->text);
   }
 }
 
@@ -51,31 +51,7 @@ static void log_refusal(app_t *app, bool refused) {
   app->refused = refused;
 }
 
-/* ---- what the client asks for ---- */
-
-static void read_example(void *user, uint32_t index, float *features, uint32_t *label) {
-  const app_examples_t *examples = (const app_examples_t *)user;
-  const uint8_t *row = &examples->features[index * MODEL_INPUTS];
-  for (uint32_t i = 0u; i < MODEL_INPUTS; i++) {
-    features[i] = (float)row[i] * examples->scale;
-  }
-  *label = examples->labels[index];
-}
-
-static fm_status_t work_begin(void *user, const fm_plan_t *plan, fm_work_t *work) {
-  app_t *app = (app_t *)user;
-  return fm_trainer_begin(&app->trainer, plan, work);
-}
-
-static fm_status_t train_step(void *user, fm_work_t *work) {
-  app_t *app = (app_t *)user;
-  return fm_trainer_step(&app->trainer, work);
-}
-
-static fm_status_t evaluate_step(void *user, fm_work_t *work) {
-  app_t *app = (app_t *)user;
-  return fm_trainer_evaluate(&app->trainer, work);
-}
+/* ---- what the client tells ---- */
 
 static void state_changed(void *user, uint8_t state) {
   app_t *app = (app_t *)user;
@@ -86,8 +62,8 @@ static void state_changed(void *user, uint8_t state) {
 /* ---- putting it together ---- */
 
 /* Differs from device to device. */
-static uint32_t id_number(const app_hardware_t *hardware) {
-  return fm_crc32(0u, hardware->device_id, (uint32_t)strlen(hardware->device_id));
+static uint32_t id_number(const app_platform_t *platform) {
+  return fm_crc32(0u, platform->device_id, (uint32_t)strlen(platform->device_id));
 }
 
 static fm_status_t init_trainer(app_t *app) {
@@ -96,29 +72,27 @@ static fm_status_t init_trainer(app_t *app) {
   config->widths = widths;
   config->layers = MODEL_LAYERS;
   config->tensors = app->tensors;
-  config->data.count = app->hardware->examples->count;
-  config->data.read = read_example;
-  config->data.user = (void *)app->hardware->examples; /* only read */
-  config->seed = id_number(app->hardware);             /* a training that starts over after a power cut is the same */
+  config->data = *app->platform->examples;
+  config->seed = id_number(app->platform); /* a training that starts over after a power cut is the same */
   config->arena = app->arena;
   config->arena_floats = MODEL_ARENA;
-  app->callbacks.user = app;
-  app->callbacks.work_begin = work_begin;
-  app->callbacks.train_step = train_step;
-  app->callbacks.evaluate_step = evaluate_step;
+  app->callbacks.user = &app->trainer;
+  app->callbacks.work_begin = fm_trainer_begin;
+  app->callbacks.train_step = fm_trainer_step;
+  app->callbacks.evaluate_step = fm_trainer_evaluate;
   app->callbacks.state_changed = state_changed;
   return fm_trainer_init(&app->trainer, config);
 }
 
 static fm_status_t init_link(app_t *app) {
-  const app_hardware_t *hardware = app->hardware;
-  return app_link_init(&app->link, &hardware->link, &hardware->stream, hardware->device_id,
-                       id_number(hardware) ^ hardware->seed, &app->client_config.link);
+  const app_platform_t *platform = app->platform;
+  return app_link_init(&app->link, &platform->link, &platform->stream, platform->device_id,
+                       id_number(platform) ^ platform->seed, &app->client_config.link);
 }
 
 static fm_status_t init_client(app_t *app) {
   fm_client_config_t *config = &app->client_config;
-  config->device_id = app->hardware->device_id;
+  config->device_id = app->platform->device_id;
   config->tensors = app->tensors;
   config->tensor_count = 2u * MODEL_LAYERS;
   config->app = &app->callbacks;
@@ -126,24 +100,24 @@ static fm_status_t init_client(app_t *app) {
   config->rx_buffer_size = sizeof app->rx;
   config->tx_buffer = app->tx;
   config->tx_buffer_size = sizeof app->tx;
-  config->seed = id_number(app->hardware) ^ app->hardware->seed;
-  config->examples = app->hardware->examples->count;
-  config->encodings = (1u << FM_ENCODING_FLOAT32) | (1u << FM_ENCODING_INT8);
-  config->prefer_delta = true;
+  config->seed = id_number(app->platform) ^ app->platform->seed;
+  config->examples = app->platform->examples->count;
+  config->encodings = MODEL_ENCODINGS;
+  config->prefer_delta = MODEL_PREFER_DELTA;
   return fm_client_init(&app->client, config);
 }
 
-fm_status_t app_init(app_t *app, const app_hardware_t *hardware) {
+fm_status_t app_init(app_t *app, const app_platform_t *platform) {
   fm_status_t status;
   line_t line;
   (void)memset(app, 0, sizeof *app);
-  app->hardware = hardware;
+  app->platform = platform;
   status = init_trainer(app);
   if (status == FM_OK) {
     status = init_link(app);
   }
-  if ((status == FM_OK) && (hardware->storage != NULL)) {
-    status = fm_keep_init(&app->keep, hardware->storage, &app->client_config.keeper);
+  if ((status == FM_OK) && (platform->storage != NULL)) {
+    status = fm_keep_init(&app->keep, platform->storage, &app->client_config.keeper);
   }
   if (status == FM_OK) {
     status = init_client(app);

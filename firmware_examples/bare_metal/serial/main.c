@@ -5,11 +5,11 @@
 
 int main(void) {
   static app_t app;
-  static app_hardware_t hardware;
-  board_start(&hardware);
-  hardware.device_id = FEDMOTE_DEVICE_ID;
-  hardware.examples = &partition;
-  if (app_init(&app, &hardware) != FM_OK) {
+  static app_platform_t platform;
+  board_start(&platform);
+  platform.device_id = FEDMOTE_DEVICE_ID;
+  platform.examples = &partition;
+  if (app_init(&app, &platform) != FM_OK) {
     board_stop();
   }
   for (;;) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all RV32 harts in machine mode share: the way from reset to main(), traps, sleep, and the debugger's console. */
+/* What all RV32 harts in machine mode share: interrupts, sleep, and the debugger's console. */
 #ifndef RISCV32_H
 #define RISCV32_H
 
@@ -7,9 +7,6 @@
 
 #define RISCV32_TIMER 7u /* interrupts, as mcause names them and as bits of mie */
 #define RISCV32_EXTERNAL 11u
-
-/* The board's: an interrupt came. */
-void riscv32_interrupt(uint32_t cause);
 
 /* One line to the debugger (semihosting). Nothing when built without FEDMOTE_SEMIHOSTING: without a debugger attached
  * it is a trap. */

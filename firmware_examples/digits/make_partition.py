@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write one device's share of the digits as a C header.
 
-The digits of server/fedmote/demo, but those held out, are dealt to DEVICES devices, each label in shares drawn from a
-Dirichlet distribution; the device INDEX gets its part as bytes for flash.
+The digits of server/fedmote/datasets, but those held out, are dealt to DEVICES devices. The shares of each label are
+drawn from a Dirichlet distribution. The device INDEX gets its part as bytes for flash.
 
 Usage: make_partition.py INDEX DEVICES INPUTS OUTPUT. INPUTS: 64, the pixels (0 to 16), or 16, sums of 2x2 of them.
 """
@@ -27,7 +27,7 @@ HEADER = """\
 #ifndef PARTITION_H
 #define PARTITION_H
 
-#include "app.h"
+#include "digits.h"
 
 static const uint8_t partition_features[] = {{
 {features}}};
@@ -35,7 +35,9 @@ static const uint8_t partition_features[] = {{
 static const uint8_t partition_labels[] = {{
 {labels}}};
 
-static const app_examples_t partition = {{{count}u, partition_features, partition_labels, {scale!r}f}};
+static const digits_t partition_digits = {{partition_features, partition_labels, {scale!r}f}};
+
+static const fm_dataset_t partition = {{{count}u, digits_read, (void *)&partition_digits}}; /* only read */
 
 #endif
 """

@@ -7,8 +7,8 @@
 
 #include "app.h"
 
-/* Start clock, UART and storage, and fill in all of *hardware but device id and examples. Called once, first. */
-void board_start(app_hardware_t *hardware);
+/* Start clock, UART and storage, and fill in all of *platform but device id and examples. Called once, first. */
+void board_start(app_platform_t *platform);
 
 /* Milliseconds since the start; wraps. */
 uint32_t board_now_ms(void);

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# What the serial firmware have in common. A firmware's CMakeLists.txt sets FEDMOTE_DIR, includes this after project(),
-# and calls fedmote_digits_app() with its board's sources.
+# What the firmware for bare metal on a serial line have in common. A firmware's CMakeLists.txt sets FEDMOTE_DIR, includes
+# this after project(), and calls fedmote_serial_firmware() with its board's sources.
 
 cmake_path(GET CMAKE_CURRENT_SOURCE_DIR FILENAME FEDMOTE_EXAMPLE)
 set(FEDMOTE_DEVICE_ID ${FEDMOTE_EXAMPLE} CACHE STRING "Name of this device in its federation")
@@ -19,23 +19,28 @@ set(FEDMOTE_WARNINGS -Wall -Wextra -Wconversion -Wshadow -Wundef -Wstrict-protot
 add_compile_options(-ffunction-sections -fdata-sections)
 add_subdirectory(${FEDMOTE_DIR} fedmote)
 
-# fedmote_digits_app(INPUTS n HIDDEN n LINKER_SCRIPT file SIZE program SOURCES file... INCLUDES folder... LIBRARIES option...)
-function(fedmote_digits_app)
-  cmake_parse_arguments(ARG "" "INPUTS;HIDDEN;LINKER_SCRIPT;SIZE" "SOURCES;INCLUDES;LIBRARIES" ${ARGN})
-  set(APP ${CMAKE_CURRENT_FUNCTION_LIST_DIR})
+# fedmote_serial_firmware(INPUTS n HIDDEN n LINKER_SCRIPT file SIZE program SOURCES file... LIBRARIES option...)
+# SOURCES are the board's own and, of this folder, the processor's and what plays its flash.
+function(fedmote_serial_firmware)
+  cmake_parse_arguments(ARG "" "INPUTS;HIDDEN;LINKER_SCRIPT;SIZE" "SOURCES;LIBRARIES" ${ARGN})
+  set(BARE_METAL ${CMAKE_CURRENT_FUNCTION_LIST_DIR})
+  set(APP ${BARE_METAL}/../app)
+  set(DIGITS ${BARE_METAL}/../digits)
   set(PARTITION ${CMAKE_CURRENT_BINARY_DIR}/partition.h)
   add_custom_command(
     OUTPUT ${PARTITION}
-    COMMAND ${FEDMOTE_PYTHON} ${APP}/make_partition.py ${FEDMOTE_PARTITION} ${FEDMOTE_PARTITIONS} ${ARG_INPUTS} ${PARTITION}
-    DEPENDS ${APP}/make_partition.py ${FEDMOTE_DIR}/server/fedmote/demo/data.py ${FEDMOTE_DIR}/server/fedmote/demo/digits.npz
+    COMMAND ${FEDMOTE_PYTHON} ${DIGITS}/make_partition.py ${FEDMOTE_PARTITION} ${FEDMOTE_PARTITIONS} ${ARG_INPUTS} ${PARTITION}
+    DEPENDS ${DIGITS}/make_partition.py ${FEDMOTE_DIR}/server/fedmote/datasets/digits.py ${FEDMOTE_DIR}/server/fedmote/datasets/digits.npz
     COMMENT "Dealing out share ${FEDMOTE_PARTITION} of ${FEDMOTE_PARTITIONS}"
     VERBATIM)
 
   set(IMAGE ${FEDMOTE_EXAMPLE})
-  add_executable(${IMAGE} ${APP}/app.c ${APP}/line.c ${APP}/serial/main.c ${APP}/serial/app_link.c ${APP}/serial/uart.c
-                          ${PARTITION} ${ARG_SOURCES})
+  add_executable(
+    ${IMAGE} ${APP}/app.c ${APP}/line.c ${APP}/serial/app_link.c ${DIGITS}/digits.c ${PARTITION}
+             ${BARE_METAL}/serial/main.c ${BARE_METAL}/serial/uart.c ${ARG_SOURCES})
   set_target_properties(${IMAGE} PROPERTIES SUFFIX .elf C_STANDARD 99 LINK_DEPENDS ${ARG_LINKER_SCRIPT})
-  target_include_directories(${IMAGE} PRIVATE ${APP} ${APP}/serial ${CMAKE_CURRENT_BINARY_DIR} ${ARG_INCLUDES})
+  target_include_directories(${IMAGE} PRIVATE ${APP} ${APP}/serial ${DIGITS} ${BARE_METAL} ${BARE_METAL}/serial ${BARE_METAL}/arch
+                                              board ${CMAKE_CURRENT_BINARY_DIR})
   target_compile_definitions(
     ${IMAGE} PRIVATE FEDMOTE_DEVICE_ID="${FEDMOTE_DEVICE_ID}" FEDMOTE_SEMIHOSTING=$<BOOL:${FEDMOTE_SEMIHOSTING}>
                      MODEL_INPUTS=${ARG_INPUTS}u MODEL_HIDDEN=${ARG_HIDDEN}u)

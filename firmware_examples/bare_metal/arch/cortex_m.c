@@ -2,15 +2,10 @@
 #include "cortex_m.h"
 
 #include "line.h"
+#include "memory.h"
 
 #define SYS_WRITE0 4u
 #define STACKED_PC 6u
-
-extern uint32_t __data_load[];
-extern uint32_t __data_start[];
-extern uint32_t __data_end[];
-extern uint32_t __bss_start[];
-extern uint32_t __bss_end[];
 
 int main(void);
 void fault_report(const uint32_t *stacked);
@@ -67,14 +62,7 @@ __attribute__((naked)) void fault_handler(void) {
 }
 
 void reset_handler(void) {
-  const uint32_t *from = __data_load;
-  for (uint32_t *to = __data_start; to < __data_end; to++) {
-    *to = *from;
-    from++;
-  }
-  for (uint32_t *to = __bss_start; to < __bss_end; to++) {
-    *to = 0u;
-  }
+  memory_init();
   (void)main();
   cortex_m_stop();
 }
