@@ -14,7 +14,7 @@ import sys
 import numpy as np
 from common import FEDERATION, WIDTHS
 
-from fedmote_device.device import CTrainer, Device, run_many
+from fedmote_device import CTrainer, Device, run_many
 
 
 def main() -> None:

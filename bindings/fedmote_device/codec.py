@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages to dictionaries and back through the C codec: the device's own view of the wire.
+"""Convert messages to dictionaries and back with the C codec, as a device reads and writes them.
 
 The names are the schema's: a body is `"hello"` or `"update_begin"`, its fields are a dictionary. Strings are str, byte
 vectors bytes, ranges a list of (first, count), counts a list of int.
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fedmote_device._fedmote import ffi, lib
+
+if TYPE_CHECKING:
+    from fedmote_device._fedmote import CData
 
 _MEMBERS = dict(dict(ffi.typeof("fm_message_t").fields)["body"].type.fields)
 
@@ -26,16 +29,18 @@ _RANGE: Final = struct.Struct("<II")
 _COUNT: Final = struct.Struct("<I")
 
 Fields = dict[str, Any]
-"""Fields of a body by name."""
+"""Fields of a body by name. Each has a type of its own, which the schema says."""
 
 
-def _from_view(name: str, view: Any) -> Any:
+def _from_view(name: str, view: CData) -> str | bytes | list[int] | list[tuple[int, int]]:
     raw = bytes(ffi.buffer(view.data, view.size)) if view.size else b""
     if name in _STRINGS:
         return raw.decode("utf-8", "replace")
     if name == "counts":
         return [count for (count,) in _COUNT.iter_unpack(raw)]
-    return list(_RANGE.iter_unpack(raw)) if name == "ranges" else raw
+    if name == "ranges":
+        return [(first, count) for first, count in _RANGE.iter_unpack(raw)]
+    return raw
 
 
 def _to_bytes(name: str, value: Any) -> bytes:
@@ -47,7 +52,7 @@ def _to_bytes(name: str, value: Any) -> bytes:
 
 
 def decode(message: bytes | bytearray | memoryview) -> tuple[str, Fields] | None:
-    """Verify and read a message: the body's name and all its fields, defaults filled in. None: no valid message."""
+    """Verify and read a message. Return the body's name and all its fields, or None if the message is not valid."""
     view = ffi.from_buffer("uint8_t[]", message)
     out = ffi.new("fm_message_t *")
     if lib.fm_message_decode(view, len(view), len(view), out) != lib.FM_OK:
@@ -62,9 +67,9 @@ def decode(message: bytes | bytearray | memoryview) -> tuple[str, Fields] | None
 
 
 def encode(name: str, fields: Mapping[str, Any] | None = None, /, **more: Any) -> bytes:
-    """Write a message with the body `name`. Fields that are not given have the schema's default.
+    """Write a message with the body `name`. Fields that are not given get the schema's default.
 
-    Raises ValueError for an unknown body or field and for a required one that is missing, OverflowError or TypeError
+    Raise ValueError for an unknown body or field, or if a required field is missing. Raise OverflowError or TypeError
     for a value that its field cannot hold.
     """
     if name not in TYPES:

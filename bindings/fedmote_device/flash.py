@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NOR flash in memory for a device (csdk's fm_keep.h), whose power can go at any operation."""
+"""NOR flash in memory for a device (csdk's fm_keep.h). Its power can fail at any operation."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import numpy as np
 from fedmote_device._fedmote import ffi, lib
 
 CUTS: Final = ("before", "half", "garbage", "after")
-"""What the operation at which the power goes still does: nothing, half of it, half of it and a torn byte, all of it."""
+"""How much the operation during which the power fails still does: nothing, half, half and a torn byte, or all."""
 
 
 class Flash:
     """Flash of `size` bytes, in blocks of `erase_size`, programmed `program_size` bytes at a time.
 
-    New, no byte of it is blank.
-
-    It outlives devices: hand it to the next one after a power cut. Not for two devices at once.
+    No byte of a new one is blank. It outlives devices: give it to the next device after a power cut, but never to two
+    devices at once.
     """
 
     def __init__(self, size: int, *, erase_size: int = 4096, program_size: int = 8) -> None:
@@ -30,7 +29,7 @@ class Flash:
 
     @staticmethod
     def size_for(elements: int, *, erase_size: int = 4096, program_size: int = 8, least_chunk: int = 16) -> int:
-        """Bytes that a model of `elements` needs; ValueError for an erase or program size that is out of range."""
+        """Return the bytes that a model of `elements` needs. Raise ValueError if a size is out of range."""
         storage = ffi.new("fm_storage_t *", {"erase_size": erase_size, "program_size": program_size})
         size = int(lib.fm_keep_size(storage, elements, least_chunk))
         if size == 0:
@@ -39,23 +38,23 @@ class Flash:
 
     @property
     def operations(self) -> int:
-        """Programs and erases since the flash was made or switched on."""
+        """Number of programs and erases since the flash was made or switched on."""
         return int(self._c.operations)
 
     @property
     def off(self) -> bool:
-        """Whether the power went: nothing more is written."""
+        """Whether the power has failed: nothing more is written."""
         return bool(self._c.off)
 
     @property
     def misused(self) -> int:
-        """Bytes that were programmed without being blank, and accesses out of bounds or not aligned."""
+        """Number of bytes programmed without being blank, and of accesses out of bounds or not aligned."""
         return int(self._c.misused)
 
     def cut_power(self, operation: int, how: str = "before") -> None:
-        """Let the power go at the `operation`-th program or erase from now, the first being 1; how: one of CUTS."""
+        """Let the power fail at the `operation`-th program or erase from now; 1 is the next. how: one of CUTS."""
         self._c.cut_at, self._c.cut_how = self._c.operations + operation, CUTS.index(how)
 
     def power_on(self) -> None:
-        """Work again, with what is there."""
+        """Switch the power on again. The contents stay as they are."""
         self._c.off, self._c.operations, self._c.cut_at = False, 0, 0

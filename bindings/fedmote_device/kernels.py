@@ -3,29 +3,32 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmote_device._fedmote import ffi, lib
 
+if TYPE_CHECKING:
+    from fedmote_device._fedmote import CData
+
 Buffer = bytes | bytearray | memoryview | NDArray[Any]
-"""What these functions read bytes from: anything contiguous that has a buffer."""
+"""Types that these functions read bytes from. The memory must be contiguous."""
 
-FLOAT32: Final = 0
-"""`encoding` of fold: 4 bytes an element."""
-INT8: Final = 2
-"""`encoding` of fold: 1 byte an element, times the chunk's scale."""
+FLOAT32: Final[int] = lib.FMB_ENCODING_FLOAT32
+"""Encoding of 4 bytes an element."""
+INT8: Final[int] = lib.FMB_ENCODING_INT8
+"""Encoding of 1 byte an element, times the chunk's scale."""
 
-UPDATE_CHUNK: Final = 9
+UPDATE_CHUNK: Final[int] = lib.FM_BODY_UPDATE_CHUNK
 """Body type of an UpdateChunk."""
 
-FOLDED: Final = 0
+FOLDED: Final[int] = lib.FMB_FOLD_OK
 """fold's result: accumulated."""
-NON_FINITE: Final = 1
+NON_FINITE: Final[int] = lib.FMB_FOLD_NON_FINITE
 """fold's result: NaN, infinity or a value beyond float32; nothing was accumulated."""
-BAD_SIZES: Final = 2
+BAD_SIZES: Final[int] = lib.FMB_FOLD_SIZES
 """fold's result: lengths, ranges or chunks that do not fit together; nothing was accumulated."""
 
 _new = ffi.new
@@ -42,13 +45,13 @@ _UINT32 = np.dtype(np.uint32)
 
 
 def crc32(data: Buffer, value: int = 0) -> int:
-    """CRC-32 of zlib and Ethernet over `data`, continued from `value`."""
+    """Return the CRC-32 of zlib and Ethernet over `data`, continued from `value`."""
     view = _from_buffer(_BYTES, data)
     return int(lib.fmb_crc32(value, view, len(view)))
 
 
 def all_finite(values: NDArray[np.float32]) -> bool:
-    """Whether no element is NaN or infinite."""
+    """Return whether no element is NaN or infinite."""
     if values.dtype != _FLOAT32:
         raise TypeError("values must be float32")
     view = _from_buffer(_BYTES, values)
@@ -72,11 +75,11 @@ class ChunkData(NamedTuple):
     """Pairs (first, count) of elements, ascending and apart, of shape (k, 2); None or empty: the whole model."""
 
 
-def _view(kind: Any, values: Buffer | None) -> tuple[Any, int]:
+def _view(kind: CData, values: Buffer | None) -> tuple[CData, int]:
     """Return a C pointer to `values` and how many there are."""
     if values is None:
         return _NULL, 0
-    view = _from_buffer(kind, values)
+    view: CData = _from_buffer(kind, values)
     return view, len(view)
 
 
@@ -132,9 +135,9 @@ def fold(
 def finish(
     sum: NDArray[np.float64], weight: NDArray[np.float64], base: NDArray[np.float32], whole: float = 0.0
 ) -> NDArray[np.float32]:
-    """The mean where anyone spoke, `sum / (weight + whole)`, and `base` elsewhere.
+    """Return the mean `sum / (weight + whole)` of each element that an update covers, and `base` elsewhere.
 
-    whole: weight that every element has besides, from updates folded with `weight=None`.
+    whole: weight of every element in addition to `weight`, from updates folded with `weight=None`.
     """
     if sum.dtype != _FLOAT64 or weight.dtype != _FLOAT64 or base.dtype != _FLOAT32:
         raise TypeError("sum and weight must be float64, base float32")
@@ -153,7 +156,7 @@ def finish(
 
 
 def verify(message: bytes) -> int:
-    """Body type of a valid message (a member of `fedmote.wire.Body`), 0 for anything else."""
+    """Return the body type of a valid message (a member of `fedmote.wire.Body`), 0 for anything else."""
     return int(lib.fmb_verify(_from_buffer(_BYTES, message), len(message)))
 
 
@@ -161,9 +164,9 @@ _chunk = _new("fmb_update_chunk_t *")
 
 
 def parse_update_chunk(message: bytes) -> tuple[int, int, float, int, int] | None:
-    """Verify an UpdateChunk: (round, index, scale, offset of its data in the message, size of it); None: it is none.
+    """Verify an UpdateChunk. Return (round, index, scale, offset of its data in the message, size of its data).
 
-    Not for several threads at once.
+    Return None for anything else. Not for several threads at once.
     """
     if lib.fmb_read_update_chunk(_from_buffer(_BYTES, message), len(message), _chunk) != UPDATE_CHUNK:
         return None

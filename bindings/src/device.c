@@ -51,8 +51,7 @@ static fm_status_t native_evaluate(void *user, fm_work_t *work) {
 
 static fm_status_t python_begin(void *user, const fm_plan_t *plan, fm_work_t *work) {
   fmb_device_t *device = user;
-  return (fm_status_t)fmb_python_begin(device->settings.python, plan->round, plan->task, plan->epochs, plan->batch_size,
-                                       plan->max_steps, plan->learning_rate, plan->prox_mu, plan->seed, work);
+  return (fm_status_t)fmb_python_begin(device->settings.python, plan, work);
 }
 
 static fm_status_t python_step(void *user, fm_work_t *work) {
@@ -72,8 +71,7 @@ static fm_status_t native_query(void *user, const fm_plan_t *plan, fm_histogram_
 
 static fm_status_t python_query(void *user, const fm_plan_t *plan, fm_histogram_t *answer) {
   fmb_device_t *device = user;
-  return (fm_status_t)fmb_python_query(device->settings.python, plan->query_field, plan->query_low, plan->query_high,
-                                       plan->query_bins, answer);
+  return (fm_status_t)fmb_python_query(device->settings.python, plan, answer);
 }
 
 /* ---- putting it together ---- */

@@ -104,11 +104,10 @@ uint32_t fmb_now_ms(void);
 /* Of the layout that Hello tells. */
 uint32_t fmb_device_layout_crc32(const fmb_device_t *device);
 
-/* Set by Python: its side of a device it trains. */
-extern int fmb_python_begin(void *python, uint32_t round, uint32_t task, uint32_t epochs, uint32_t batch_size,
-                            uint32_t max_steps, float learning_rate, float prox_mu, uint32_t seed, fm_work_t *work);
+/* Implemented in Python, for a device that Python trains. They return an fm_status_t. */
+extern int fmb_python_begin(void *python, const fm_plan_t *plan, fm_work_t *work);
 extern int fmb_python_step(void *python, fm_work_t *work);
 extern int fmb_python_evaluate(void *python, fm_work_t *work);
-extern int fmb_python_query(void *python, uint32_t field, float low, float high, uint32_t bins, fm_histogram_t *answer);
+extern int fmb_python_query(void *python, const fm_plan_t *plan, fm_histogram_t *answer);
 
 #endif

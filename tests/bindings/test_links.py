@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedmote.links.broker import private_broker
-from fedmote_device.links import LARGEST_MESSAGE, MqttLink
+from fedmote_device.links import LARGEST_MESSAGE, MqttLink, MqttSettings
 
 WAIT_S = 120.0  # for what takes a fraction of a second, unless others keep the machine busy
 
@@ -104,7 +104,7 @@ def paho(port: int) -> Iterator[Paho]:
 @pytest.mark.parametrize("piece", [1, 7, 4096])
 def test_messages_cross_a_real_broker(connect: Connect, paho: Paho, piece: int) -> None:
     client, heard = paho
-    link = MqttLink("test", "dev-1", buffer_size=128)
+    link = MqttLink("test", "dev-1", MqttSettings(buffer_size=128))
     wire = connect(link, piece)
     wire.until(lambda: link.connection != 0)
     sent = [bytes([i]) * (1 + 97 * i) for i in range(12)]
@@ -136,7 +136,7 @@ def test_retained_model_chunks_are_fetched(connect: Connect, paho: Paho) -> None
 
 def test_a_reliable_message_survives_the_connection(connect: Connect, paho: Paho) -> None:
     _, heard = paho
-    link = MqttLink("test", "dev-1", backoff_ms=(1, 5))
+    link = MqttLink("test", "dev-1", MqttSettings(backoff_ms=(1, 5)))
     wire = connect(link)
     wire.until(lambda: link.connection != 0)
     first = link.connection
@@ -157,7 +157,7 @@ def test_a_reliable_message_survives_the_connection(connect: Connect, paho: Paho
 def test_the_will_speaks_for_a_device_that_vanishes(connect: Connect, paho: Paho) -> None:
     _, heard = paho
     for vanish in (False, True):
-        link = MqttLink("test", "dev-1", will=b"gone", backoff_ms=(1, 5))
+        link = MqttLink("test", "dev-1", MqttSettings(will=b"gone", backoff_ms=(1, 5)))
         wire = connect(link)
         wire.until(lambda link=link: link.connection != 0)  # type: ignore[misc]
         if not vanish:
@@ -174,7 +174,7 @@ def test_the_will_speaks_for_a_device_that_vanishes(connect: Connect, paho: Paho
 
 def test_a_message_over_the_limit_is_dropped_and_counted(connect: Connect, paho: Paho) -> None:
     client, _ = paho
-    link = MqttLink("test", "dev-1", buffer_size=4096)
+    link = MqttLink("test", "dev-1", MqttSettings(buffer_size=4096))
     wire = connect(link, 65536)
     wire.until(lambda: link.connection != 0)
     client.publish("fm/1/test/dn/dev-1", bytes(LARGEST_MESSAGE + 100_000), qos=1)
@@ -185,7 +185,7 @@ def test_a_message_over_the_limit_is_dropped_and_counted(connect: Connect, paho:
 
 
 def test_without_a_peer_it_backs_off() -> None:
-    link = MqttLink("test", "dev-1", backoff_ms=(100, 800))
+    link = MqttLink("test", "dev-1", MqttSettings(backoff_ms=(100, 800)))
     now, waits = 0, []
     for _ in range(8):
         assert link.poll(now) == []
@@ -212,4 +212,4 @@ def test_without_a_peer_it_backs_off() -> None:
 )
 def test_settings_that_mqtt_cannot_take_are_refused(federation: str, device: str, options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="refuses"):
-        MqttLink(federation, device, **options)  # type: ignore[arg-type]
+        MqttLink(federation, device, MqttSettings(**options))  # type: ignore[arg-type]
