@@ -6,37 +6,8 @@
 #include "fm_client_internal.h"
 
 #define LONGEST_WAIT_MS 60000u
-#define DEFAULT_RETRY_MIN_MS 1000u
-#define DEFAULT_RETRY_MAX_MS 60000u
 #define LONGEST_NAME 31u
 #define KEPT_DUE (FM_DUE_WITHDRAW | FM_DUE_STATE) /* over a lost connection; all else is said anew after Welcome */
-
-void fm_client_arm(fm_client_t *client) {
-  const uint32_t least = (client->config->retry_min_ms != 0u) ? client->config->retry_min_ms : DEFAULT_RETRY_MIN_MS;
-  const uint32_t most = (client->config->retry_max_ms != 0u) ? client->config->retry_max_ms : DEFAULT_RETRY_MAX_MS;
-  uint32_t wait = least;
-  for (uint8_t i = 0u; (i < client->attempts) && (wait < most); i++) {
-    wait = (wait < 0x80000000u) ? (2u * wait) : wait;
-  }
-  wait = (wait > most) ? most : wait;
-  client->retry_at_ms = client->now_ms + wait - (fm_xorshift(&client->random) % ((wait / 2u) + 1u));
-  client->waiting = true;
-}
-
-void fm_client_unexpected(fm_client_t *client) { client->counters.unexpected++; }
-
-void fm_client_calm(fm_client_t *client) {
-  client->attempts = 0u;
-  client->waiting = false;
-}
-
-bool fm_client_is_past(const fm_client_t *client, uint32_t at_ms) {
-  return (client->now_ms - at_ms) < 0x80000000u; /* the clock may wrap */
-}
-
-void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *wait_ms) {
-  *wait_ms = fm_client_is_past(client, at_ms) ? 0u : fm_smaller(*wait_ms, at_ms - client->now_ms);
-}
 
 /* ---- starting ---- */
 
@@ -133,7 +104,7 @@ static void session_follow_link(fm_client_t *client) {
   if (connection != client->connection) {
     client->connection = connection;
     client->due &= KEPT_DUE;
-    fm_client_calm(client);
+    fm_client_reset_backoff(client);
     if (link->api->sending(link->self)) {
       client->due |= client->sent & KEPT_DUE; /* it may not have arrived */
       link->api->abort(link->self);
@@ -194,12 +165,6 @@ static fm_status_t hand_over(fm_client_t *client, const fm_sink_t *sink, uint32_
     }
   }
   return status;
-}
-
-void fm_client_keep(fm_client_t *client, uint8_t what) {
-  if (client->config->keeper.api != NULL) {
-    client->keep_due |= what;
-  }
 }
 
 /* One piece of what is to be made durable, the most urgent first. */
@@ -267,7 +232,7 @@ bool fm_client_online(const fm_client_t *client) { return client->session == FM_
 
 void fm_client_withdraw(fm_client_t *client, uint8_t reason) {
   if (client->job != (uint8_t)FM_STATE_IDLE) {
-    fm_job_withdraw(client, reason);
+    fm_client_withdraw_job(client, reason);
   }
 }
 

@@ -7,83 +7,24 @@
 #define PIECE 32u /* bytes on the stack at a time */
 #define PROGRESS_EVERY_MS 5000u
 #define IDLE_STEP_WAIT_MS 10u /* a training step that had nothing to do is asked again after this */
-#define MOST_CHUNK_ELEMENTS 16384u
 #define MOST_CHECK_FAILURES 3u
 #define ALL_TENSORS UINT32_MAX
-#define JOB_DUE (FM_DUE_BEGIN | FM_DUE_END | FM_DUE_RESULT | FM_DUE_FETCH | FM_DUE_PROGRESS)
-
-uint32_t fm_chunk_count(uint32_t elements, uint32_t chunk_elements) {
-  return (elements + chunk_elements - 1u) / chunk_elements;
-}
-
-uint32_t fm_chunk_size(uint32_t elements, uint32_t chunk_elements, uint32_t index) {
-  uint32_t size = 0u;
-  if (index < fm_chunk_count(elements, chunk_elements)) {
-    size = fm_smaller(chunk_elements, elements - (index * chunk_elements));
-  }
-  return size;
-}
 
 uint32_t fm_job_model_chunk_size(const fm_client_t *client, uint32_t index) {
   return fm_chunk_size(client->shared, client->plan.model_chunk_elements, index);
 }
 
-bool fm_job_has_base(const fm_client_t *client) {
-  bool every = true;
-  for (uint32_t t = 0u; t < client->config->tensor_count; t++) {
-    const fm_tensor_t *tensor = &client->config->tensors[t];
-    every = every && (tensor->local || (tensor->base != NULL));
-  }
-  return every;
-}
-
-uint8_t fm_job_kinds(const fm_client_t *client) {
-  const uint32_t delta = fm_job_has_base(client) ? FM_BIT(FM_UPDATE_KIND_DELTA) : 0u;
-  return (uint8_t)(FM_BIT(FM_UPDATE_KIND_WEIGHTS) | delta);
-}
-
 /* ---- coming and going ---- */
 
-/* Before Welcome the retry timer is Hello's, while the job goes on: leave it alone. */
-static void calm_job(fm_client_t *client) {
-  if (client->session == (uint8_t)FM_SESSION_READY) {
-    fm_client_calm(client);
-  }
-}
-
-void fm_job_enter(fm_client_t *client, fm_state_t state) {
-  client->job = (uint8_t)state;
-  client->due &= ~JOB_DUE;
-  client->cursor = 0u;
-  calm_job(client);
-  if (client->config->app->state_changed != NULL) {
-    client->config->app->state_changed(client->config->app->user, client->job);
-  }
-}
-
-void fm_job_drop(fm_client_t *client) {
-  client->keep_due = 0u; /* nothing of it is worth keeping */
-  fm_client_keep(client, FM_KEEP_IDLE);
-  fm_job_enter(client, FM_STATE_IDLE);
-}
-
-void fm_job_withdraw(fm_client_t *client, uint8_t reason) {
-  client->withdraw_round = client->plan.round;
-  client->withdraw_reason = reason;
-  client->due |= FM_DUE_WITHDRAW;
-  client->counters.withdrawals++;
-  fm_job_drop(client);
-}
-
 static void download_from(fm_client_t *client, uint32_t chunk) {
-  fm_job_enter(client, FM_STATE_DOWNLOADING);
+  fm_client_enter(client, FM_STATE_DOWNLOADING);
   client->next_chunk = chunk;
   client->due |= FM_DUE_FETCH;
 }
 
 static void result_report(fm_client_t *client) {
   client->crc32 = client->plan.seed;
-  fm_job_enter(client, FM_STATE_CONFIRMING);
+  fm_client_enter(client, FM_STATE_CONFIRMING);
   client->due |= FM_DUE_RESULT;
 }
 
@@ -92,7 +33,7 @@ void fm_job_resume(fm_client_t *client, uint32_t open_round) {
     /* nothing to resume */
   } else if (open_round != client->plan.round) {
     client->done_round = client->plan.round;
-    fm_job_drop(client); /* the round ended while the device was away */
+    fm_client_drop_job(client); /* the round ended while the device was away */
   } else if (client->job == (uint8_t)FM_STATE_DOWNLOADING) {
     client->counters.chunks_resumed_in += client->next_chunk;
     client->due |= FM_DUE_FETCH;
@@ -132,18 +73,6 @@ void fm_job_retry(fm_client_t *client) {
 
 /* ---- what the server says ---- */
 
-static bool task_valid(const fm_plan_t *plan) {
-  const bool bins = (plan->query_bins >= 1u) && (plan->query_bins <= FM_MAX_BINS);
-  return (plan->task != FM_TASK_QUERY) || ((FM_WITH_QUERY != 0) && bins);
-}
-
-bool fm_job_plan_valid(const fm_client_t *client, const fm_plan_t *plan) {
-  return (plan->round != 0u) && (plan->model_version != 0u) && (plan->model_elements == client->shared) &&
-         (plan->model_chunk_elements >= 1u) && (plan->model_chunk_elements <= MOST_CHUNK_ELEMENTS) &&
-         (plan->update_chunk_elements >= 1u) && (plan->update_chunk_elements <= MOST_CHUNK_ELEMENTS) &&
-         task_valid(plan);
-}
-
 /* The plan of the job in hand, of the last one done, or of a round before it: delivered twice or late. */
 static bool plan_stale(const fm_client_t *client, const fm_plan_t *plan) {
   const bool same = (plan->round == client->plan.round) && (plan->model_version == client->plan.model_version) &&
@@ -158,17 +87,6 @@ static bool plan_stale(const fm_client_t *client, const fm_plan_t *plan) {
   return stale;
 }
 
-bool fm_job_choose_encoding(fm_client_t *client, const fm_plan_t *plan) {
-  const uint32_t encodings = plan->encodings & (client->config->encodings | FM_BIT(FM_ENCODING_FLOAT32));
-  const uint32_t kinds = plan->kinds & (uint32_t)fm_job_kinds(client);
-  const bool int8 = (FM_WITH_INT8 != 0) && ((encodings & FM_BIT(FM_ENCODING_INT8)) != 0u);
-  const bool delta = ((kinds & FM_BIT(FM_UPDATE_KIND_DELTA)) != 0u) &&
-                     (client->config->prefer_delta || ((kinds & FM_BIT(FM_UPDATE_KIND_WEIGHTS)) == 0u));
-  client->encoding = int8 ? (uint8_t)FM_ENCODING_INT8 : (uint8_t)FM_ENCODING_FLOAT32;
-  client->kind = delta ? (uint8_t)FM_UPDATE_KIND_DELTA : (uint8_t)FM_UPDATE_KIND_WEIGHTS;
-  return (int8 || ((encodings & FM_BIT(FM_ENCODING_FLOAT32)) != 0u)) && (kinds != 0u);
-}
-
 static void work_begin(fm_client_t *client) {
   const fm_app_t *app = client->config->app;
   fm_status_t status = FM_OK;
@@ -178,15 +96,15 @@ static void work_begin(fm_client_t *client) {
 #endif
   client->work.covered = ALL_TENSORS;
   client->progress_at_ms = client->now_ms + PROGRESS_EVERY_MS;
-  fm_job_enter(client, FM_STATE_WORKING);
-  if ((client->plan.task == FM_TASK_FIT) && !fm_job_has_base(client)) {
+  fm_client_enter(client, FM_STATE_WORKING);
+  if ((client->plan.task == FM_TASK_FIT) && !fm_plan_has_base(client)) {
     client->model_version = 0u; /* training in place spoils the only copy */
   }
   if (app->work_begin != NULL) {
     status = app->work_begin(app->user, &client->plan, &client->work);
   }
   if (status != FM_OK) {
-    fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
+    fm_client_withdraw_job(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
   }
 }
 
@@ -198,7 +116,7 @@ static void plan_begin(fm_client_t *client) {
   client->offered = false;
   client->hurry = false;
   client->receipted = false;
-  client->from_base = held && fm_job_has_base(client);
+  client->from_base = held && fm_plan_has_base(client);
   client->by_request = false;
   client->restored = false;
   client->keep_due = 0u; /* the job's record says of the former one what matters */
@@ -208,7 +126,7 @@ static void plan_begin(fm_client_t *client) {
     fm_client_keep(client, FM_KEEP_JOB);
     fm_client_keep(client, FM_KEEP_MODEL);
     client->crc32 = 0u;
-    fm_job_enter(client, FM_STATE_CHECKING);
+    fm_client_enter(client, FM_STATE_CHECKING);
   } else {
     fm_client_keep(client, FM_KEEP_JOB);
     download_from(client, 0u);
@@ -217,14 +135,14 @@ static void plan_begin(fm_client_t *client) {
 
 void fm_job_on_plan(fm_client_t *client, const fm_plan_t *plan) {
   if (plan_stale(client, plan)) {
-    fm_client_unexpected(client);
+    fm_client_count_unexpected(client);
   } else {
     const fm_app_t *app = client->config->app;
     client->plan = *plan;
-    if (!fm_job_plan_valid(client, plan) || !fm_job_choose_encoding(client, plan)) {
-      fm_job_withdraw(client, FM_WITHDRAW_REASON_APPLICATION);
+    if (!fm_plan_valid(client, plan) || !fm_plan_choose_encoding(client, plan)) {
+      fm_client_withdraw_job(client, FM_WITHDRAW_REASON_APPLICATION);
     } else if ((app->may_work != NULL) && !app->may_work(app->user, plan)) {
-      fm_job_withdraw(client, FM_WITHDRAW_REASON_BUSY);
+      fm_client_withdraw_job(client, FM_WITHDRAW_REASON_BUSY);
     } else {
       plan_begin(client);
     }
@@ -239,7 +157,7 @@ void fm_job_restored(fm_client_t *client) {
   client->progress_at_ms = client->now_ms + PROGRESS_EVERY_MS;
   if ((client->job < (uint8_t)FM_STATE_OFFERING) && (app->may_work != NULL) &&
       !app->may_work(app->user, &client->plan)) {
-    fm_job_withdraw(client, FM_WITHDRAW_REASON_BUSY);
+    fm_client_withdraw_job(client, FM_WITHDRAW_REASON_BUSY);
   } else if (app->state_changed != NULL) {
     app->state_changed(app->user, client->job);
   } else {
@@ -264,7 +182,7 @@ static void check_done(fm_client_t *client) {
       download_from(client, 0u);
       fm_client_keep(client, FM_KEEP_JOB);
     } else {
-      fm_job_withdraw(client, FM_WITHDRAW_REASON_APPLICATION);
+      fm_client_withdraw_job(client, FM_WITHDRAW_REASON_APPLICATION);
     }
   }
 }
@@ -277,7 +195,7 @@ static void checking_poll(fm_client_t *client) {
   while ((status == FM_OK) && (client->cursor < stop)) {
     uint8_t piece[PIECE];
     const uint32_t size = fm_smaller(PIECE, stop - client->cursor);
-    status = fm_tensors_read(config->tensors, config->tensor_count, ALL_TENSORS, fm_job_has_base(client),
+    status = fm_tensors_read(config->tensors, config->tensor_count, ALL_TENSORS, fm_plan_has_base(client),
                              client->cursor, piece, size);
     if ((status == FM_OK) && client->from_base) {
       status = fm_tensors_write(config->tensors, config->tensor_count, ALL_TENSORS, false, client->cursor, piece, size);
@@ -286,7 +204,7 @@ static void checking_poll(fm_client_t *client) {
     client->cursor += size;
   }
   if (status != FM_OK) {
-    fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
+    fm_client_withdraw_job(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
   } else if ((client->cursor == total) && (client->keep_due == 0u)) {
     check_done(client); /* training may spoil the only copy in RAM: not before it is kept */
   } else {
@@ -298,13 +216,13 @@ void fm_job_chunk_done(fm_client_t *client) {
   client->counters.chunks_in++;
   client->next_chunk++;
   fm_client_keep(client, FM_KEEP_MODEL);
-  calm_job(client);
+  fm_client_progress(client);
   client->due &= ~FM_DUE_FETCH;
   if (fm_job_model_chunk_size(client, client->next_chunk) != 0u) {
     client->due |= FM_DUE_FETCH;
   } else {
     client->crc32 = 0u;
-    fm_job_enter(client, FM_STATE_CHECKING);
+    fm_client_enter(client, FM_STATE_CHECKING);
   }
 }
 
@@ -316,7 +234,7 @@ static void work_done(fm_client_t *client) {
   } else {
     client->elements = fm_tensors_elements(client->config->tensors, client->config->tensor_count, client->work.covered);
     if ((client->work.steps == 0u) || (client->elements == 0u)) {
-      fm_job_withdraw(client, FM_WITHDRAW_REASON_NO_TIME);
+      fm_client_withdraw_job(client, FM_WITHDRAW_REASON_NO_TIME);
     } else {
       fm_update_begin(client);
     }
@@ -379,7 +297,7 @@ static void after_step(fm_client_t *client, fm_status_t status, uint32_t *wait_m
     }
     *wait_ms = 0u;
   } else {
-    fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
+    fm_client_withdraw_job(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
   }
 }
 

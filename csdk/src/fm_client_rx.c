@@ -13,10 +13,10 @@ static void on_welcome(fm_client_t *client, const fm_welcome_t *welcome) {
   if ((client->session == FM_SESSION_GREETING) && (welcome->boot == client->boot)) {
     client->session = FM_SESSION_READY;
     client->come_back_ms = welcome->come_back_ms;
-    fm_client_calm(client);
+    fm_client_reset_backoff(client);
     fm_job_resume(client, welcome->open_round);
   } else {
-    fm_client_unexpected(client); /* of an earlier connection, out of the broker's queue */
+    fm_client_count_unexpected(client); /* of an earlier connection, out of the broker's queue */
   }
 }
 
@@ -36,9 +36,9 @@ static void on_refusal(fm_client_t *client, const fm_refusal_t *refusal) {
     }
   } else if ((client->job != (uint8_t)FM_STATE_IDLE) && (refusal->round == client->plan.round)) {
     client->refusal = refusal->reason;
-    fm_job_drop(client);
+    fm_client_drop_job(client);
   } else {
-    fm_client_unexpected(client);
+    fm_client_count_unexpected(client);
   }
 }
 
@@ -63,7 +63,7 @@ static void dispatch_ready(fm_client_t *client, const fm_message_t *message) {
     }
     break;
   default:
-    fm_client_unexpected(client);
+    fm_client_count_unexpected(client);
     break;
   }
 }
@@ -76,7 +76,7 @@ static void dispatch(fm_client_t *client, const fm_message_t *message) {
   } else if (client->session == FM_SESSION_READY) {
     dispatch_ready(client, message);
   } else {
-    fm_client_unexpected(client);
+    fm_client_count_unexpected(client);
   }
 }
 
@@ -115,7 +115,7 @@ static void chunk_begin(fm_client_t *client, const fm_message_t *message) {
     chunk_write(client, &client->config->rx_buffer[message->bulk_offset], client->rx_fill - message->bulk_offset);
   } else {
     client->rx_mode = RX_SKIP;
-    fm_client_unexpected(client);
+    fm_client_count_unexpected(client);
   }
 }
 

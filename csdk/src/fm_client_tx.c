@@ -47,7 +47,7 @@ static void fill_hello(const fm_client_t *client, fm_hello_t *hello) {
   hello->layout_crc32 = fm_tensors_layout_crc32(config->tensors, config->tensor_count);
   hello->examples = config->examples;
   hello->encodings = (uint8_t)(config->encodings | FM_BIT(FM_ENCODING_FLOAT32));
-  hello->kinds = fm_job_kinds(client);
+  hello->kinds = fm_plan_kinds(client);
   hello->model_version = client->model_version;
   hello->model_crc32 = client->model_crc32;
   if ((client->job >= (uint8_t)FM_STATE_OFFERING) && (client->plan.task == FM_TASK_FIT)) {
@@ -211,7 +211,7 @@ void fm_client_send_due(fm_client_t *client) {
     client->sent = (uint8_t)due;
     client->due &= ~due;
     if ((due & (FM_DUE_HELLO | FM_DUE_BEGIN | FM_DUE_END | FM_DUE_RESULT | FM_DUE_FETCH)) != 0u) {
-      fm_client_arm(client);
+      fm_client_arm_retry(client);
     }
   }
 }

@@ -23,11 +23,11 @@ void fm_update_begin(fm_client_t *client) {
   client->chunks = fm_chunk_count(client->elements, client->plan.update_chunk_elements);
   client->next_chunk = 0u;
   client->crc32 = 0u;
-  fm_job_enter(client, FM_STATE_SEALING);
+  fm_client_enter(client, FM_STATE_SEALING);
 }
 
 void fm_update_offer(fm_client_t *client) {
-  fm_job_enter(client, FM_STATE_OFFERING);
+  fm_client_enter(client, FM_STATE_OFFERING);
   client->due |= FM_DUE_BEGIN;
 }
 
@@ -76,7 +76,7 @@ void fm_update_sealing(fm_client_t *client) {
     }
   }
   if (status != FM_OK) {
-    fm_job_withdraw(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
+    fm_client_withdraw_job(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
   } else if (client->next_chunk == client->chunks) {
     client->window_first = 0u;
     client->window_size = 0u;
@@ -115,7 +115,7 @@ void fm_update_uploading(fm_client_t *client, uint32_t *wait_ms) {
   const uint32_t known = client->window_first + (8u * (uint32_t)sizeof client->window);
   const bool told_all = (client->window_size == sizeof client->window) && (client->next_chunk >= known);
   if ((client->next_chunk >= client->chunks) || told_all) {
-    fm_job_enter(client, FM_STATE_CONFIRMING);
+    fm_client_enter(client, FM_STATE_CONFIRMING);
     client->due |= FM_DUE_END;
   } else if ((client->session == FM_SESSION_READY) && !link->api->sending(link->self)) {
     const fm_status_t status = send_chunk(client);
@@ -124,7 +124,7 @@ void fm_update_uploading(fm_client_t *client, uint32_t *wait_ms) {
       client->next_chunk++;
       *wait_ms = 0u;
     } else if (status != FM_AGAIN) {
-      fm_job_withdraw(client, FM_WITHDRAW_REASON_APPLICATION);
+      fm_client_withdraw_job(client, FM_WITHDRAW_REASON_APPLICATION);
     } else {
       /* the link says when it wants to be called */
     }
@@ -138,7 +138,7 @@ void fm_update_offering(fm_client_t *client) {
   const bool begun = (client->session == FM_SESSION_READY) && ((client->due & FM_DUE_BEGIN) == 0u);
   if (begun && client->plan.slot_granted && !client->offered) {
     client->offered = true;
-    fm_job_enter(client, FM_STATE_UPLOADING);
+    fm_client_enter(client, FM_STATE_UPLOADING);
     client->next_chunk = 0u;
   }
 }
@@ -159,7 +159,7 @@ static void upload_rest(fm_client_t *client, const fm_update_status_t *status) {
   if (client->job == (uint8_t)FM_STATE_OFFERING) {
     client->counters.chunks_resumed_out += client->window_first + had;
   }
-  fm_job_enter(client, FM_STATE_UPLOADING);
+  fm_client_enter(client, FM_STATE_UPLOADING);
   client->next_chunk = client->window_first;
 }
 
@@ -168,14 +168,14 @@ void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status) 
       (status->round == client->plan.round) && (status->crc32 == client->crc32) && (client->plan.task == FM_TASK_FIT);
   const bool open = (client->job >= (uint8_t)FM_STATE_OFFERING) && (client->job <= (uint8_t)FM_STATE_CONFIRMING);
   if (!mine || !open) {
-    fm_client_unexpected(client);
+    fm_client_count_unexpected(client);
   } else if (status->state == FM_SLOT_STATE_WAIT) {
-    fm_job_enter(client, FM_STATE_OFFERING);
+    fm_client_enter(client, FM_STATE_OFFERING);
     client->offered = true;
     client->retry_at_ms = client->now_ms + status->retry_after_ms;
     client->waiting = true;
   } else if (client->job == (uint8_t)FM_STATE_UPLOADING) {
-    fm_client_unexpected(client); /* nothing was asked */
+    fm_client_count_unexpected(client); /* nothing was asked */
   } else {
     upload_rest(client, status);
   }
@@ -183,14 +183,14 @@ void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status) 
 
 static void job_done(fm_client_t *client) {
   client->done_round = client->plan.round;
-  fm_job_drop(client);
+  fm_client_drop_job(client);
 }
 
 void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt) {
   const bool mine = (receipt->round == client->plan.round) && (client->job >= (uint8_t)FM_STATE_OFFERING) &&
                     (receipt->crc32 == client->crc32);
   if (!mine) {
-    fm_client_unexpected(client);
+    fm_client_count_unexpected(client);
   } else if (client->plan.task != FM_TASK_FIT) {
     job_done(client);
   } else {
@@ -199,9 +199,9 @@ void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt) {
       client->counters.updates++;
       client->counters.partial_updates += (client->work.steps < client->work.planned_steps) ? 1u : 0u;
     }
-    fm_job_enter(client, FM_STATE_HOLDING);
+    fm_client_enter(client, FM_STATE_HOLDING);
     client->attempts = UINT8_MAX; /* if no commit comes: ask, but rarely */
-    fm_client_arm(client);
+    fm_client_arm_retry(client);
   }
 }
 

@@ -11,8 +11,6 @@
 #define HANDSHAKE_MS 10000u
 #define OPENING_POLL_MS 10u
 #define BLOCKED_POLL_MS 10u
-#define DEFAULT_BACKOFF_MIN_MS 500u
-#define DEFAULT_BACKOFF_MAX_MS 60000u
 #define ROUNDS_A_POLL 8u
 #define LONGEST_FEDERATION 32u
 #define LONGEST_HEAD 0xFFFFu
@@ -24,108 +22,6 @@ static void lower(uint32_t *wait_ms, uint32_t to) {
   }
 }
 
-static void enter(fm_mqtt_t *mqtt, uint8_t phase) {
-  mqtt->phase = phase;
-  mqtt->phase_at_ms = mqtt->now_ms;
-}
-
-/* Wait uniformly in [w/2, w], w doubling from one failure to the next. */
-static void back_off(fm_mqtt_t *mqtt) {
-  const uint32_t least = (mqtt->config->backoff_min_ms != 0u) ? mqtt->config->backoff_min_ms : DEFAULT_BACKOFF_MIN_MS;
-  const uint32_t most = (mqtt->config->backoff_max_ms != 0u) ? mqtt->config->backoff_max_ms : DEFAULT_BACKOFF_MAX_MS;
-  uint32_t next = (mqtt->backoff_ms == 0u) ? least : mqtt->backoff_ms;
-  if (mqtt->refused || (next > most)) {
-    next = most;
-  }
-  mqtt->wait_ms = next - (fm_xorshift(&mqtt->random) % ((next / 2u) + 1u));
-  mqtt->backoff_ms = (next > (most / 2u)) ? most : (2u * next);
-}
-
-/* What was not acknowledged is sent again whole, or given up. */
-static void rewind_out(fm_mqtt_t *mqtt) {
-  if (mqtt->out_state != FM_OUT_NONE) {
-    if (mqtt->out_reliable) {
-      mqtt->out_again = mqtt->out_again || (mqtt->out_state != FM_OUT_READY);
-      mqtt->out_state = FM_OUT_READY;
-    } else {
-      mqtt->out_state = FM_OUT_NONE;
-    }
-  }
-  mqtt->out_offset = 0u;
-}
-
-/* There is a sink during poll only: what breaks outside is told by the next one. */
-static void forget_incoming(fm_mqtt_t *mqtt) {
-  if (mqtt->sink != NULL) {
-    if (mqtt->rx_stage == FM_RX_PAYLOAD) {
-      mqtt->sink->end(mqtt->sink->user, false);
-    }
-    mqtt->rx_stage = FM_RX_HEADER;
-  }
-}
-
-/* Close. The next poll opens again, unless back_off() says otherwise. */
-static void shut(fm_mqtt_t *mqtt) {
-  mqtt->config->stream.api->close(mqtt->config->stream.self);
-  forget_incoming(mqtt);
-  mqtt->rx_fill = 0u;
-  mqtt->rx_at = 0u;
-  mqtt->tx_fill = 0u;
-  mqtt->tx_sent = 0u;
-  mqtt->packet = FM_PACKET_NONE;
-  mqtt->ack_count = 0u; /* the broker sends those messages again */
-  mqtt->due = 0u;       /* what of the model is subscribed outlives the connection */
-  if (mqtt->releases) {
-    mqtt->due |= FM_MQTT_DUE_UNSUBSCRIBE;
-  }
-  if (mqtt->holds) {
-    mqtt->due |= FM_MQTT_DUE_RELEASE;
-  }
-  rewind_out(mqtt);
-  mqtt->wait_ms = 0u;
-  enter(mqtt, FM_PHASE_CLOSED);
-}
-
-void fm_mqtt_break(fm_mqtt_t *mqtt) {
-  mqtt->counters.failures++;
-  shut(mqtt);
-  back_off(mqtt);
-}
-
-void fm_mqtt_give_up(fm_mqtt_t *mqtt) {
-  const uint32_t written = mqtt->packet_offset + mqtt->out_offset;
-  if (mqtt->out_state == FM_OUT_WRITING) {
-    if (written <= (mqtt->tx_fill - mqtt->tx_sent)) { /* all that is written of it lies at the buffer's end */
-      mqtt->tx_fill -= written;
-      mqtt->packet = FM_PACKET_NONE;
-    } else {
-      shut(mqtt);
-    }
-  }
-  mqtt->out_state = FM_OUT_NONE;
-  mqtt->out_offset = 0u;
-}
-
-void fm_mqtt_accepted(fm_mqtt_t *mqtt) {
-  mqtt->counters.connections++;
-  mqtt->due |= FM_MQTT_DUE_SUBSCRIBE;
-  enter(mqtt, FM_PHASE_SUBSCRIBING);
-}
-
-void fm_mqtt_subscribed(fm_mqtt_t *mqtt) {
-  mqtt->connection++;
-  mqtt->connection += (mqtt->connection == 0u) ? 1u : 0u;
-  mqtt->backoff_ms = 0u;
-  mqtt->refused = false;
-  enter(mqtt, FM_PHASE_UP);
-}
-
-void fm_mqtt_refuse(fm_mqtt_t *mqtt) {
-  mqtt->counters.refused++;
-  mqtt->refused = true;
-  fm_mqtt_break(mqtt);
-}
-
 /* ---- the phases ---- */
 
 static void open_stream(fm_mqtt_t *mqtt) {
@@ -134,7 +30,7 @@ static void open_stream(fm_mqtt_t *mqtt) {
     mqtt->last_in_ms = mqtt->now_ms;
     mqtt->last_out_ms = mqtt->now_ms;
     mqtt->due |= FM_MQTT_DUE_CONNECT;
-    enter(mqtt, FM_PHASE_CONNECTING);
+    fm_mqtt_enter(mqtt, FM_PHASE_CONNECTING);
   } else if (status != FM_AGAIN) {
     fm_mqtt_break(mqtt);
   } else {
@@ -214,9 +110,9 @@ static fm_status_t mqtt_poll(void *self, uint32_t now_ms, const fm_sink_t *sink,
   mqtt->now_ms = now_ms;
   mqtt->sink = sink;
   if (mqtt->phase == FM_PHASE_CLOSED) {
-    forget_incoming(mqtt);
+    fm_mqtt_forget_incoming(mqtt);
     if (left(mqtt, mqtt->phase_at_ms, mqtt->wait_ms) == 0u) {
-      enter(mqtt, FM_PHASE_OPENING);
+      fm_mqtt_enter(mqtt, FM_PHASE_OPENING);
     }
   }
   if (mqtt->phase == FM_PHASE_OPENING) {
@@ -332,6 +228,6 @@ void fm_mqtt_close(fm_mqtt_t *mqtt) {
     }
   }
   if (mqtt->phase != FM_PHASE_CLOSED) {
-    shut(mqtt);
+    fm_mqtt_shut(mqtt);
   }
 }

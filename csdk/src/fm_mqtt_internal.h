@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Internal: how the MQTT link's files share its struct. */
+/* Internal: how the MQTT link's files share its struct.
+ *
+ * A file calls only files below it. tests/csdk/test_layers.py reads this list and holds the code to it.
+ *
+ * fm_mqtt.c        public entry: init, close, the link's functions; connecting and keeping alive
+ * fm_mqtt_rx.c     packets in
+ * fm_mqtt_tx.c     packets out
+ * fm_mqtt_state.c  enter a state, close, back off
+ */
 #ifndef FM_MQTT_INTERNAL_H
 #define FM_MQTT_INTERNAL_H
 
@@ -34,19 +42,37 @@ enum {
 #define FM_MQTT_DUE_RELEASE 0x10u     /* the chunk held becomes the former one */
 #define FM_MQTT_DUE_FETCH 0x20u
 
-/* The connection is of no more use: close it and come back later. */
-void fm_mqtt_break(fm_mqtt_t *mqtt);
-/* Forget the message under way; costs the connection when part of it has left. */
-void fm_mqtt_give_up(fm_mqtt_t *mqtt);
-/* The broker said no: come back much later. */
-void fm_mqtt_refuse(fm_mqtt_t *mqtt);
-void fm_mqtt_accepted(fm_mqtt_t *mqtt);
-void fm_mqtt_subscribed(fm_mqtt_t *mqtt);
-/* A packet identifier that no packet in flight has. */
-uint16_t fm_mqtt_new_id(fm_mqtt_t *mqtt);
-/* Write what there is to write, once. True: bytes moved. */
-bool fm_mqtt_transmit(fm_mqtt_t *mqtt);
+/* ---- fm_mqtt_rx.c ---- */
+
 /* Read once and act on it. True: bytes moved. */
 bool fm_mqtt_receive(fm_mqtt_t *mqtt);
+
+/* ---- fm_mqtt_tx.c ---- */
+
+/* Write what is due, once. True: bytes moved. */
+bool fm_mqtt_transmit(fm_mqtt_t *mqtt);
+/* Return a packet identifier that no packet in flight has. */
+uint16_t fm_mqtt_new_id(fm_mqtt_t *mqtt);
+
+/* ---- fm_mqtt_state.c ---- */
+
+/* Enter a phase now. */
+static inline void fm_mqtt_enter(fm_mqtt_t *mqtt, uint8_t phase) {
+  mqtt->phase = phase;
+  mqtt->phase_at_ms = mqtt->now_ms;
+}
+/* Close the connection. The next poll opens another one, unless fm_mqtt_break() has set a wait. */
+void fm_mqtt_shut(fm_mqtt_t *mqtt);
+/* Close a connection that is of no more use, and come back later. */
+void fm_mqtt_break(fm_mqtt_t *mqtt);
+/* The broker refused the connection: close it and come back much later. */
+void fm_mqtt_refuse(fm_mqtt_t *mqtt);
+/* CONNACK, and then SUBACK, accepted the connection. */
+void fm_mqtt_accepted(fm_mqtt_t *mqtt);
+void fm_mqtt_subscribed(fm_mqtt_t *mqtt);
+/* Forget the message under way; closes the connection when part of it has left. */
+void fm_mqtt_give_up(fm_mqtt_t *mqtt);
+/* Tell the sink, which is there during poll only, that the message under way is broken off. */
+void fm_mqtt_forget_incoming(fm_mqtt_t *mqtt);
 
 #endif

@@ -87,7 +87,7 @@ INDIRECT = [
     (r"\blink(\.|->)api->fetch$", "fm_{link}*.c:*fetch?"),
     (r"\blink(\.|->)api->(\w+)$", r"fm_{link}*.c:*_\2"),
     (r"\bdata(->|\.)read$", APPLICATION),
-    (r"\bkeeper(\.|->)api->(\w+)$", r"fm_keep.c:keep_\2"),
+    (r"\bkeeper(\.|->)api->(\w+)$", r"*keep_\2"),
     (r"\bstorage->(read|program|erase)$", APPLICATION),
     (r"\bsink->(\w+)$", r"fm_client_rx.c:sink_\1"),
     (r"\bout\.read$", "fm_client_update.c:read_chunk"),

@@ -14,10 +14,12 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 GOLDEN = sorted((ROOT / "tests/interop/golden").glob("*/*.fmo"))
-SOURCES = [f"csdk/src/fm_{name}.c" for name in ("codec", "crc32", "tensor", "encoding", "serial", "cobs")]
+CORE = ("codec", "crc32", "tensor", "encoding", "serial", "serial_rx", "serial_tx", "serial_state", "cobs")
+SOURCES = [f"csdk/src/fm_{name}.c" for name in CORE]
 SOURCES += [
     "csdk/train/fm_train.c",
     "csdk/train/fm_train_math.c",
+    "csdk/train/fm_train_model.c",
     "csdk/train/fm_train_query.c",
     "tests/csdk/portable.c",
 ]

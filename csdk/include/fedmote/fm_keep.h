@@ -40,7 +40,7 @@ typedef struct {
   uint32_t half;       /* in use: offset of its first byte */
   uint32_t generation; /* of the half in use; 0: none yet */
   uint32_t end;        /* where the half's next record goes; half_size when nothing more may be appended */
-  uint32_t identity;   /* of what firmware and model this journal is: see fm_keep.c */
+  uint32_t identity;   /* of what firmware and model this journal is: see identity() in fm_keep.c */
   uint32_t records[4]; /* offset within the half of the newest record of each type; 0: none */
   uint32_t area_size;  /* of the model, and of the update */
   uint32_t stride;     /* bytes of storage that one model chunk takes */

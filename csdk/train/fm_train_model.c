@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The network as a model: how many parameters it has, and in which tensors. */
+#include <string.h>
+
+#include "fedmote/fm_train.h"
+
+uint32_t fm_train_parameters(const uint32_t *widths, uint32_t layers) {
+  uint32_t count = 0u;
+  for (uint32_t l = 0u; l < layers; l++) {
+    count += (widths[l] * widths[l + 1u]) + widths[l + 1u];
+  }
+  return count;
+}
+
+void fm_train_tensors(const uint32_t *widths, uint32_t layers, float *parameters, float *base, fm_tensor_t *tensors) {
+  static const char *const names[2u * FM_TRAIN_MAX_LAYERS] = {"dense0.kernel", "dense0.bias",   "dense1.kernel",
+                                                              "dense1.bias",   "dense2.kernel", "dense2.bias",
+                                                              "dense3.kernel", "dense3.bias"};
+  uint32_t at = 0u;
+  for (uint32_t t = 0u; t < (2u * layers); t++) {
+    const uint32_t l = t / 2u;
+    const uint32_t count = ((t % 2u) == 0u) ? (widths[l] * widths[l + 1u]) : widths[l + 1u];
+    (void)memset(&tensors[t], 0, sizeof tensors[t]);
+    tensors[t].name = names[t];
+    tensors[t].count = count;
+    tensors[t].data = &parameters[at];
+    tensors[t].base = (base != NULL) ? &base[at] : NULL;
+    at += count;
+  }
+}
