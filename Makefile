@@ -16,7 +16,7 @@ C_SOURCES := $(wildcard csdk/include/*.h csdk/include/fedmote/*.h csdk/src/*.[ch
 BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/build_ffi.py
 C_FORMAT  := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
-.PHONY: help venv demo test crash hil bench size amalgamation firmware format clean
+.PHONY: help venv demo test crash hil bench size amalgamation firmware pictures format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -78,6 +78,10 @@ firmware: $(VENV)/.run firmware-tools ## bare-metal images for QEMU, build/firmw
 
 amalgamation: ## the device library as fedmote.c and fedmote.h in build/amalgamation, and for Arduino in build/arduino
 	@$(PYTHON) csdk/tools/amalgamate.py build/amalgamation --arduino build/arduino/fedmote
+
+pictures: ## draw docs/img/architecture.svg from its source
+	@.ci/need 'command -v dot' graphviz
+	dot -Tsvg docs/img/architecture.dot -o docs/img/architecture.svg
 
 # --------------------------------------------------------------------------------------------------------------- test
 

@@ -43,7 +43,9 @@ def test_links_and_client_do_not_call_each_other(tmp_path: Path) -> None:
 def test_a_call_up_is_found(tmp_path: Path) -> None:
     (tmp_path / "fm_top.c").write_text("void low(void);\nvoid top(void);\nvoid top(void) { low(); }\n")
     (tmp_path / "fm_low.c").write_text("void low(void);\nvoid top(void);\nvoid low(void) { top(); }\n")
-    (tmp_path / "fm_x_internal.h").write_text("/* Internal: two files.\n *\n * fm_top.c  above\n * fm_low.c  below\n */\n")
+    (tmp_path / "fm_x_internal.h").write_text(
+        "/* Internal: two files.\n *\n * fm_top.c  above\n * fm_low.c  below\n */\n"
+    )
     order = listed(tmp_path / "fm_x_internal.h")
     assert order == ["fm_top.c", "fm_low.c"]
     found = calls_up(order, sorted(tmp_path.glob("*.c")), [], tmp_path)

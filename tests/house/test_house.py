@@ -110,3 +110,21 @@ def test_importing_fedmote_is_cheap() -> None:
     code = "import sys, fedmote; print(*sorted(m for m in sys.modules if m.startswith(('fedmote.', 'paho', 'numpy'))))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+def test_the_architecture_page_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert page.count("\n") < 150
+    missing = []
+    for name in re.findall(r"`([\w./]+/[\w./]*|[\w.]+\.(?:py|c|h|md|toml))`", page):
+        places = (ROOT / name, SERVER / name, ROOT / "csdk" / "src" / name)
+        missing += [] if any(place.exists() for place in places) else [name]
+    assert missing == []
+    for name in re.findall(r"\]\(([\w./]+)\)", page):
+        assert (ROOT / "docs" / name).exists(), name
+
+
+def test_the_architecture_page_lists_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text().split("### Packages of the server")[1].split("## The way")[0]
+    listed = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in page.splitlines() if line[:3] == "| `")))
+    assert listed == {path.parent.name for path in SERVER.glob("*/__init__.py")} | {"errors"}

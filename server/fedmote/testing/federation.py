@@ -17,6 +17,7 @@ from fedmote.datasets import baselines
 from fedmote.datasets import digits as data
 from fedmote.faults.cable import Cable
 from fedmote.faults.tun import ADDRESS
+from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.limits import Limits
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.links.broker import private_broker
@@ -39,6 +40,21 @@ LONG_S = 3600.0  # a round ends when all devices reported, however busy the mach
 DEVICE_OPTIONS: dict[str, Any] = {"backoff_ms": (50, 1000), "retry_ms": (500, 4000)}
 
 
+def _trainers(setup: FederationSetup) -> tuple[list[Any], tuple[data.Features, data.Labels]]:
+    """Return the desktop devices' trainers, by default of the digits, and the held-out digits."""
+    rng = np.random.default_rng(setup.seed)
+    x, y, x_held, y_held = data.split(rng)
+    if setup.trainers is not None:
+        return list(setup.trainers), (x_held, y_held)
+    parts = data.partition(y, max(1, setup.devices + setup.others), 1.0, rng)[: setup.devices]
+    return [CTrainer(WIDTHS, x[part], y[part]) for part in parts], (x_held, y_held)
+
+
+def _known_devices(fleet: Fleet) -> str:
+    refused = "".join(f"; {name} is refused: {why}" for name, why in fleet.replies.refusals.items())
+    return (", ".join(sorted(fleet.sessions.by_device)) or "no device") + refused
+
+
 class RunningFederation:
     """A federation that runs from the start of the context until `rounds` are committed, or to the context's end.
 
@@ -54,12 +70,7 @@ class RunningFederation:
             soft_deadline_s=LONG_S, hard_deadline_s=LONG_S,
         )  # fmt: skip
         self.layout = setup.layout or dense(WIDTHS)
-        rng = np.random.default_rng(setup.seed)
-        x, y, self._x_held, self._y_held = data.split(rng)
-        self.trainers = list(setup.trainers or ())
-        if setup.trainers is None:
-            parts = data.partition(y, max(1, setup.devices + setup.others), 1.0, rng)[: setup.devices]
-            self.trainers = [CTrainer(WIDTHS, x[part], y[part]) for part in parts]
+        self.trainers, self._held_out = _trainers(setup)
         self._watch = Watch()
         self.recorder = Recorder(setup.strategy or FedAvg(), self._watch.notify)
         self.records: list[Record] = []
@@ -117,7 +128,7 @@ class RunningFederation:
         """Return the share of held-out digits that the model, by default the last, puts into the right class."""
         if self.setup.layout is not None:
             raise ValueError("accuracy is of the digits; this federation has a layout of its own")
-        return baselines.accuracy(self.model if model is None else model, WIDTHS, self._x_held, self._y_held)
+        return baselines.accuracy(self.model if model is None else model, WIDTHS, *self._held_out)
 
     def wait_rounds(self, count: int, timeout_s: float = WAIT_S) -> list[Record]:
         """Return the records of the first rounds, as soon as `count` are committed."""
@@ -172,15 +183,8 @@ class RunningFederation:
         states = ", ".join(device.state for device in self.devices) or "none"
         raise TimeoutError(
             f"{problem} within {timeout_s:g} s; {len(self.records)} rounds; desktop devices: {states}; "
-            f"the server knows {self._known_devices()}"
+            f"the server knows {_known_devices(self._server.fleet) if self._ready else 'no device'}"
         )
-
-    def _known_devices(self) -> str:
-        if not self._ready:
-            return "no device"
-        fleet = self._server.fleet
-        refused = "".join(f"; {name} is refused: {why}" for name, why in fleet.replies.refusals.items())
-        return (", ".join(sorted(fleet.sessions.by_device)) or "no device") + refused
 
     def _urls(self, stack: contextlib.ExitStack) -> list[str]:
         setup = self.setup

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.strategies.fednova import FedNova
+from fedmote.learning.strategy import Strategy
 
-STRATEGIES: dict[str, type[FedAvg] | type[FedNova]] = {"fedavg": FedAvg, "fednova": FedNova}
-"""Each strategy's class by the name that federation.toml gives."""
+STRATEGIES: dict[str, Callable[[], Strategy]] = {"fedavg": FedAvg, "fednova": FedNova}
+"""Each strategy by the name that federation.toml gives."""
