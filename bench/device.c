@@ -34,7 +34,7 @@ static uint32_t now_ms(void) {
   return (uint32_t)(((uint64_t)now.tv_sec * 1000u) + ((uint64_t)now.tv_nsec / 1000000u));
 }
 
-/* Everything of one device. Zero until start(). */
+/* One device with all its memory. Zero at first. */
 typedef struct {
   float parameters[PARAMETERS];
   float base[PARAMETERS];

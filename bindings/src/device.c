@@ -272,7 +272,7 @@ uint32_t fmb_device_layout_crc32(const fmb_device_t *device) {
 
 /* ---- many devices in one thread ---- */
 
-/* One poll of each device that is due (its wait is over or its descriptor is ready); returns the shortest wait of all.
+/* Poll each device that is due: its wait is over or its descriptor is ready. Returns the shortest wait of all devices.
  */
 static uint32_t poll_due(fmb_device_t **devices, uint32_t count, const struct pollfd *ready, uint32_t *due_ms) {
   const uint32_t now = fmb_now_ms();
@@ -294,15 +294,15 @@ void fmb_fleet_run(fmb_device_t **devices, uint32_t count, uint32_t run_ms) {
   static _Thread_local uint32_t due_ms[MOST_DEVICES_A_RUN];
   const uint32_t used = (count < MOST_DEVICES_A_RUN) ? count : MOST_DEVICES_A_RUN;
   const uint32_t started = fmb_now_ms();
-  uint32_t gone = 0u;
+  uint32_t elapsed = 0u;
   for (uint32_t i = 0u; i < used; i++) {
     fds[i].revents = 0;
     due_ms[i] = started; /* Python may have changed anything: ask every device once */
   }
   do {
     uint32_t wait = poll_due(devices, used, fds, due_ms);
-    gone = fmb_now_ms() - started;
-    wait = (gone >= run_ms) ? 0u : (((run_ms - gone) < wait) ? (run_ms - gone) : wait);
+    elapsed = fmb_now_ms() - started;
+    wait = (elapsed >= run_ms) ? 0u : (((run_ms - elapsed) < wait) ? (run_ms - elapsed) : wait);
     for (uint32_t i = 0u; i < used; i++) {
       bool writable = false;
       fds[i].fd = fmb_device_fd(devices[i], &writable);
@@ -310,6 +310,6 @@ void fmb_fleet_run(fmb_device_t **devices, uint32_t count, uint32_t run_ms) {
       fds[i].revents = 0;
     }
     (void)poll(fds, used, (int)wait);
-    gone = fmb_now_ms() - started;
-  } while (gone < run_ms);
+    elapsed = fmb_now_ms() - started;
+  } while (elapsed < run_ms);
 }

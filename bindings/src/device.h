@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A whole desktop device in one struct: the real client, its link and stream, the C trainer or callbacks into Python.
- */
+/* A desktop device in one struct: the real client, its link and stream, and the C trainer or callbacks into Python. */
 #ifndef FMB_DEVICE_H
 #define FMB_DEVICE_H
 
@@ -16,13 +15,13 @@
 #define FMB_IO_SIZE 32768
 #define FMB_TEXT_SIZE 256
 
-/* What Python fills in before fmb_device_init(). Arrays stay Python's and outlive the device. */
+/* Settings, which Python fills in before fmb_device_init(). The arrays belong to Python and outlive the device. */
 typedef struct {
   char device_id[64];
   char federation[64];
   char host[FMB_TEXT_SIZE];
   char port[16];
-  uint32_t baud;                /* not 0: a serial line, whose path is `host`, instead of MQTT */
+  uint32_t baud;                /* not 0: use a serial line, whose path is `host`, instead of MQTT */
   char username[FMB_TEXT_SIZE]; /* empty: none */
   char password[FMB_TEXT_SIZE];
   uint32_t widths[FM_TRAIN_MAX_LAYERS + 1];
@@ -41,11 +40,11 @@ typedef struct {
   uint32_t free_memory_kib;
   uint8_t encodings;
   bool prefer_delta;
-  bool memory;           /* a link in memory, whose other end is the caller, instead of MQTT */
-  bool fetch_by_request; /* which has no fetch() */
+  bool memory;           /* use a link in memory, whose other end is the caller, instead of MQTT */
+  bool fetch_by_request; /* the link in memory has no fetch() */
   float *arena;
   uint32_t arena_floats;
-  fmb_flash_t *flash; /* keeps the job over a reset; NULL: nothing is kept */
+  fmb_flash_t *flash; /* storage of model, job and update; NULL: nothing is kept */
   void *python;       /* handle for the callbacks of a device that Python trains */
 } fmb_settings_t;
 
@@ -54,12 +53,11 @@ typedef struct {
   fm_mqtt_t mqtt;
   fm_serial_t serial;
   fmb_settings_t settings;
-  /* How far the present plan's training may go before it waits for the closing notice: a device too slow for the whole.
-   */
+  /* Steps of the present plan after which training waits for the closing notice, as on a slow device; 0: no limit. */
   uint32_t step_limit;
-  const uint32_t *step_limits; /* of each round, [limit_count], taken when its work begins; NULL: step_limit stays */
+  const uint32_t *step_limits; /* step_limit of each round, [limit_count], read when its work begins; NULL: it stays */
   uint32_t limit_count;
-  bool finish_at_limit; /* send what there is at the limit instead of waiting for the notice */
+  bool finish_at_limit; /* send the update at the limit instead of waiting for the notice */
   fm_tensor_t tensors[FM_MAX_TENSORS];
   uint32_t tensor_count;
   char names[FM_MAX_TENSORS][32];
@@ -83,25 +81,25 @@ typedef struct {
 
 /* Add a shared or local tensor of a device that Python trains, before fmb_device_init(). */
 int fmb_device_add_tensor(fmb_device_t *device, const char *name, uint32_t count, bool local, float *data, float *base);
-/* An fm_status_t. */
+/* Put the parts together. Returns an fm_status_t. */
 int fmb_device_init(fmb_device_t *device);
-/* The link breaks as in a tunnel (no DISCONNECT) and stays away until restored. */
+/* Break the link as a tunnel does (no DISCONNECT), until fmb_device_restore(). */
 void fmb_device_cut(fmb_device_t *device);
 void fmb_device_restore(fmb_device_t *device);
-/* Say good-bye to the peer and close. */
+/* Tell the peer and close. */
 void fmb_device_close(fmb_device_t *device);
-/* One poll of the client; returns how long it may rest. */
+/* Poll the client once. Returns how many milliseconds it may rest. */
 uint32_t fmb_device_poll(fmb_device_t *device, uint32_t now_ms);
-/* The same with a message to a device whose link is in memory; lost when that is cut. */
+/* The same, with a message to a device whose link is in memory. The message is lost while the link is cut. */
 uint32_t fmb_device_deliver(fmb_device_t *device, const uint8_t *message, uint32_t size, uint32_t now_ms);
-/* Descriptor to wait on, -1: none now. *writable: wait for writability too. */
+/* Return the descriptor to wait on, -1 if there is none now. *writable: wait for writability, too. */
 int fmb_device_fd(const fmb_device_t *device, bool *writable);
 
-/* Poll all devices, sleeping when none has anything to do, for `run_ms`; then return so that Python can look. */
+/* Poll all devices for `run_ms`, and sleep while none has anything to do. */
 void fmb_fleet_run(fmb_device_t **devices, uint32_t count, uint32_t run_ms);
 uint32_t fmb_now_ms(void);
 
-/* Of the layout that Hello tells. */
+/* Return the CRC-32 of the layout, as in Hello. */
 uint32_t fmb_device_layout_crc32(const fmb_device_t *device);
 
 /* Implemented in Python, for a device that Python trains. They return an fm_status_t. */

@@ -12,8 +12,8 @@ static bool inside(fmb_flash_t *flash, uint32_t offset, uint32_t size, uint32_t 
   return is;
 }
 
-/* How many of `size` bytes this operation writes; what the next byte keeps of its bits is set in *mask. */
-static uint32_t allowed(fmb_flash_t *flash, uint32_t size, uint8_t *mask) {
+/* Return how many of `size` bytes this operation writes. The bits that the next byte keeps are set in *mask. */
+static uint32_t writable_bytes(fmb_flash_t *flash, uint32_t size, uint8_t *mask) {
   uint32_t count = flash->off ? 0u : size;
   *mask = BLANK;
   flash->operations++;
@@ -44,7 +44,7 @@ static fm_status_t flash_program(void *user, uint32_t offset, const uint8_t *byt
   fm_status_t status = FM_ERR_STORAGE;
   if (inside(flash, offset, size, flash->program_size)) {
     uint8_t mask;
-    const uint32_t count = allowed(flash, size, &mask);
+    const uint32_t count = writable_bytes(flash, size, &mask);
     for (uint32_t i = 0u; i < count; i++) {
       flash->misused += (flash->bytes[offset + i] != BLANK) ? 1u : 0u;
       flash->bytes[offset + i] &= bytes[i];
@@ -62,7 +62,7 @@ static fm_status_t flash_erase(void *user, uint32_t offset) {
   fm_status_t status = FM_ERR_STORAGE;
   if (inside(flash, offset, flash->erase_size, flash->erase_size)) {
     uint8_t mask;
-    const uint32_t count = allowed(flash, flash->erase_size, &mask);
+    const uint32_t count = writable_bytes(flash, flash->erase_size, &mask);
     (void)memset(&flash->bytes[offset], BLANK, count);
     if ((count < flash->erase_size) && (mask != BLANK)) {
       flash->bytes[offset + count] |= mask;

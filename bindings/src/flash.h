@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NOR flash in memory that loses power on demand: what fm_keep.h writes to, in virtual devices and under test. */
+/* NOR flash in memory whose power fails on demand. fm_keep.h writes to it, in virtual devices and in tests. */
 #ifndef FMB_FLASH_H
 #define FMB_FLASH_H
 
@@ -8,7 +8,7 @@
 
 #include "fedmote/fm_keep.h"
 
-/* What the operation does at which the power goes. */
+/* How much the operation during which the power fails still does. */
 typedef enum {
   FMB_CUT_BEFORE = 0, /* nothing */
   FMB_CUT_HALF,       /* half of its bytes */
@@ -23,10 +23,10 @@ typedef struct {
   uint32_t erase_size;
   uint32_t program_size;
   uint32_t operations; /* programs and erases so far */
-  uint32_t cut_at;     /* number of the operation at which the power goes; 0: never */
+  uint32_t cut_at;     /* number of the operation during which the power fails; 0: never */
   uint32_t cut_how;    /* fmb_cut_t */
-  bool off;            /* it went: nothing more is written, and the caller throws the device away */
-  uint32_t misused;    /* bytes programmed that were not blank, or not aligned; out of bounds */
+  bool off;            /* the power has failed: nothing more is written, and the caller discards the device */
+  uint32_t misused; /* number of bytes programmed that were not blank, and of accesses out of bounds or not aligned */
 } fmb_flash_t;
 
 /* Fill in *storage, whose user is `flash`. */

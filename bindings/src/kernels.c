@@ -95,7 +95,7 @@ uint32_t fmb_crc32(uint32_t crc, const uint8_t *data, size_t size) {
 
 /* ------------------------------------------------------------------------------------------- loops over elements */
 
-/* Non-zero when any is NaN or infinite: the exponent's bits are all set. */
+/* Return non-zero if any element is NaN or infinite: its exponent's bits are all set. */
 WIDE static uint32_t any_non_finite(const uint8_t *restrict data, size_t count) {
   uint32_t bad = 0u;
   for (size_t i = 0u; i < count; i++) {
@@ -118,7 +118,7 @@ WIDE static void decode_int8(const uint8_t *restrict data, size_t count, float s
   }
 }
 
-/* Non-zero when a trained value, base + delta, is not finite as a float32. */
+/* Return non-zero if any trained value, base + delta, is not finite as a float32. */
 WIDE static uint32_t any_sum_non_finite(const float *restrict values, const float *restrict base, size_t count) {
   uint32_t bad = 0u;
   for (size_t i = 0u; i < count; i++) {
@@ -149,7 +149,7 @@ WIDE static void add_weight(double *restrict weight, size_t count, double exampl
   }
 }
 
-/* The common case, float32 weights, without the detour through decoded values. */
+/* The most frequent case, float32 weights, needs no decoded values. */
 WIDE static void add_float32(double *restrict sum, const uint8_t *restrict data, size_t count, double example_weight) {
   for (size_t i = 0u; i < count; i++) {
     const uint32_t bits = load_le32(&data[4u * i]);
@@ -203,7 +203,7 @@ static void decode(const fmb_update_t *u, const run_t *run, float *values) {
   }
 }
 
-/* Check or accumulate one run by way of decoded values, block by block. Non-zero: not finite. */
+/* Decode one run block by block, and check it or add it. Returns non-zero if it is not finite. */
 static uint32_t fold_blocks(const folder_t *f, run_t run) {
   const fmb_update_t *u = f->update;
   float values[BLOCK];
@@ -252,7 +252,7 @@ static uint32_t fold_range(const folder_t *f, size_t first, size_t count, size_t
   while (done < count) {
     run_t run = {first + done, vector + done, count - done, (vector + done) / u->chunk_elements};
     const bool by_chunk = (u->encoding == FMB_ENCODING_INT8) || (u->received != NULL);
-    if (by_chunk) { /* otherwise chunks do not matter, and a range is one run */
+    if (by_chunk) { /* otherwise a range is one run */
       const size_t in_chunk = u->chunk_elements - (run.vector % u->chunk_elements);
       run.count = (run.count < in_chunk) ? run.count : in_chunk;
     }
@@ -278,7 +278,7 @@ static uint32_t fold_all(const folder_t *f, size_t elements) {
   return bad;
 }
 
-/* Elements of the update vector; 0 when the ranges are not ascending, overlap or leave the model. */
+/* Return the elements of the update vector; 0 if the ranges are not ascending, overlap or leave the model. */
 static size_t covered(const fmb_update_t *u, size_t elements) {
   size_t total = (u->range_count == 0u) ? elements : 0u;
   size_t end = 0u;
@@ -298,7 +298,7 @@ static bool encoding_known(int encoding) {
   return (encoding == FMB_ENCODING_FLOAT32) || (encoding == FMB_ENCODING_INT8);
 }
 
-/* Whether scales and received marks, where they are needed, are one for each chunk of `total` elements. */
+/* Return whether there is one scale and one received mark for each chunk of `total` elements, where they are needed. */
 static bool chunks_fit(const fmb_update_t *u, size_t total) {
   const size_t chunks = ((total - 1u) / u->chunk_elements) + 1u;
   const bool scales_fit = (u->encoding != FMB_ENCODING_INT8) || ((u->scales != NULL) && (u->scale_count == chunks));

@@ -12,11 +12,11 @@ enum { FMB_ENCODING_FLOAT32 = 0, FMB_ENCODING_INT8 = 2 };
 
 #define FMB_LARGEST_WEIGHT 1e18
 
-/* Results of fmb_fold(). Anything but FMB_FOLD_OK means that nothing was accumulated. */
+/* Results of fmb_fold(). Unless it is FMB_FOLD_OK, nothing was added. */
 enum {
   FMB_FOLD_OK = 0,
   FMB_FOLD_NON_FINITE = 1, /* NaN, infinity, or a value beyond float32 in the update */
-  FMB_FOLD_SIZES = 2       /* lengths, ranges or chunks that do not fit together */
+  FMB_FOLD_SIZES = 2       /* lengths, ranges or chunks do not fit together */
 };
 
 /* One update, as the server holds it once its chunks have arrived: the data of all chunks laid end to end. */
@@ -35,19 +35,19 @@ typedef struct {
   int encoding;          /* FMB_ENCODING_* */
 } fmb_update_t;
 
-/* Weigh the update into sum[] and weight[], both `elements` long: for each element that it speaks for,
- * sum += example_weight * value and weight += example_weight. Checks all before it adds anything. Linear in elements.
- * With weight NULL only sum changes, and the caller keeps one scalar for all updates that speak for the whole model. */
+/* Add the update to sum[] and weight[], both `elements` long. For each element that it covers, sum += example_weight *
+ * value and weight += example_weight. It checks the whole update before it adds anything. Linear in elements. With
+ * weight NULL only sum changes, and the caller keeps one scalar for all updates that cover the whole model. */
 int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *update);
 
-/* out = sum / (weight + whole) where anyone spoke, else base. A mean that rounds past float32's largest becomes the
- * largest. */
+/* out = sum / (weight + whole) for each element that an update covers, else base. A mean that rounds past float32's
+ * largest number becomes that number. */
 void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out, size_t elements);
 
-/* 1 when all are finite. */
+/* Return 1 if all elements are finite, else 0. */
 int fmb_all_finite(const uint8_t *data, size_t elements);
 
-/* CRC-32 of zlib and Ethernet, to be continued from `crc`; 0 to start. */
+/* Return the CRC-32 of zlib and Ethernet, continued from `crc`, which is 0 at the start. */
 uint32_t fmb_crc32(uint32_t crc, const uint8_t *data, size_t size);
 
 #endif

@@ -225,8 +225,8 @@ void fmb_mailbox_disconnect(fmb_mailbox_t *mailbox) {
 }
 
 uint32_t fmb_mailbox_waiting(const fmb_mailbox_t *mailbox) {
-  const bool there = mailbox->sending && (mailbox->connection != 0u);
-  return there ? (mailbox->outgoing.head_size + mailbox->outgoing.body_size) : 0u;
+  const bool waiting = mailbox->sending && (mailbox->connection != 0u);
+  return waiting ? (mailbox->outgoing.head_size + mailbox->outgoing.body_size) : 0u;
 }
 
 fm_status_t fmb_mailbox_take(fmb_mailbox_t *mailbox, uint8_t *out) {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Streams and a link that live in memory, so that the real C code runs without I/O: under test, and as virtual devices.
- */
+/* Streams and a link in memory, so that the real C code runs without I/O: in tests, and as virtual devices. */
 #ifndef FMB_MEMORY_H
 #define FMB_MEMORY_H
 
@@ -9,22 +8,22 @@
 
 #include "fedmote/fm_link.h"
 
-/* A byte stream whose other end is the caller. `in` is lent for the duration of one call; `out` is drained by the
- * caller. */
+/* A byte stream whose other end is the caller. `in` is valid for the duration of one call. The caller empties
+ * `out`. */
 typedef struct {
   const uint8_t *in;
   uint32_t in_left;
-  uint32_t budget; /* of bytes that may still be read before the caller looks at the results */
+  uint32_t budget; /* bytes that may still be read before the caller looks at the results */
   uint8_t *out;
   uint32_t out_size;
   uint32_t out_fill;
-  bool connected; /* set by the caller: what open() finds */
+  bool connected; /* set by the caller: whether open() succeeds */
   bool open;
 } fmb_pipe_t;
 
 fm_stream_t fmb_pipe_stream(fmb_pipe_t *pipe);
 
-/* A stream that can be cut: while `away`, the one below is closed and does not open. */
+/* A stream that can be cut. While `away`, the stream below is closed and does not open. */
 typedef struct {
   fm_stream_t below;
   bool away;
@@ -50,7 +49,7 @@ fm_sink_t fmb_inbox_sink(fmb_inbox_t *inbox);
 /* Forget the complete messages; the one being received stays. */
 void fmb_inbox_clear(fmb_inbox_t *inbox);
 
-/* A link of whole messages whose other end is the caller: one message lent in, one message waiting out. */
+/* A link of whole messages whose other end is the caller. It holds one message in each direction. */
 typedef struct {
   const uint8_t *in; /* delivered in the next poll; NULL: none */
   uint32_t in_size;
@@ -68,9 +67,9 @@ typedef struct {
 fm_link_t fmb_mailbox_link(fmb_mailbox_t *mailbox);
 void fmb_mailbox_connect(fmb_mailbox_t *mailbox);
 void fmb_mailbox_disconnect(fmb_mailbox_t *mailbox);
-/* Bytes of the message waiting; 0: none. */
+/* Return the bytes of the message that waits for the caller; 0: none waits. */
 uint32_t fmb_mailbox_waiting(const fmb_mailbox_t *mailbox);
-/* Copy the waiting message, whose size is fmb_mailbox_waiting(), and let the client have its memory back. */
+/* Copy the waiting message, of fmb_mailbox_waiting() bytes, and give its memory back to the client. */
 fm_status_t fmb_mailbox_take(fmb_mailbox_t *mailbox, uint8_t *out);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A link of the device library without I/O: bytes in, messages out, and the other way round. */
+/* A link of the device library without I/O. It turns bytes into messages and messages into bytes. */
 #ifndef FMB_SANSIO_H
 #define FMB_SANSIO_H
 
@@ -20,17 +20,17 @@ typedef struct {
 uint32_t fmb_sansio_poll(fmb_sansio_t *self, const uint8_t *bytes, uint32_t size, uint32_t now_ms);
 /* Forget the complete messages, after they were read. */
 void fmb_sansio_clear(fmb_sansio_t *self);
-/* `bytes` stay the caller's until fmb_sansio_sending() is false. An fm_status_t. */
+/* Send a message. The caller keeps `bytes` unchanged until fmb_sansio_sending() is false. Returns an fm_status_t. */
 int fmb_sansio_send(fmb_sansio_t *self, const uint8_t *bytes, uint32_t size, bool reliable);
 bool fmb_sansio_sending(const fmb_sansio_t *self);
 uint32_t fmb_sansio_connection(const fmb_sansio_t *self);
-/* FM_ERR_UNSUPPORTED: this link has no fetch(). */
+/* Ask for a model chunk. FM_ERR_UNSUPPORTED: this link has no fetch(). */
 int fmb_sansio_fetch(fmb_sansio_t *self, uint32_t version, uint32_t index);
 
 typedef struct {
   fmb_sansio_t sansio;
   fm_mqtt_t mqtt;
-  fm_mqtt_config_t config; /* all but the stream is set before fmb_mqtt_init() */
+  fm_mqtt_config_t config; /* set all but the stream before fmb_mqtt_init() */
 } fmb_mqtt_link_t;
 
 int fmb_mqtt_init(fmb_mqtt_link_t *self);
@@ -38,7 +38,7 @@ int fmb_mqtt_init(fmb_mqtt_link_t *self);
 typedef struct {
   fmb_sansio_t sansio;
   fm_serial_t serial;
-  fm_serial_config_t config; /* all but stream and buffer are set before fmb_serial_init() */
+  fm_serial_config_t config; /* set all but stream and buffer before fmb_serial_init() */
   uint8_t buffer[FM_SERIAL_MIN_BUFFER];
 } fmb_serial_link_t;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The server's door for messages: verified by the same code as on the device. */
+/* Verify the server's incoming messages with the same code as on the device. */
 #ifndef FMB_WIRE_H
 #define FMB_WIRE_H
 
@@ -8,7 +8,7 @@
 
 #include "fedmote/fm_codec.h"
 
-/* The body's type of a valid message, 0 for anything else. */
+/* Return the body's type of a valid message, 0 for anything else. */
 int fmb_verify(const uint8_t *message, size_t size);
 
 typedef struct {
@@ -19,10 +19,10 @@ typedef struct {
   float scale;
 } fmb_update_chunk_t;
 
-/* As fmb_verify(); what an UpdateChunk says goes into *chunk. */
+/* As fmb_verify(). The fields of an UpdateChunk are written to *chunk. */
 int fmb_read_update_chunk(const uint8_t *message, size_t size, fmb_update_chunk_t *chunk);
 
-/* Give every scalar of the body `message->type` its default and empty the rest. FM_ERR_ARGUMENT: no such type. */
+/* Set every scalar of the body `message->type` to its default and the rest to 0. FM_ERR_ARGUMENT: no such type. */
 fm_status_t fmb_message_defaults(fm_message_t *message);
 
 #endif

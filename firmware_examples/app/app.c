@@ -40,7 +40,9 @@ static void log_chunk(app_t *app) {
   }
 }
 
-/* By the broker, or by the server, whose log says why: often the tensors are not the federation's. */
+/* Log a refusal by the broker or the server once. The server's log says why: often the tensors are not the
+ * federation's.
+ */
 static void log_refusal(app_t *app, bool refused) {
   if (refused && !app->refused) {
     line_t line;
@@ -51,7 +53,7 @@ static void log_refusal(app_t *app, bool refused) {
   app->refused = refused;
 }
 
-/* ---- what the client tells ---- */
+/* ---- called by the client ---- */
 
 static void state_changed(void *user, uint8_t state) {
   app_t *app = (app_t *)user;
@@ -61,7 +63,7 @@ static void state_changed(void *user, uint8_t state) {
 
 /* ---- putting it together ---- */
 
-/* Differs from device to device. */
+/* Return a number that differs from device to device. */
 static uint32_t id_number(const app_platform_t *platform) {
   return fm_crc32(0u, platform->device_id, (uint32_t)strlen(platform->device_id));
 }

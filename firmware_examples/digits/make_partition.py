@@ -44,7 +44,7 @@ static const fm_dataset_t partition = {{{count}u, digits_read, (void *)&partitio
 
 
 def rows(values: NDArray[np.uint8]) -> str:
-    """Numbers in lines, as C wants them."""
+    """Return numbers in lines, as a C initializer."""
     flat = values.ravel().tolist()
     lines = (flat[at : at + A_LINE] for at in range(0, len(flat), A_LINE))
     return "".join(f"  {', '.join(map(str, line))},\n" for line in lines)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A board for firmware_examples/app that is a struct on the host: its UART's interrupts, its clock and its power
- * are the caller's. */
+/* A board for firmware_examples/app as a struct on the host. The caller plays its UART's interrupts, clock and power.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,7 +48,7 @@ board_t *board_new(const char *id, const uint8_t *features, const uint8_t *label
   return board;
 }
 
-/* RAM is what it is after a power cut: nothing in it counts. */
+/* After a power cut RAM holds garbage. */
 void board_power_on(board_t *board, uint32_t seed, void (*log)(void *user, const char *line)) {
   (void)memset(&board->app, 0xA5, sizeof board->app);
   (void)memset(&board->uart, 0, sizeof board->uart);

@@ -198,7 +198,7 @@ def test_posix_over_mqtt(posix: Path, broker: Broker, tmp_path: Path) -> None:
 
 
 def test_the_smallest(posix: Path, broker: Broker, tmp_path: Path) -> None:
-    """Forty lines are a whole device."""
+    """The shortest device takes part, too."""
     smallest = posix.with_name("smallest")
     with running(smallest, "unit-1", "127.0.0.1", str(broker.port), end=signal.SIGKILL):
         server, records = federate(settings(tmp_path, broker=broker.url), ROUNDS)
@@ -250,7 +250,7 @@ def test_what_posix_does_not_take(arguments: list[str], code: int, said: str, po
 
 
 def after(lines: list[str], event: str) -> list[str]:
-    """What follows an event's name in the lines of the log."""
+    """Return what follows an event's name, for each line of the log that has it."""
     return [line.split(event, 1)[1].strip() for line in lines if event in line]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for conditions that nobody announces."""
+"""Wait for conditions by asking again and again."""
 
 from __future__ import annotations
 

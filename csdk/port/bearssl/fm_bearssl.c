@@ -41,7 +41,7 @@ static bool receive_records(fm_bearssl_t *tls) {
   return moved > 0;
 }
 
-/* The engine takes no further record while one waits to be read, so this ends. */
+/* This ends, because the engine takes no further record while one waits to be read. */
 static void pump(fm_bearssl_t *tls) {
   bool moving = !tls->broken;
   for (uint32_t i = 0u; (i < ROUNDS_A_CALL) && moving; i++) {
@@ -57,7 +57,7 @@ static bool ended(const fm_bearssl_t *tls) {
 
 /* ---- the stream ---- */
 
-/* A session that ended in an error is not to be resumed (RFC 5246, section 7.2.2). */
+/* A session that ended in an error must not be resumed (RFC 5246, section 7.2.2). */
 static void report(fm_bearssl_t *tls) {
   const int error = br_ssl_engine_last_error(&tls->client.eng);
   tls->resumable = tls->resumable && (error == BR_ERR_OK);
@@ -66,7 +66,7 @@ static void report(fm_bearssl_t *tls) {
   }
 }
 
-/* Say goodbye, if the stream below takes it at once. */
+/* Send close_notify, if the stream below takes it at once. */
 static void tls_close(void *self) {
   fm_bearssl_t *tls = (fm_bearssl_t *)self;
   if (tls->phase >= (uint8_t)TLS_HANDSHAKE) {
@@ -80,7 +80,7 @@ static void tls_close(void *self) {
   tls->phase = TLS_CLOSED;
 }
 
-/* A session that was not completed is not to be resumed: its peer may never have been checked. */
+/* A session that was not completed must not be resumed: its peer may never have been checked. */
 static bool begin(fm_bearssl_t *tls) {
   const fm_bearssl_config_t *config = tls->config;
   const bool resume = tls->resumable;
@@ -176,7 +176,7 @@ static int32_t tls_write(void *self, const uint8_t *bytes, uint32_t size) {
     pump(tls);
     result = (int32_t)count;
   } else {
-    /* the record before is still on its way */
+    /* the record before is still being sent */
   }
   return result;
 }

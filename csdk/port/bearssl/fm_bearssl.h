@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TLS 1.2 by BearSSL 0.6 as a byte stream over another one. The peer must show a certificate chain that leads to one of
- * the trust anchors, is valid now, and is for `host`; there is no way to switch that off.
+ * the trust anchors, is valid now, and is for `host`. These checks cannot be switched off.
  *
  * ECDHE with ChaCha20-Poly1305 or AES-128-GCM; ECDSA or RSA certificates with SHA-256, SHA-384 or SHA-512; P-256,
- * P-384, P-521, Curve25519. The implementations are those in constant time on processors whose multiplication to 64
- * bits is not (Cortex-M3, M0). A session is resumed when the peer still knows it, which saves the elliptic curves.
+ * P-384, P-521, Curve25519. The implementations take constant time even on processors whose multiplication to 64 bits
+ * does not (Cortex-M3, M0). A session is resumed if the peer still knows it, which saves the elliptic curves.
  *
- * Nothing waits, but the arithmetic of a full handshake takes its time, most of it within one call: 54 million
- * instructions on a Cortex-M3 with certificates on P-256, two to three seconds at 25 MHz. */
+ * No call waits, but a full handshake needs much arithmetic, most of it within one call. On a Cortex-M3 with
+ * certificates on P-256 that is 54 million instructions, or two to three seconds at 25 MHz. */
 #ifndef FM_BEARSSL_H
 #define FM_BEARSSL_H
 
@@ -18,25 +18,25 @@
 #include "bearssl.h"
 #include "fedmote/fm_link.h"
 
-/* The peer is asked for records as small as the buffer wants (RFC 6066, section 4), which OpenSSL, wolfSSL, Mbed TLS
- * and BearSSL do. One that does not do so needs FM_BEARSSL_BUFFER_ANY. */
+/* The stream asks the peer for records that fit the buffer (RFC 6066, section 4). OpenSSL, wolfSSL, Mbed TLS and
+ * BearSSL send such records. For a peer that does not, use FM_BEARSSL_BUFFER_ANY. */
 #define FM_BEARSSL_BUFFER_LEAST (512u + 325u + 512u + 85u)
 #define FM_BEARSSL_BUFFER_ANY (16384u + 325u + 512u + 85u)
 
 /* Everything is the caller's and must outlive the stream. */
 typedef struct {
   fm_stream_t below;
-  const char *host; /* a DNS name, as the certificate spells it; IP addresses are not looked for in certificates */
+  const char *host; /* a DNS name, as the certificate spells it; an IP address does not work */
   const br_x509_trust_anchor *anchors;
   uint32_t anchor_count;
-  /* Bytes that nobody can guess, 32 for each handshake. False: none now, and there is no handshake. */
+  /* Write bytes that nobody can guess, 32 for each handshake. False: there are none now, and the handshake fails. */
   bool (*random)(void *user, uint8_t *out, uint32_t size);
-  /* Seconds since 1970. False: unknown, and there is no handshake. */
+  /* Write the seconds since 1970. False: they are unknown, and the handshake fails. */
   bool (*unix_time)(void *user, uint32_t *seconds);
-  /* The connection was given up for a BearSSL error (BR_ERR_*, such as BR_ERR_X509_NOT_TRUSTED). NULL: not told. */
+  /* The connection was given up for a BearSSL error (BR_ERR_*, such as BR_ERR_X509_NOT_TRUSTED). NULL: not called. */
   void (*failed)(void *user, int error);
   void *user;
-  uint8_t *buffer; /* all but 597 bytes are for what comes in */
+  uint8_t *buffer; /* all but 597 bytes of it are for received records */
   uint32_t buffer_size;
 } fm_bearssl_config_t;
 

@@ -11,7 +11,7 @@ enum {
   STREAM_CLOSED = 0,
   STREAM_CONNECTING,
   STREAM_OPEN,
-  STREAM_ENDED /* the peer closed; what came before can still be read */,
+  STREAM_ENDED /* the peer closed; bytes received before can still be read */,
   STREAM_BROKEN
 };
 
@@ -42,8 +42,8 @@ static err_t on_received(void *arg, struct tcp_pcb *pcb, struct pbuf *data, err_
     tcp->received = data;
   } else {
     pbuf_cat(tcp->received, data);
-    /* However small the segments, what is not read must not hold the pool in which acknowledgements arrive: without
-     * those nothing could be written, and a link that waits to write might not read. */
+    /* Acknowledgements arrive in the same pool, so unread data must not fill it, however small the segments. Without
+     * acknowledgements nothing could be written, and a link that waits to write might not read. */
     if (pbuf_clen(tcp->received) > MOST_PIECES) {
       tcp->received = pbuf_coalesce(tcp->received, PBUF_RAW);
     }
@@ -61,8 +61,8 @@ static void on_error(void *arg, err_t error) {
 
 /* ---- the stream ---- */
 
-/* Orderly, so that what was written still arrives. A pcb that nobody waits for any more is the first to go when another
- * is wanted. */
+/* Close in order, so that written bytes still arrive. The lowest priority lets lwIP reuse this pcb first when it needs
+ * another. */
 static void tcp_stream_close(void *self) {
   fm_lwip_tcp_t *tcp = (fm_lwip_tcp_t *)self;
   struct tcp_pcb *pcb = tcp->pcb;
@@ -107,7 +107,7 @@ static fm_status_t tcp_stream_open(void *self) {
   } else if (tcp->state != (uint8_t)STREAM_BROKEN) {
     status = FM_OK;
   } else {
-    /* refused, or nobody there */
+    /* refused, or the host does not answer */
   }
   if ((status != FM_OK) && (status != FM_AGAIN)) {
     tcp_stream_close(tcp);
@@ -126,8 +126,8 @@ static uint16_t take(fm_lwip_tcp_t *tcp, uint8_t *out, uint32_t size) {
   return count;
 }
 
-/* All was read, and nothing was written since that could have carried the acknowledgement along. lwIP would wait for up
- * to 250 ms more, and with it a peer that holds small packets back until the ones before are acknowledged (Nagle), as
+/* Acknowledge at once when all was read and nothing was written that could carry the acknowledgement. lwIP would wait
+ * up to 250 ms more. So would a peer that holds small packets back until earlier ones are acknowledged (Nagle), as
  * brokers do. */
 static void acknowledge(struct tcp_pcb *pcb) {
   if ((pcb->flags & TF_ACK_DELAY) != 0u) {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A TCP connection of lwIP 2.1's raw API as a byte stream. One thread: the stream is used where lwIP itself runs, the
- * main loop with NO_SYS=1 or the tcpip thread. Nothing blocks. Memory is lwIP's: one tcp_pcb; what was received stays
- * in up to five pbufs until read, at most TCP_WND bytes; what was written is copied, at most TCP_SND_BUF. For lwIP's
- * heap (MEM_SIZE) count 2 x TCP_WND + 1.2 x TCP_SND_BUF, and for its pool (PBUF_POOL_SIZE) 7 + TCP_OOSEQ_MAX_PBUFS or
- * more. */
+/* A TCP connection of lwIP 2.1's raw API as a byte stream. Use the stream from the thread in which
+ * lwIP itself runs: the main loop with NO_SYS=1, or the tcpip thread. No call blocks.
+ *
+ * The memory is lwIP's: one tcp_pcb, up to five pbufs with at most TCP_WND received bytes, and a copy of at most
+ * TCP_SND_BUF written bytes. For lwIP's heap (MEM_SIZE) count 2 x TCP_WND + 1.2 x TCP_SND_BUF. For its pool
+ * (PBUF_POOL_SIZE) count at least 7 + TCP_OOSEQ_MAX_PBUFS. */
 #ifndef FM_LWIP_TCP_H
 #define FM_LWIP_TCP_H
 

@@ -55,8 +55,8 @@ static fm_status_t tty_open(void *self) {
   return (tty->fd >= 0) ? FM_OK : FM_ERR_LINK;
 }
 
-/* What a call that moved nothing means. EIO is a pseudo-terminal whose other end is closed: it may come back, but one
- * opened by path is better opened anew. */
+/* Return the result of a call that failed: 0 to try again, -1 for a broken line. EIO means that the other end of a
+ * pseudo-terminal is closed. It may open again, but a terminal opened by path is better opened anew. */
 static int32_t nothing(const fm_posix_tty_t *tty) {
   const bool wait = (errno == EAGAIN) || (errno == EINTR) || ((errno == EIO) && (tty->path == NULL));
   return wait ? 0 : -1;

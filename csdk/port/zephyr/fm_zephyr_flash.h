@@ -13,7 +13,7 @@ typedef struct {
 } fm_zephyr_flash_t;
 
 /* Open partition `id`, FIXED_PARTITION_ID(...), and describe it in *storage. Its pages must be of one size.
- * FM_ERR_STORAGE: there is no such partition, its driver is not there, or erased flash does not read 0xFF. */
+ * FM_ERR_STORAGE: there is no such partition or no driver for it, or erased flash does not read 0xFF. */
 fm_status_t fm_zephyr_flash_init(fm_zephyr_flash_t *flash, uint8_t id, fm_storage_t *storage);
 
 #endif

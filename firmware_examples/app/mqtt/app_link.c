@@ -8,7 +8,7 @@
 #define KEEP_ALIVE_S 60u
 #define UNKNOWN_BATTERY 255u
 
-/* What the broker says for a device that was lost. */
+/* Write the message that the broker publishes when the device is lost. */
 static fm_status_t write_will(app_link_t *app_link) {
   fm_message_t away;
   uint32_t size = 0u;

@@ -5,13 +5,13 @@
 
 #include "fedmote/fm_mqtt.h"
 
-#define APP_PACKET 512u /* bytes handed to the stream at once: each is a segment, and with TLS a record */
+#define APP_PACKET 512u /* bytes written to the stream at once: a TCP segment, and with TLS a record */
 #define APP_WILL 64u
 
 typedef struct {
   const char *federation;
-  const char *username; /* NULL: none, as well as */
-  const char *password;
+  const char *username; /* NULL: none */
+  const char *password; /* NULL: none */
 } app_link_settings_t;
 
 typedef struct {

@@ -45,7 +45,7 @@ __attribute__((used)) void fault_report(const uint32_t *stacked) {
 }
 
 __attribute__((naked)) void fault_handler(void) {
-  /* When the stack ran out there is no room for a report, and maybe no frame: take it from the top again. */
+  /* If the stack is full, there is no room for a report, and maybe no frame. So start at the stack's top again. */
   __asm volatile("mrs r0, msp\n\t"
                  "ldr r1, =__stack_start\n\t"
                  "cmp r0, r1\n\t"

@@ -12,11 +12,11 @@ extern uint32_t __stack_end[]; /* from the linker script */
 /* Fill .data and .bss, call main(). */
 void reset_handler(void);
 
-/* Log `fault hard pc=<address>` and stop. For everything that nobody expects. */
+/* Log `fault hard pc=<address>` and stop. The handler of every interrupt that the board does not use. */
 void fault_handler(void);
 
-/* One line to the debugger (semihosting). Nothing when built without FEDMOTE_SEMIHOSTING: without a debugger attached
- * the instruction is a fault. */
+/* Write one line to the debugger (semihosting). Does nothing when built without FEDMOTE_SEMIHOSTING, because the
+ * instruction is a fault unless a debugger is attached. */
 void cortex_m_log(void *user, const char *line);
 
 /* Interrupts off, then: sleep until one is pending; let pending ones run. */

@@ -8,11 +8,11 @@
 #define RISCV32_TIMER 7u /* interrupts, as mcause names them and as bits of mie */
 #define RISCV32_EXTERNAL 11u
 
-/* One line to the debugger (semihosting). Nothing when built without FEDMOTE_SEMIHOSTING: without a debugger attached
- * it is a trap. */
+/* Write one line to the debugger (semihosting). Does nothing when built without FEDMOTE_SEMIHOSTING, because the
+ * instruction is a trap unless a debugger is attached. */
 void riscv32_log(void *user, const char *line);
 
-void riscv32_enable(uint32_t interrupt); /* in mie; they come once they are on */
+void riscv32_enable(uint32_t interrupt); /* in mie; it comes once interrupts are on */
 
 /* Interrupts off, then: sleep until one is pending; let pending ones run. */
 static inline void riscv32_interrupts_off(void) { __asm volatile("csrci mstatus, 8" ::: "memory"); }

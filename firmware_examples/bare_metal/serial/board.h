@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a board brings: board/board.c of each firmware. One core, one board, so there is no handle. */
+/* The functions that a board must provide: board/board.c of each firmware. There is one board, so there is no handle.
+ */
 #ifndef BOARD_H
 #define BOARD_H
 
@@ -16,7 +17,7 @@ uint32_t board_now_ms(void);
 /* Sleep for `wait_ms`, or until the UART has something for the main loop. */
 void board_wait(uint32_t wait_ms);
 
-/* Do nothing more, for ever. */
+/* Sleep for ever. */
 void board_stop(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between a UART's interrupt and the main loop: a ring each way, and the byte stream over them that a link wants.
+/* Two rings between a UART's interrupt and the main loop, one each way, and the byte stream over them for a link.
  *
- * Each index has one writer, the interrupt or the main loop, and bytes are in place before the index moves: on one core
- * that is all it takes. The interrupt calls uart_received() and uart_next(), the main loop everything else. */
+ * Each index has one writer, the interrupt or the main loop, and bytes are in place before the index moves. On one core
+ * no lock is needed. The interrupt calls uart_received() and uart_next(), the main loop everything else. */
 #ifndef UART_H
 #define UART_H
 
@@ -11,7 +11,7 @@
 
 #include "fedmote/fm_serial.h"
 
-/* What the server may send between two polls: its window of four frames. A power of two. */
+/* At least what the server may send between two polls, its window of four frames. A power of two. */
 #define UART_RX_SIZE 1024u
 #if UART_RX_SIZE < (4u * (FM_SERIAL_PAYLOAD + 14u))
 #error "UART_RX_SIZE must be 4 x (FM_SERIAL_PAYLOAD + 14) at least"
@@ -23,7 +23,7 @@ typedef struct {
   volatile uint32_t rx_out;
   volatile uint32_t tx_in;
   volatile uint32_t tx_out;
-  volatile uint32_t overruns; /* bytes that came and found no room; the link asks for them again */
+  volatile uint32_t overruns; /* received bytes for which there was no room; the link asks for them again */
   bool full;                  /* the last write was cut short */
   void (*start)(void);        /* there is something to send: make the interrupt call uart_next() */
   volatile uint8_t rx[UART_RX_SIZE];
@@ -32,13 +32,13 @@ typedef struct {
 
 fm_stream_t uart_stream(uart_t *uart);
 
-/* Is there anything that the main loop waits for: bytes, or room for those that did not fit? */
+/* Return whether the main loop has work: received bytes, or room for bytes that did not fit. */
 bool uart_wants(const uart_t *uart);
 
-/* A byte came. */
+/* Store a received byte. */
 void uart_received(uart_t *uart, uint8_t byte);
 
-/* The byte to send next. False: none. */
+/* Write the next byte to send to *byte. False: there is none. */
 bool uart_next(uart_t *uart, uint8_t *byte);
 
 #endif

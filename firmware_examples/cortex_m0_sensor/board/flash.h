@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The nRF51's flash between __storage_start and __storage_end, as fedmote's storage. The core stands still for 46 us a
- * word programmed and 22 ms a page erased; what the UART receives meanwhile beyond six bytes is lost, and sent again.
+/* The nRF51's flash between __storage_start and __storage_end, as fedmote's storage. The core stops for 46 us while
+ * a word is programmed and for 22 ms while a page is erased. The UART holds six bytes meanwhile. Later ones are lost,
+ * and the link sends them again.
  */
 #ifndef FLASH_H
 #define FLASH_H

@@ -6,8 +6,8 @@
 
 #include "fedmote/fm_link.h"
 
-/* The byte stream to FEDMOTE_BROKER: TCP, with FEDMOTE_TLS under TLS. False: its address is none, or TLS lacks what it
- * needs. One broker, so there is no handle. */
+/* Make the byte stream to FEDMOTE_BROKER: TCP, or with FEDMOTE_TLS TLS over TCP. False: its address is not valid, or
+ * TLS refuses its settings. There is one broker, so there is no handle. */
 bool broker_stream(fm_stream_t *stream);
 
 #endif

@@ -6,7 +6,7 @@
 #include "fm_lwip_tcp.h"
 #include "line.h"
 
-#define BUFFER_SIZE (2048u + 325u + 512u + 85u) /* records of 2,048 bytes come in, of 512 go out */
+#define BUFFER_SIZE (2048u + 325u + 512u + 85u) /* for records of 2,048 bytes in and 512 bytes out */
 
 static bool give_random(void *user, uint8_t *out, uint32_t size) {
   (void)user;

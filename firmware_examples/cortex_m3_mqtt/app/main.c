@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Broker, TCP or TLS, application: what is put together here is set by the build (see CMakeLists.txt). */
+/* Puts board, network, broker (TCP or TLS) and application together. The settings come from CMakeLists.txt. */
 #include "app.h"
 #include "board.h"
 #include "broker.h"
@@ -18,7 +18,7 @@ static uint32_t number(const uint8_t *bytes) {
   return ((uint32_t)bytes[0] << 24) | ((uint32_t)bytes[1] << 16) | ((uint32_t)bytes[2] << 8) | bytes[3];
 }
 
-/* The hardware address differs from device to device because their names do. */
+/* The hardware address is made from the device's name, so that each device has another one. */
 static void start_net(uint32_t seed, uint32_t id) {
   const net_config_t config = {
       .mac = {MAC_FIRST, 0u, (uint8_t)(id >> 24), (uint8_t)(id >> 16), (uint8_t)(id >> 8), (uint8_t)id},

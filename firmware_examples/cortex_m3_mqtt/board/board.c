@@ -59,13 +59,13 @@ void board_wait(uint32_t wait_ms) {
   if (wait_ms > 0u) {
     lan9118_listen();
   }
-  cortex_m_interrupts_off(); /* so that none comes between the question and the sleep; a pending one ends it */
+  cortex_m_interrupts_off(); /* none may come between the check and the sleep; a pending one ends the sleep */
   while (!frame_came && ((now_ms - from) < wait_ms)) {
     cortex_m_sleep();
     cortex_m_interrupts_on();
     cortex_m_interrupts_off();
   }
-  frame_came = false; /* still off: what comes from here on is told by the next wait */
+  frame_came = false; /* interrupts are still off: a frame from here on ends the next wait */
   cortex_m_interrupts_on();
 }
 

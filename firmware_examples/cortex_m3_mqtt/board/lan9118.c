@@ -32,7 +32,7 @@
 #define IRQ_OFF 0x011u /* active high, push-pull */
 #define IRQ_ON 0x111u
 #define INT_RX_STATUS 0x8u
-#define TX_ON 0x6u /* on, and statuses that nobody reads are no error */
+#define TX_ON 0x6u /* on; unread statuses are no error */
 #define RX_FORWARD 0x80000000u
 #define RX_ERROR 0x8000u /* of a status */
 #define CRC_SIZE 4u
@@ -60,7 +60,7 @@ bool lan9118_start(const uint8_t address[6]) {
   if (there) {
     HW_CFG = HW_SOFT_RESET;
     for (uint32_t i = 0u; (i < TRIES) && ((HW_CFG & HW_SOFT_RESET) != 0u); i++) {
-      /* it ends by itself */
+      /* the controller ends it */
     }
     HW_CFG = HW_MUST_BE_ONE | HW_TX_FIFO_5K;
     INT_EN = 0u;
@@ -126,7 +126,7 @@ bool lan9118_send(const uint8_t *frame, uint32_t size) {
 
 void lan9118_listen(void) { IRQ_CFG = IRQ_ON; }
 
-/* What comes from here on sets the status again, so that none is missed between the last look and lan9118_listen(). */
+/* A frame that arrives from here on sets the status again, so none is missed before lan9118_listen(). */
 void lan9118_quiet(void) {
   IRQ_CFG = IRQ_OFF;
   INT_STS = INT_RX_STATUS;

@@ -13,22 +13,23 @@
 /* Reset, set the address, receive frames for it and broadcasts. False: there is no such controller. */
 bool lan9118_start(const uint8_t address[6]);
 
-/* Bytes of the next frame received, 0: none. Damaged ones are dropped here. It must be taken, or dropped. */
+/* Return the bytes of the next received frame, 0 if there is none. Damaged frames are dropped here. Take the frame, or
+ * drop it. */
 uint32_t lan9118_next(void);
 
-/* Copy out the frame that lan9118_next() told of; `out` has room for that many bytes. */
+/* Copy the frame of lan9118_next() to `out`, which has room for that many bytes. */
 void lan9118_take(uint8_t *out, uint32_t size);
 
-/* Throw it away. */
+/* Drop the frame of lan9118_next(). */
 void lan9118_drop(uint32_t size);
 
 /* Send a frame of 14 to LAN9118_MOST bytes. False: no room now. */
 bool lan9118_send(const uint8_t *frame, uint32_t size);
 
-/* Let the interrupt come when a frame does, or did since lan9118_quiet(). */
+/* Allow the interrupt. It comes with the next frame, or at once if one arrived since lan9118_quiet(). */
 void lan9118_listen(void);
 
-/* From the interrupt: no more of them until lan9118_listen(). */
+/* Call from the interrupt: there are no more interrupts until lan9118_listen(). */
 void lan9118_quiet(void);
 
 #endif

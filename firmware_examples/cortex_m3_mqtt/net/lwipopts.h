@@ -24,7 +24,7 @@
 #define MEMP_MEM_MALLOC 0
 #define MEM_ALIGNMENT 4
 #define MEM_SIZE 10240         /* see fm_lwip_tcp.h */
-#define PBUF_POOL_SIZE 9       /* frames that came and were not yet read */
+#define PBUF_POOL_SIZE 9       /* received frames that are not read yet */
 #define PBUF_POOL_BUFSIZE 1536 /* one frame whole */
 #define MEMP_NUM_TCP_PCB 3     /* one in use, two that close */
 #define MEMP_NUM_TCP_PCB_LISTEN 1
@@ -36,7 +36,7 @@
 #define TCP_OOSEQ_MAX_PBUFS 2
 #define TCP_SND_BUF (2 * TCP_MSS)
 #define TCP_LISTEN_BACKLOG 0
-/* Other ones after each start, so that what is left of the connection before is not taken for the new one. */
+/* Different after each start, so that packets of an old connection are not taken for the new one's. */
 #define LWIP_RANDOMIZE_INITIAL_LOCAL_PORTS 1
 #define LWIP_HOOK_TCP_ISN(local, local_port, remote, remote_port) net_random()
 #define LWIP_TCP_KEEPALIVE 0 /* MQTT has its own */

@@ -15,7 +15,7 @@
 static struct netif netif;
 static uint32_t random_state;
 
-/* ---- what lwIP asks for ---- */
+/* ---- functions that lwIP calls ---- */
 
 uint32_t sys_now(void) { return board_now_ms(); }
 
@@ -33,8 +33,8 @@ void net_assert(const char *what) {
 
 /* ---- frames ---- */
 
-/* The controller takes one piece of memory, a frame may lie in several. A frame for which it has no room is lost, as on
- * a wire, and TCP sends it again. */
+/* A frame may lie in several pieces of memory, but the controller takes one. A frame for which it has no room is lost,
+ * as on a wire, and TCP sends it again. */
 static err_t send_frame(struct netif *interface, struct pbuf *frame) {
   static uint8_t whole[LAN9118_MOST];
   err_t error = ERR_BUF;
@@ -49,7 +49,7 @@ static err_t send_frame(struct netif *interface, struct pbuf *frame) {
 static void receive_frame(uint32_t size) {
   struct pbuf *frame = pbuf_alloc(PBUF_RAW, (u16_t)size, PBUF_POOL);
   if ((frame == NULL) || (frame->next != NULL)) {
-    lan9118_drop(size); /* nowhere to put it: TCP sends it again */
+    lan9118_drop(size); /* no memory for it: TCP sends it again */
   } else {
     lan9118_take((uint8_t *)frame->payload, size);
   }

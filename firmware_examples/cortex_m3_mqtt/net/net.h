@@ -14,13 +14,14 @@ typedef struct {
   const char *address;
   const char *mask;
   const char *gateway;
-  uint32_t seed; /* of ports and sequence numbers: new at each start, and not to be guessed from outside */
+  uint32_t seed; /* of ports and sequence numbers: new at each start, and hard to guess */
 } net_config_t;
 
-/* False: no Ethernet controller, or an address that is none. */
+/* Start lwIP. False: there is no Ethernet controller, or an address is not valid. */
 bool net_start(const net_config_t *config);
 
-/* Take in what came and run lwIP's timers. Returns for how many milliseconds the caller may sleep if no frame comes. */
+/* Read the received frames and run lwIP's timers. Returns how many milliseconds the caller may sleep if no frame
+ * arrives. */
 uint32_t net_poll(void);
 
 #endif

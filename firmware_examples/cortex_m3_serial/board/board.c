@@ -114,7 +114,7 @@ uint32_t board_now_ms(void) { return now_ms; }
 
 void board_wait(uint32_t wait_ms) {
   const uint32_t from = now_ms;
-  cortex_m_interrupts_off(); /* so that none comes between the question and the sleep; a pending one ends it */
+  cortex_m_interrupts_off(); /* none may come between the check and the sleep; a pending one ends the sleep */
   while (!uart_wants(&uart0) && ((now_ms - from) < wait_ms)) {
     cortex_m_sleep();
     cortex_m_interrupts_on();

@@ -15,7 +15,7 @@
 #include "protocol_examples_common.h"
 #include "sdkconfig.h"
 
-#define LONGEST_BUSY_MS 200u /* then the idle task has its turn, or its watchdog barks */
+#define LONGEST_BUSY_MS 200u /* then the idle task must run, or its watchdog resets the board */
 
 static const char *const tag = "device";
 
@@ -24,7 +24,7 @@ static void log_line(void *user, const char *line) {
   ESP_LOGI(tag, "%s", line);
 }
 
-/* An empty text is none. */
+/* Return NULL for an empty setting. */
 static const char *text(const char *setting) { return (setting[0] != '\0') ? setting : NULL; }
 
 static uint32_t now_ms(void) { return (uint32_t)(esp_timer_get_time() / 1000); }

@@ -139,7 +139,7 @@ void board_start(app_platform_t *platform) {
 
 void board_wait(uint32_t wait_ms) {
   const uint64_t until = timer() + ((uint64_t)wait_ms * TIMER_A_MS);
-  riscv32_interrupts_off(); /* so that none comes between the question and the sleep; a pending one ends it */
+  riscv32_interrupts_off(); /* none may come between the check and the sleep; a pending one ends the sleep */
   while (!uart_wants(&uart0) && (timer() < until)) {
     alarm_at(until);
     riscv32_sleep();

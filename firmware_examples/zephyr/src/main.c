@@ -16,7 +16,7 @@ static void log_line(void *user, const char *line) {
   LOG_INF("%s", line);
 }
 
-/* An empty text is none. */
+/* Return NULL for an empty setting. */
 static const char *text(const char *setting) { return (setting[0] != '\0') ? setting : NULL; }
 
 int main(void) {
