@@ -122,6 +122,8 @@ lint: venv test-tools
 	@$(BIN)/python csdk/tools/misra.py
 	@$(BIN)/lizard --languages c --CCN 10 --length 60 --arguments 7 --warnings_only csdk firmware_examples bindings bench \
 	  tests/hil tests/csdk/stand_ins
+	@$(BIN)/lizard --languages python --CCN 10 --warnings_only server bindings bench csdk/tools firmware_examples \
+	  -x '*/fedmote/wire/[A-Z]*'
 
 # The reports come before pytest's own last line, which stays the last.
 test: lint size ## all tests, with coverage of C and Python
@@ -142,7 +144,7 @@ hil: venv firmware-tools ## emulated boards in federations, and 50 power cuts of
 	@.ci/need 'command -v mosquitto' mosquitto
 	@.ci/need 'command -v ip' iproute2
 	@PATH="$$PATH:/usr/sbin" FEDMOTE_SOAK_HOURS=24 $(BIN)/python -m pytest --moments 50 --durations 10 $(ARGS) \
-	  tests/hil/test_fleet.py tests/hil/test_power_cuts.py tests/hil/test_emulated_device.py tests/hil/test_tun.py \
+	  tests/hil/test_fleet.py tests/hil/test_firmware_power_cuts.py tests/hil/test_emulated_device.py tests/hil/test_tun.py \
 	  tests/hil/test_soak.py
 
 crash: venv ## the server killed at 200 random points, 200 chosen ones, and 200 of asynchronous rounds; ARGS for pytest

@@ -37,7 +37,7 @@ class Deployment:
 
     def run(self, rounds: int, timeout_s: float = 300.0) -> dict[int, float]:
         """Run the app of bench/flwr/app; return the time of day before the first round (0) and after each."""
-        command = [FLWR_VENV / "bin" / "flwr", "run", BENCH / "flwr" / "app", "bench", "--stream"]
+        command: list[str | Path] = [FLWR_VENV / "bin" / "flwr", "run", BENCH / "flwr" / "app", "bench", "--stream"]
         command += ["--run-config", f"rounds={rounds} nodes={len(self.supernodes)}"]
         stamps: dict[int, float] = {}
         lines: list[str] = []

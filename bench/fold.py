@@ -14,6 +14,7 @@ from __future__ import annotations
 import subprocess
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from common import BENCH, EXAMPLES, WIDTHS, flwr_python, interleave, microseconds, note, save, table
@@ -163,7 +164,7 @@ def measure(flower: Flower | None) -> dict[str, float]:
     }
     if flower is not None:
         for word in ("decode", "numpy", "aggregate", "aggregate10"):
-            what[f"flwr {word}"] = lambda word=word: flower.ask(word)
+            what[f"flwr {word}"] = partial(flower.ask, word)
     return interleave(what, TURNS)
 
 

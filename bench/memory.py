@@ -121,7 +121,7 @@ def measure() -> dict[str, Usage]:
 
 def main() -> None:
     found = measure()
-    ratios = {}
+    ratios: dict[str, float] = {}
     rows: list[tuple[str, ...]] = [("process", "RSS KiB", "PSS KiB", "RSS, / C", "RSS, / Python")]
     for name, kib in found.items():
         to_c, to_python = (kib["rss"] / found[f"device in {other}"]["rss"] for other in ("C", "Python"))

@@ -49,7 +49,7 @@ def federate(devices: int, processes: int, rounds: int, profile: cProfile.Profil
     started = [0.0]
 
     def evaluate(model: Any) -> dict[str, float]:
-        started[0] = server.rounds.started  # the round's own record ends before the commit
+        started[0] = server.rounds.started or 0.0  # the round's own record ends before the commit
         return {}
 
     def committed(record: Record) -> None:
@@ -63,7 +63,7 @@ def federate(devices: int, processes: int, rounds: int, profile: cProfile.Profil
         fleets = []
         for i in range(processes):
             share = devices // processes
-            command = [sys.executable, BENCH / "devices.py", broker, str(i * share), str(share)]
+            command: list[str | Path] = [sys.executable, BENCH / "devices.py", broker, str(i * share), str(share)]
             fleets.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
         policy = Policy(devices=devices, goal=1.0, min_reports=devices)
         federation = Federation(
@@ -148,7 +148,8 @@ def show(figures: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
-        print(json.dumps(federate(*(int(value) for value in sys.argv[2:5]))))
+        devices, processes, rounds = (int(value) for value in sys.argv[2:5])
+        print(json.dumps(federate(devices, processes, rounds)))
     elif sys.argv[1:2] == ["--profile"]:
         profile = cProfile.Profile()
         result = federate(int(sys.argv[2]), 1, int(sys.argv[3]), profile)

@@ -159,16 +159,21 @@ def smoothed(commits: Sequence[Commit], target: float) -> float:
     return next(reached, float("inf"))
 
 
+def first_at(commits: list[Commit], target: float) -> dict[str, float]:
+    """When a model first reached the target, after how many rounds and megabytes; infinite: none did."""
+    reached = next((c for c in commits if c.accuracy >= target), None)
+    if reached is None:
+        return dict.fromkeys(("seconds", "rounds", "megabytes"), float("inf"))
+    megabytes = (reached.bytes_up + reached.bytes_down) / 1e6
+    return {"seconds": reached.at_s, "rounds": reached.record.round, "megabytes": megabytes}
+
+
 def figures(commits: list[Commit], hours: float = HOURS, target: float = TARGET) -> dict[str, float]:
     """Of one run: when it came to the target, and where it was after so many hours."""
-    reached = next((c for c in commits if c.accuracy >= target), None)
     timely = [c for c in commits if c.at_s <= 3600 * hours]
     last = [c for c in timely if c.at_s > LATELY * 3600 * hours] or timely[-1:]
-    return {
-        "seconds": reached.at_s if reached else float("inf"),
+    return first_at(commits, target) | {
         "smoothed": smoothed(commits, target),
-        "rounds": reached.record.round if reached else float("inf"),
-        "megabytes": (reached.bytes_up + reached.bytes_down) / 1e6 if reached else float("inf"),
         "accuracy": float(np.mean([c.accuracy for c in last])),
         "labels": float(np.mean([c.record.metrics["labels"] for c in last])),
         "all_rounds": len(timely),

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import sys
 from collections import Counter
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from common import BENCH, WIDTHS, note, save, table
@@ -108,7 +109,7 @@ async def count(broker: str, encoding: str, chunk_elements: int) -> Book:
 
     proxy = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = proxy.sockets[0].getsockname()[1]
-    command = [sys.executable, BENCH / "devices.py", f"mqtt://127.0.0.1:{port}", "0", "1", encoding]
+    command: list[str | Path] = [sys.executable, BENCH / "devices.py", f"mqtt://127.0.0.1:{port}", "0", "1", encoding]
     async with proxy:
         with process(command):
             await serve(broker, ROUNDS, chunk_elements=chunk_elements, on_round=committed)
@@ -125,7 +126,14 @@ def count_serial(encoding: str) -> dict[str, float]:
         return data
 
     with Cable(through) as cable:
-        command = [sys.executable, BENCH / "devices.py", f"serial://{cable.ends[1]}", "0", "1", encoding]
+        command: list[str | Path] = [
+            sys.executable,
+            BENCH / "devices.py",
+            f"serial://{cable.ends[1]}",
+            "0",
+            "1",
+            encoding,
+        ]
         with process(command):
             asyncio.run(serve(None, ROUNDS, port=cable.ends[0], on_round=lambda record: after.append(book.copy())))
     return {way: (after[-1][way] - after[0][way]) / (ROUNDS - 1) for way in ("up", "down")}
@@ -151,9 +159,9 @@ def total(book: Book, direction: str, names: tuple[str, ...] | None = None) -> f
     return sum(size for (way, name), size in book.items() if way == direction and (names is None or name in names))
 
 
-def main() -> None:
-    books = measure()
-    ratios = {}
+def show_mqtt(books: dict[str, Counter[tuple[str, str]]]) -> dict[str, float]:
+    """Print the bytes on MQTT; return their ratios to the payload."""
+    ratios: dict[str, float] = {}
     rows: list[tuple[str, ...]] = [("MQTT, one update", "up", "down", "together", "/ 9,640", "whole round", "/ 9,640")]
     for name, book in books.items():
         up, down = total(book, "up", UPDATE), total(book, "down", UPDATE)
@@ -170,16 +178,30 @@ def main() -> None:
     for direction in ("up", "down"):
         listed = sorted((name, size) for (way, name), size in parts.items() if way == direction and size)
         note(f"  {direction}: " + ", ".join(f"{name} {size:.0f}" for name, size in listed))
-    rows = [("serial, whole round", "up", "down", "together", "/ 9,640")]
+    return ratios
+
+
+def show_serial() -> dict[str, float]:
+    """Print the bytes on a serial line; return their ratios to the payload."""
+    ratios: dict[str, float] = {}
+    rows: list[tuple[str, ...]] = [("serial, whole round", "up", "down", "together", "/ 9,640")]
     for encoding in ("float32", "int8"):
         ways = count_serial(encoding)
         ratios[f"serial, {encoding}, whole round"] = sum(ways.values()) / PAYLOAD
         rows.append((encoding, *(f"{size:.0f}" for size in (ways["up"], ways["down"], sum(ways.values()))),
                      f"{sum(ways.values()) / PAYLOAD:.2f}"))  # fmt: skip
     table("Bytes on a serial line, both of the model and of its update", rows)
+    return ratios
+
+
+def main() -> None:
+    books = measure()
     save(
         "wire_bytes",
-        {"ratios": ratios, "bytes": {n: {f"{d} {m}": s for (d, m), s in b.items() if s} for n, b in books.items()}},
+        {
+            "ratios": show_mqtt(books) | show_serial(),
+            "bytes": {n: {f"{d} {m}": s for (d, m), s in b.items() if s} for n, b in books.items()},
+        },
     )
 
 

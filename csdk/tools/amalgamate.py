@@ -33,6 +33,11 @@ def version() -> str:
     return f"{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
+def undefs(lines: list[str]) -> list[str]:
+    """What ends the names that a file defines for its own use, as they would end if it were compiled alone."""
+    return [f"#undef {found.group(1)}" for line in lines if (found := DEFINE.match(line))]
+
+
 class Writer:
     """Puts files in the place of their #include lines, each once."""
 
@@ -64,10 +69,7 @@ class Writer:
                     self.system.append(found.group(2))
             else:
                 before += self.text_of(self.find(found.group(2)))
-        # Names for one file's own use end with it, as they would if it were compiled alone.
-        names = [found.group(1) for line in own if (found := DEFINE.match(line))] if file.suffix == ".c" else []
-        ends = [f"#undef {name}" for name in names]
-        return [*before, "", f"/* ---- {file.name} ---- */", *own, *ends]
+        return [*before, "", f"/* ---- {file.name} ---- */", *own, *(undefs(own) if file.suffix == ".c" else ())]
 
 
 def tidy(lines: list[str]) -> str:

@@ -233,20 +233,30 @@ def form_of(schema: Schema, field: Field) -> str:
     return form + (" | FM_FORM_REQUIRED" if field.required else "")
 
 
+def is_known(field: Field) -> bool:
+    """Tell whether the codec knows a field's type."""
+    return field.base in (STRING, VECTOR, *SCALARS) and not (field.base == VECTOR and field.element == STRING)
+
+
 def refuse_unless_streamable(schema: Schema) -> None:
-    """Stop when the schema breaks a rule that the codec stands on."""
+    """Stop when the schema breaks a rule that the codec relies on."""
     for name in schema.bodies:
-        fields = schema.tables[name]
-        if [f.id for f in fields] != list(range(len(fields))):
-            sys.exit(f"generate_codec: {name} has gaps in its field numbers (a deprecated field?)")
-        known = (STRING, VECTOR, *SCALARS)
-        if strange := [f.name for f in fields if f.base not in known or (f.base == VECTOR and f.element == STRING)]:
-            sys.exit(f"generate_codec: {name}.{strange[0]} is of a type that the codec does not know")
-        offsets = [f for f in fields if f.base in (STRING, VECTOR)]
-        if any(f.bulk for f in offsets[:-1]):
-            sys.exit(f"generate_codec: {name} has a string or vector after its bulk data, which must come last")
+        if problem := body_problem(schema.tables[name]):
+            sys.exit(f"generate_codec: {name}{problem}")
     if len(schema.identifier) != 4:
         sys.exit("generate_codec: a file identifier of 4 bytes is needed")
+
+
+def body_problem(fields: list[Field]) -> str:
+    """Return what is wrong with a table, to be read after its name; nothing if all is well."""
+    if [f.id for f in fields] != list(range(len(fields))):
+        return " has gaps in its field numbers (a deprecated field?)"
+    if strange := [f.name for f in fields if not is_known(f)]:
+        return f".{strange[0]} is of a type that the codec does not know"
+    offsets = [f for f in fields if f.base in (STRING, VECTOR)]
+    if any(f.bulk for f in offsets[:-1]):
+        return " has a string or vector after its bulk data, which must come last"
+    return ""
 
 
 FORMS = """/* A field in 16 bits: form << 8 | where its member is in fm_message_t. The form's lower two bits are the logarithm of
@@ -274,14 +284,12 @@ typedef char fm_members_fit_t[(sizeof(fm_message_t) <= 256u) ? 1 : -1];
 """
 
 
-def tables(schema: Schema) -> str:
-    """Return fm_wire_tables.h: the tables that drive fm_codec.c."""
-    refuse_unless_streamable(schema)
-    body_type = (0, len(schema.bodies) + 1)
-    scalars = [f for n in schema.bodies for f in schema.tables[n] if f.base in SCALARS]
-    rules = sorted({body_type, *(rule_of(schema, f) for f in scalars)})
-    if len(rules) > 32:
-        sys.exit("generate_codec: more than 32 pairs of default and limit; widen fm_field_t")
+Rule = tuple[int, int]
+"""A scalar's default and limit."""
+
+
+def field_rows(schema: Schema, rules: list[Rule], body_type: Rule) -> tuple[list[str], list[int]]:
+    """Return a row for each field, and where each body's rows start."""
     rows = [
         f"  FM_FIELD(FM_FORM_U8 | FM_RULE({rules.index(body_type)}u), type),",
         "  FM_FIELD(FM_FORM_BODY, bulk_offset),",
@@ -292,7 +300,18 @@ def tables(schema: Schema) -> str:
         for f in schema.tables[name]:
             rule = f" | FM_RULE({rules.index(rule_of(schema, f))}u)" if f.base in SCALARS else ""
             rows.append(f"  FM_FIELD({form_of(schema, f)}{rule}, body.{snake(name)}.{f.name}),")
-    starts.append(len(rows))
+    return rows, [*starts, len(rows)]
+
+
+def tables(schema: Schema) -> str:
+    """Return fm_wire_tables.h: the tables that drive fm_codec.c."""
+    refuse_unless_streamable(schema)
+    body_type = (0, len(schema.bodies) + 1)
+    scalars = [f for n in schema.bodies for f in schema.tables[n] if f.base in SCALARS]
+    rules = sorted({body_type, *(rule_of(schema, f) for f in scalars)})
+    if len(rules) > 32:
+        sys.exit("generate_codec: more than 32 pairs of default and limit; widen fm_field_t")
+    rows, starts = field_rows(schema, rules, body_type)
     out = [BANNER, "#ifndef FM_WIRE_TABLES_H\n#define FM_WIRE_TABLES_H\n\n#include <stddef.h>\n"]
     out.append('#include "fedmote/fm_wire.h"\n')
     out.append(FORMS)

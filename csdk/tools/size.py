@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 import avr_calls
 from stack import Graph, Unbounded
@@ -148,7 +150,7 @@ def module_of(name: str) -> str:
 
 def compile_file(target: Target, source: Path, output: Path) -> None:
     """Compile one file, with what tells its calls and frames beside the object."""
-    command = [target.cc, *target.machine, *FLAGS, *INCLUDES, source]
+    command: list[str | Path] = [target.cc, *target.machine, *FLAGS, *INCLUDES, source]
     if target.call_graph:
         subprocess.run([*command, "-fcallgraph-info=su", "-c", "-o", output], check=True)
     else:
@@ -176,7 +178,7 @@ def struct_sizes(target: Target, folder: Path) -> dict[str, int]:
     lines += [f"char probe_{name}[sizeof({name})];" for name in present]
     probe.write_text("\n".join(lines))
     output = folder / "structs.o"
-    command = [target.cc, *target.machine, *FLAGS, *INCLUDES, "-c", probe, "-o", output]
+    command: list[str | Path] = [target.cc, *target.machine, *FLAGS, *INCLUDES, "-c", probe, "-o", output]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         return {}
     tool = target.cc.replace("gcc", "nm")
@@ -283,6 +285,11 @@ def table(reports: list[Report], markdown: bool) -> str:
     if markdown:
         lines.insert(1, ["---", *("---:" for _ in reports)])
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return aligned(lines)
+
+
+def aligned(lines: list[list[str]]) -> str:
+    """Columns: the first to the left, the others to the right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
@@ -304,16 +311,28 @@ def main() -> int:
     elif options.markdown:
         print(table(reports, markdown=True))
     else:
-        for report in reports:
-            if report.target == BUDGETED:
-                show(report)
-                print()
-        print(table(reports, markdown=False))
-    faults = [fault for report in reports for fault in report.faults]
-    excesses = [excess for report in reports for excess in report.excesses]
-    for line in [f"WRONG: {fault}" for fault in faults] + [f"OVER BUDGET: {excess}" for excess in excesses]:
-        print(line, file=sys.stderr if options.json or options.markdown else sys.stdout)
-    return 1 if faults or (options.strict and excesses) else 0
+        show_all(reports)
+    return conclude(reports, sys.stderr if options.json or options.markdown else sys.stdout, options.strict)
+
+
+def show_all(reports: list[Report]) -> None:
+    """Print the target that has budgets in full, and all targets side by side."""
+    for report in reports:
+        if report.target == BUDGETED:
+            show(report)
+            print()
+    print(table(reports, markdown=False))
+
+
+def conclude(reports: list[Report], out: TextIO, strict: bool) -> int:
+    """Print faults and exceeded budgets; return the exit code."""
+    faults = list(chain.from_iterable(report.faults for report in reports))
+    excesses = list(chain.from_iterable(report.excesses for report in reports))
+    for fault in faults:
+        print(f"WRONG: {fault}", file=out)
+    for excess in excesses:
+        print(f"OVER BUDGET: {excess}", file=out)
+    return 1 if faults or (strict and excesses) else 0
 
 
 if __name__ == "__main__":

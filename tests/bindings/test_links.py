@@ -90,7 +90,7 @@ def paho(port: int) -> Iterator[Paho]:
     heard: list[tuple[str, bytes, int]] = []
     subscribed: list[int] = []
     client = Client(CallbackAPIVersion.VERSION2)
-    client.on_message = lambda _c, _u, m: heard.append((m.topic, m.payload, m.qos))
+    client.on_message = lambda _c, _u, m: heard.append((m.topic, bytes(m.payload), m.qos))
     client.on_subscribe = lambda _c, _u, mid, _r, _p: subscribed.append(mid)
     client.connect("127.0.0.1", port)
     client.subscribe("fm/1/test/up/#", qos=1)

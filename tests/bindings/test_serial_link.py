@@ -33,7 +33,8 @@ def frames(line: bytes) -> list[bytes]:
 def frame(control: int, to: int, expected: bytes, sequence: int, payload: bytes = b"") -> bytes:
     """A frame of one's own, as docs/wire.md says."""
     body = bytes([control]) + struct.pack("<H", to) + expected + struct.pack("<H", sequence) + payload
-    return b"\0" + cobs.encode(body + struct.pack("<I", zlib.crc32(body))) + b"\0"
+    encoded: bytes = cobs.encode(body + struct.pack("<I", zlib.crc32(body)))
+    return b"\0" + encoded + b"\0"
 
 
 def test_frames_are_what_the_document_says() -> None:

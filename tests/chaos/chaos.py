@@ -127,6 +127,11 @@ class Hosts:
         process.send_signal(how)
         process.wait(STARTS_WITHIN_S)
 
+    def end_all(self) -> None:
+        """Kill those that run."""
+        for name in list(self.processes):
+            self.end(name, signal.SIGKILL)
+
     def restart(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         """End and start it."""
         self.end(name, how)
@@ -184,7 +189,7 @@ def run(plan: Plan, folder: Path) -> Report:
     with network, contextlib.ExitStack() as stack:
         tune(network)
         hosts = Hosts(plan, folder, network)
-        stack.callback(lambda: [hosts.end(name, signal.SIGKILL) for name in list(hosts.processes)])
+        stack.callback(hosts.end_all)
         for name in ("broker", "server", "devices"):
             hosts.start(name)
         memory: list[Sample] = []

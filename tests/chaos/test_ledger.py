@@ -34,7 +34,8 @@ def ledger(*commits: Commit, **pages: Any) -> Ledger:
     records = [{"round": number, "reported": len(c.folds)} for number, c in sorted(last.items())]
     folds = [f for c in commits for f in c.folds]
     trained = {(f.device, f.round): zlib.crc32(weights(f.round, int(f.device[1:])).tobytes()) for f in folds}
-    return Ledger(records, **({"folds": folds, "commits": list(commits), "trained": trained} | pages))
+    parts: dict[str, Any] = {"folds": folds, "commits": list(commits), "trained": trained} | pages
+    return Ledger(records, **parts)
 
 
 EXACT = (commit(1, fold(0, 1), fold(1, 1)), commit(2, fold(0, 2), fold(2, 2, "1" * (CHUNKS - 1) + "0"), fold(1, 2)))

@@ -36,7 +36,7 @@ class Crash:
     def __enter__(self) -> Crash:
         self._broker = private_broker()
         self.broker = self._broker.__enter__()
-        self.devices = self._spawn("devices_process.py", self.broker)
+        self.devices = self._spawn("crash_devices.py", self.broker)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +56,7 @@ class Crash:
     def start(self, point: str = "never", rounds: int = 0) -> None:
         """Start the server: to be killed at `point`, or to end when round `rounds` is committed."""
         arguments = (str(self.folder), self.broker, point, str(rounds), str(self.buffer))
-        self.server = self._spawn("server_process.py", *arguments)
+        self.server = self._spawn("crash_server.py", *arguments)
 
     def wait(self, expected: int) -> None:
         """Wait for the server's end, which must be with this exit code."""

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,10 +105,11 @@ def build(source: Path, folder: Path, *settings: str) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "CFLAGS": "-fcallgraph-info=su"}
     said = ""
-    for command in (
+    commands: tuple[list[str | Path], ...] = (
         ["cmake", "-S", source, "-B", folder, "-G", "Ninja", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", *settings],
         ["cmake", "--build", folder],
-    ):
+    )
+    for command in commands:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         said += done.stdout + done.stderr
         assert done.returncode == 0, said
@@ -200,7 +202,7 @@ def test_the_stack_suffices(image: Image, built: Built) -> None:
     assert "fm_client_poll" in graph.calls["app_poll"] and len(path) > 5
     above = max(graph.deepest(name)[0] for name in image.interrupts) + graph.deepest(image.report)[0]
     with elf.open("rb") as file:
-        reserved = ELFFile(file).get_section_by_name(".stack")["sh_size"]
+        reserved = section(ELFFile(file), ".stack")["sh_size"]
     print(f"{image.name}: {main} + {above + 2 * image.interrupted} of {reserved}: {' > '.join(path)}")
     assert main + above + 2 * image.interrupted <= reserved
 
@@ -267,14 +269,21 @@ def test_a_copied_folder_builds_as_another_device_and_silent(tmp_path: Path) -> 
     assert model.tobytes() != desktop_model(image).tobytes()
 
 
+def section(elf: ELFFile, name: str) -> Any:
+    """A section of an image, which has it."""
+    found = elf.get_section_by_name(name)
+    assert found is not None, name
+    return found
+
+
 def fault_of(image: Image, built: Built, instructions: bytes, folder: Path) -> tuple[str, int]:
     """What the image logs when its app_poll() is these instructions; and where that lies."""
     poisoned = folder / "poisoned.elf"
     shutil.copy(built[image.name][0], poisoned)
     with poisoned.open("r+b") as file:
         elf = ELFFile(file)
-        address = elf.get_section_by_name(".symtab").get_symbol_by_name("app_poll")[0]["st_value"] & ~1  # Thumb's bit
-        text = elf.get_section_by_name(".text")
+        address = section(elf, ".symtab").get_symbol_by_name("app_poll")[0]["st_value"] & ~1  # Thumb's bit
+        text = section(elf, ".text")
         file.seek(text["sh_offset"] + address - text["sh_addr"])
         file.write(instructions)
     with EmulatedDevice(poisoned, image.machine) as device:

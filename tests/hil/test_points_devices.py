@@ -53,10 +53,11 @@ def build(example: str, folder: Path, *options: str, **env: str) -> Path:
     env = {**os.environ, **env, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     flags = ["-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", "-DCMAKE_BUILD_TYPE=Debug"]
     flags += ["-DCMAKE_C_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all"]
-    for command in (
+    commands: tuple[list[str | Path], ...] = (
         ["cmake", "-G", "Ninja", "-S", EXAMPLES / example, "-B", folder, *flags, *options],
         ["cmake", "--build", folder],
-    ):
+    )
+    for command in commands:
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return folder
@@ -148,10 +149,12 @@ def points(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     subprocess.run(["cc", "-shared", "-fPIC", EXAMPLES / "points/examples.c", "-o", library], check=True)
     ffi = cffi.FFI()
     ffi.cdef("void examples_read(void *user, uint32_t index, float *features, uint32_t *label);")
-    code = ffi.dlopen(str(library))
+    code: Any = ffi.dlopen(str(library))
     x, y = np.zeros((200, 2), np.float32), np.zeros(200, np.uint32)
     for i in range(200):
-        code.examples_read(ffi.NULL, i, ffi.from_buffer("float *", x[i]), ffi.from_buffer("uint32_t *", y[i : i + 1]))
+        code.examples_read(
+            ffi.NULL, i, ffi.from_buffer("float *", x[i].data), ffi.from_buffer("uint32_t *", y[i : i + 1].data)
+        )
     return x, y
 
 

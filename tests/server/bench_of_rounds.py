@@ -14,9 +14,11 @@ from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.model.layout import Layout, Tensor
+from fedmote.rounds.buffered import BufferedRounds
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
 from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.rounds.synchronous import State, SynchronousRounds
 from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote.wire import codec
@@ -35,17 +37,33 @@ class Bench:
 
     def __init__(
         self, slots: int = 64, store: Store | None = None, selection: Selection | None = None, pace: Pace | None = None,
-        **policy: float | bool,
+        **policy: Any,
     ) -> None:  # fmt: skip
         self.now = 0.0
         self.said: list[tuple[str, str]] = []  # (device, message)
         self.records: list[Record] = []
         self.fleet = Fleet(LAYOUT, Limits(slots=slots), selection=selection or Selection())
         self.published: set[int] = set()  # versions of models that are available
-        chosen = Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy))  # type: ignore[arg-type]
+        chosen = Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy))
         setup = RoundSetup(FedAvg(), Training(), chosen, pace or Pace())
         outlets = Outlets(lambda message: self.send("all", message), self.publish, on_commit=self.records.append)
         self.rounds, self.tasks = start_rounds(self.fleet, store or new_store(), setup, outlets)
+
+    @property
+    def sync(self) -> SynchronousRounds:
+        """The rounds, of the synchronous policy."""
+        assert isinstance(self.rounds, SynchronousRounds)
+        return self.rounds
+
+    def state(self) -> State:
+        """The state of synchronous rounds."""
+        return self.sync.state
+
+    @property
+    def buffered(self) -> BufferedRounds:
+        """The rounds, of the asynchronous policy."""
+        assert isinstance(self.rounds, BufferedRounds)
+        return self.rounds
 
     def publish(self, version: int, chunks: list[bytes]) -> None:
         (self.published.add if chunks else self.published.remove)(version)

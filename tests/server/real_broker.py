@@ -348,7 +348,7 @@ def federation(
 ) -> Federation:
     """A federation that waits for `count` devices and for all of their updates."""
     layout = Layout((Tensor("parameter0", (elements,)),))
-    wanted = {"devices": count, "goal": 1.0, "chunk_elements": CHUNK, "encodings": ("float32",),
+    wanted: dict[str, Any] = {"devices": count, "goal": 1.0, "chunk_elements": CHUNK, "encodings": ("float32",),
               "soft_deadline_s": LONG_S, "hard_deadline_s": LONG_S}  # fmt: skip
     return Federation(
         name, layout, broker, policy=Policy(**(wanted | policy)), limits=Limits(retry_ms=50),

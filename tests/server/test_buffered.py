@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from fedmote.rounds.record import Record
 from fedmote.store.store import Store
 
 
-def buffered(buffer: int = 2, store: Store | None = None, slots: int = 64, **policy: float | bool) -> Bench:
+def buffered(buffer: int = 2, store: Store | None = None, slots: int = 64, **policy: Any) -> Bench:
     return Bench(slots, store, **({"buffer": buffer, "max_staleness": 2} | policy))
 
 
@@ -205,7 +206,7 @@ def test_what_a_message_costs_does_not_grow_with_the_fleet(devices: int, monkeyp
     for name in names:
         bench.hear(name, "Hello", device_id=name, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
     bench.tick(0.0)
-    assert len(bench.rounds.open_work.by_device) == devices
+    assert len(bench.buffered.open_work.by_device) == devices
     lists = 0
     ready = bench.fleet.sessions.ready
 
@@ -221,21 +222,21 @@ def test_what_a_message_costs_does_not_grow_with_the_fleet(devices: int, monkeyp
     assert lists == (5 if devices == 10 else 1)
     bench.come("new")
     bench.tick(1.0)
-    assert "new" in bench.rounds.open_work.by_device
+    assert "new" in bench.buffered.open_work.by_device
 
 
 def test_who_is_overdue_is_no_longer_at_work_and_who_ends_is_neither() -> None:
     bench = buffered(buffer=9, select=2, soft_deadline_s=10.0, hard_deadline_s=20.0)
     bench.come("a", "b")
-    assert bench.rounds.open_work.working == {"a", "b"}
+    assert bench.buffered.open_work.working == {"a", "b"}
     bench.report("a", 1.0)
     bench.come("c", "d")
-    assert bench.rounds.open_work.working == {"b", "c"} or bench.rounds.open_work.working == {"b", "d"}
+    assert bench.buffered.open_work.working == {"b", "c"} or bench.buffered.open_work.working == {"b", "d"}
     bench.tick(5.0)
     bench.tick(20.0)
-    assert "b" not in bench.rounds.open_work.working
-    assert "b" in bench.rounds.open_work.by_device
+    assert "b" not in bench.buffered.open_work.working
+    assert "b" in bench.buffered.open_work.by_device
     bench.report("b", 1.0)
-    assert "b" not in bench.rounds.open_work.by_device
+    assert "b" not in bench.buffered.open_work.by_device
     bench.tick(41.0)
-    assert bench.rounds.open_work.working <= bench.rounds.open_work.by_device.keys()
+    assert bench.buffered.open_work.working <= bench.buffered.open_work.by_device.keys()

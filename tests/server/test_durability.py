@@ -162,7 +162,7 @@ def rounds_in(path: Path) -> int:
 # ---- the file
 
 
-DAMAGE = {
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "cut to nothing of use": lambda data: data[:100],
     "cut after a page": lambda data: data[:PAGE],
@@ -586,12 +586,12 @@ def test_the_machine_is_suspended(tmp_path: Path, broker: Broker) -> None:
         fit = trainer.fit
 
         def suspend(*arguments: Any) -> Any:
-            trainer.fit = fit
+            trainer.fit = fit  # type: ignore[method-assign]  # as it was
             server.process.send_signal(signal.SIGSTOP)
             suspended.set()
             return fit(*arguments)
 
-        trainer.fit = suspend
+        trainer.fit = suspend  # type: ignore[assignment, method-assign]  # the trainer of one test
         until(suspended.is_set, lambda: server.output)
         time.sleep(4.0)  # that is how long
         server.process.send_signal(signal.SIGCONT)

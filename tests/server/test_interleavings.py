@@ -124,7 +124,7 @@ class Interleavings(RuleBasedStateMachine):
         self.fleet = Fleet(LAYOUT, limits, selection=self.selection)
         setup = RoundSetup(self.strategy, Training(), self.policy)
         outlets = Outlets(self.broadcast, lambda version, chunks: None, on_commit=self.committed)
-        self.rounds, _ = start_rounds(self.fleet, self.store, setup, outlets)
+        self.rounds, self.tasks = start_rounds(self.fleet, self.store, setup, outlets)
 
     def broadcast(self, message: bytes) -> None:
         for name in self.names:
@@ -269,7 +269,7 @@ class Interleavings(RuleBasedStateMachine):
     def roll_back(self, back: int) -> None:
         """Between rounds, when nobody is at work any more, if no restart comes before."""
         request = RollBack(max(1, self.rounds.version - back))
-        self.rounds.tasks.submit(request, lambda outcome: self.outcomes.append((request, outcome)))
+        self.tasks.submit(request, lambda outcome: self.outcomes.append((request, outcome)))
         self.rounds.tick(self.now)
 
     @precondition(lambda self: self.devices["d1"].state == "working")

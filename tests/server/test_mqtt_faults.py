@@ -17,7 +17,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paho.mqtt.client as mqtt
@@ -46,6 +48,7 @@ from fedmote.fleet.limits import Limits
 from fedmote.links.mqtt import MqttLink
 from fedmote.model.layout import Layout
 from fedmote.rounds.record import Record
+from fedmote.rounds.synchronous import SynchronousRounds
 from fedmote.server.server import Server
 from fedmote.wire import codec
 from fedmote.wire.Refusal import Refusal
@@ -84,7 +87,13 @@ def make_proxy() -> Iterator[MakeProxy]:
         proxy.close()
 
 
-def new_server(broker: str, folder: Path, count: int, **policy: object) -> tuple[Server, list[Record]]:
+def planned_by(server: Server) -> list[str]:
+    """The devices that were sent the plan of the present round."""
+    assert isinstance(server.rounds, SynchronousRounds)
+    return server.rounds.cohort.planned
+
+
+def new_server(broker: str, folder: Path, count: int, **policy: Any) -> tuple[Server, list[Record]]:
     records: list[Record] = []
     return Server(federation(broker, folder, count, **policy), on_round=records.append), records
 
@@ -232,6 +241,39 @@ def test_links_break_at_any_packet(tmp_path: Path, make_broker: MakeBroker, make
         assert_each_once(server, devices, records)
 
 
+@dataclass
+class AwayDevice:
+    """Rules for two proxies: d1 is away from its Welcome on, and its will gets lost on the way to the server."""
+
+    proxy: Proxy
+    away: threading.Event = field(default_factory=threading.Event)
+    in_session: threading.Event = field(default_factory=threading.Event)  # the broker has its plan
+    back: list[str] = field(default_factory=list)  # what was said once the device was back
+    plan: bytes = b""
+
+    def rule(self, packet: Packet) -> bytes:
+        if packet.client == "f.d1":
+            if self.away.is_set():
+                raise Cut
+            if self.proxy.connections.count("f.d1") > 1:
+                self.back.append(packet.message)
+            elif packet.message == "Welcome":
+                self.away.set()
+                raise Cut(packet.raw)
+        return packet.raw
+
+    def server_rule(self, packet: Packet) -> bytes:
+        """The server believes that d1 is online."""
+        if packet.kind == PUBLISH and packet.topic.endswith("/d1"):
+            if packet.message == "DeviceState":
+                return b""
+            if packet.message == "Plan" and not self.plan:
+                self.plan = packet.identifier
+        elif packet.kind == PUBACK and not packet.up and self.plan == packet.identifier:
+            self.in_session.set()
+        return packet.raw
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_plan_for_a_device_that_is_away(
     tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, kept: bool
@@ -240,51 +282,27 @@ def test_a_plan_for_a_device_that_is_away(
     broker = make_broker()
     proxy, server_proxy = make_proxy(broker), make_proxy(broker)
     server, records = new_server(server_proxy.url, tmp_path, 3)
-    away, plan, in_session = threading.Event(), [b""], threading.Event()
-    back: list[str] = []  # what was said once the device was back
-
-    def rule(packet: Packet) -> bytes:
-        if packet.client == "f.d1":
-            if away.is_set():
-                raise Cut
-            if proxy.connections.count("f.d1") > 1:
-                back.append(packet.message)
-            elif packet.message == "Welcome":
-                away.set()
-                raise Cut(packet.raw)
-        return packet.raw
-
-    def server_rule(packet: Packet) -> bytes:
-        """The will of d1 gets lost: the server believes that it is there."""
-        if packet.kind == PUBLISH and packet.topic.endswith("/d1"):
-            if packet.message == "DeviceState":
-                return b""
-            if packet.message == "Plan" and not plan[0]:
-                plan[0] = packet.identifier
-        elif packet.kind == PUBACK and not packet.up and plan[0] == packet.identifier:
-            in_session.set()
-        return packet.raw
-
-    proxy.rule, server_proxy.rule = rule, server_rule
+    d1 = AwayDevice(proxy)
+    proxy.rule, server_proxy.rule = d1.rule, d1.server_rule
     late = Devices(proxy.url, 1, prefix="late")
     with Devices(proxy.url, 2) as first, ExitStack() as then:
         absent = first.all[1]
 
         async def come_back() -> None:
-            await until(lambda: away.is_set() and absent.state == "offline")
-            assert server.rounds.cohort.planned == []
+            await until(lambda: d1.away.is_set() and absent.state == "offline")
+            assert planned_by(server) == []
             then.enter_context(late)  # the third, which the round waited for
-            await until(in_session.is_set)
-            assert server.rounds.cohort.planned == ["d0", "d1", "late0"] and absent.state == "offline"
+            await until(d1.in_session.is_set)
+            assert planned_by(server) == ["d0", "d1", "late0"] and absent.state == "offline"
             if not kept:
                 broker.stop(signal.SIGKILL)
                 broker.start()
-            away.clear()
+            d1.away.clear()
 
         asyncio.run(serve(server, 1, come_back))
         assert bool(absent.link_counters["session_present"]) is kept
-        assert "Plan" in back[back.index("Hello") :]
-        assert ("Plan" in back[: back.index("Hello")]) is kept
+        assert "Plan" in d1.back[d1.back.index("Hello") :]
+        assert ("Plan" in d1.back[: d1.back.index("Hello")]) is kept
         assert [(r.reported, r.partial) for r in records] == [(3, 0)]
         assert np.array_equal(server.model, mean(first.trainers + late.trainers, 1))
         assert first.fits + late.fits == [[1]] * 3
@@ -436,12 +454,16 @@ class Hostile:
         client.max_queued_messages_set(0)
         client.username_pw_set(device, password)
         client.on_message = self._on_message
-        client.on_connect = lambda *_: client.subscribe(f"fm/1/f/dn/{device}", qos=1)
+        client.on_connect = self._on_connect
+        self._topic = f"fm/1/f/dn/{device}"
         client.connect("127.0.0.1", broker.port)
         client.loop_start()
 
+    def _on_connect(self, client: mqtt.Client, *_: object) -> None:
+        client.subscribe(self._topic, qos=1)
+
     def _on_message(self, client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
-        body = codec.decode(message.payload)
+        body = codec.decode(bytes(message.payload))
         if isinstance(body, Refusal):
             self.refusals.append(body.Reason())
         self.heard.append(type(body).__name__ if body else "")
@@ -535,6 +557,30 @@ def test_the_server_works_while_its_broker_does_not_answer(tmp_path: Path, make_
     asyncio.run(scenario())
 
 
+def say_nonsense(device: Hostile, layout: Layout) -> None:
+    for message in nonsense(np.random.default_rng(1), device.hello(layout), device.begin(b"")):
+        device.say(message)
+
+
+def say_lies(device: Hostile) -> None:
+    """Offers that no device can mean."""
+    for lies in (
+        {"elements": 2**32 - 1}, {"elements": 0}, {"chunk_elements": 1, "elements": 2**32 - 1},
+        {"examples": 2**32 - 1}, {"loss": math.nan},
+    ):  # fmt: skip
+        device.say(device.begin(b"", **lies))
+
+
+def say_nan(device: Hostile) -> None:
+    """A whole update, one element of which is not a number."""
+    spoilt = np.ones(ELEMENTS, "<f4")
+    spoilt[ELEMENTS // 2] = np.nan
+    data = spoilt.tobytes()
+    end = codec.encode("UpdateEnd", round=1, chunks=CHUNKS, crc32=zlib.crc32(data))
+    for message in [device.begin(data), *device.chunks(data), end]:
+        device.say(message)
+
+
 def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:
     """Let in as four of seven devices: what they say costs the round nothing but their own part in it."""
     honest, hostile = ["d0", "d1", "d2"], ["noise", "huge", "nan", "endless"]
@@ -575,27 +621,16 @@ def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:
             for thief, topic in zip(thieves, foreign, strict=True):
                 thief.say(codec.encode("Commit", round=1, model_version=2), topic)
             stack.enter_context(devices)
-            await until(lambda: len(server.rounds.cohort.planned) == 7)
+            await until(lambda: len(planned_by(server)) == 7)
             endless = np.ones(ELEMENTS, "<f4").tobytes()
             bad["endless"].say(bad["endless"].begin(endless))
             await until(lambda: "endless" in fleet.uploads.slots.by_device)
             for message in bad["endless"].chunks(endless)[:-1] * 5:
                 bad["endless"].say(message)
-            rng = np.random.default_rng(1)
-            for message in nonsense(rng, bad["noise"].hello(layout), bad["noise"].begin(b"")):
-                bad["noise"].say(message)
-            for lies in (
-                {"elements": 2**32 - 1}, {"elements": 0}, {"chunk_elements": 1, "elements": 2**32 - 1},
-                {"examples": 2**32 - 1}, {"loss": math.nan},
-            ):  # fmt: skip
-                bad["huge"].say(bad["huge"].begin(b"", **lies))
+            say_nonsense(bad["noise"], layout)
+            say_lies(bad["huge"])
             await until(lambda: set(honest) <= server.rounds.receipts.keys())
-            spoilt = np.ones(ELEMENTS, "<f4")
-            spoilt[ELEMENTS // 2] = np.nan
-            data = spoilt.tobytes()
-            end = codec.encode("UpdateEnd", round=1, chunks=CHUNKS, crc32=zlib.crc32(data))
-            for message in [bad["nan"].begin(data), *bad["nan"].chunks(data), end]:
-                bad["nan"].say(message)
+            say_nan(bad["nan"])
             await until(lambda: RefusalReason.NonFinite in bad["nan"].refusals)
             await until(lambda: RefusalReason.Malformed in bad["huge"].refusals)
             await until(lambda: fleet.counters["malformed"] >= 100)

@@ -395,6 +395,6 @@ def test_the_longest_deadline_can_be_told() -> None:
     again.come("a", "b", held_round=1)
     again.report("a", 1.0)
     again.tick(1.0)
-    assert again.rounds.state is State.CLOSING
+    assert again.state() is State.CLOSING
     again.come("b", held_round=1)
     assert again.said[-1] == ("b", "ClosingNotice")

@@ -18,6 +18,7 @@ from fedmote.model.layout import Layout, Tensor
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
 from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.rounds.synchronous import SynchronousRounds
 from fedmote.server.assembly import start_rounds
 from fedmote.store.store import Store
 from fedmote.wire import codec
@@ -294,6 +295,7 @@ def test_an_update_of_another_life_of_the_server_is_refused() -> None:
     other = World(flash, initial=5.0)
     place = other.places["d0"]
     assert place.device.state == "offering" and place.device.round == 1
+    assert isinstance(other.rounds, SynchronousRounds)
     while not other.rounds.cohort.planned:
         other.turn()
     place.inbox.clear()

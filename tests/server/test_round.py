@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
 
@@ -21,10 +23,10 @@ def test_a_round_opened_again_keeps_what_it_folded() -> None:
     bench.come("a", "b")
     bench.report("a", 1.0, examples=3)
     bench.tick(20.0)
-    assert bench.rounds.state is State.SELECTING and set(bench.rounds.receipts) == {"a"} and bench.records == []
+    assert bench.state() is State.SELECTING and set(bench.rounds.receipts) == {"a"} and bench.records == []
     bench.report("a", 1.0, examples=3)  # it did not hear the receipt
     bench.tick(21.0)
-    assert bench.rounds.cohort.planned == ["b"]
+    assert bench.sync.cohort.planned == ["b"]
     bench.report("b", 5.0)
     bench.tick(22.0)
     assert [(r.round, r.selected, r.reported, r.examples) for r in bench.records] == [(1, 2, 2, 4)]
@@ -36,14 +38,14 @@ def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
     store = new_store()
     before = Bench(store=store)
     before.come("a", "b")
-    assert before.rounds.state is State.TRAINING
+    assert before.state() is State.TRAINING
     after = Bench(store=store, resume_s=3.0)
     after.come("a")
     after.now = 2.9
     after.come("b")
-    assert after.rounds.state is State.SELECTING
+    assert after.state() is State.SELECTING
     after.tick(3.0)
-    assert after.rounds.cohort.selected == ["a", "b"]
+    assert after.sync.cohort.selected == ["a", "b"]
 
 
 def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
@@ -58,11 +60,11 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
     after.come("a", held_round=1)
     after.come("d")
     after.tick(3.0)
-    assert after.rounds.cohort.selected == ["a", "d"]
+    assert after.sync.cohort.selected == ["a", "d"]
     after.report("d", 6.0)
     after.come("b", held_round=1)  # it was in a tunnel when the round began anew
     after.come("e")
-    assert after.rounds.cohort.selected == ["a", "d", "b"] and after.rounds.record.selected == 3
+    assert after.sync.cohort.selected == ["a", "d", "b"] and after.rounds.record.selected == 3
     after.tick(3.0 + 20.0)
     after.tick(3.0 + 79.0)
     assert after.records == []
@@ -74,7 +76,7 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
     after.come("c", held_round=1)
     assert after.said[-2:] != [("c", "Plan")] and after.rounds.number == 2
     after.tick(3.0 + 81.0)
-    assert "c" in after.rounds.cohort.selected and after.rounds.cohort.holders == set()
+    assert "c" in after.sync.cohort.selected and after.sync.cohort.holders == set()
 
 
 def test_work_asked_for_before_joins_the_round_that_was_opened_again() -> None:
@@ -84,9 +86,9 @@ def test_work_asked_for_before_joins_the_round_that_was_opened_again() -> None:
     bench.fleet.link_lost("a", bench.send)
     bench.tick(20.0)
     bench.tick(21.0)
-    assert bench.rounds.cohort.selected == ["b"]
+    assert bench.sync.cohort.selected == ["b"]
     bench.come("a")  # at work, without an update yet
-    assert bench.said[-1] == ("a", "Welcome") and bench.rounds.cohort.selected == ["b"]
+    assert bench.said[-1] == ("a", "Welcome") and bench.sync.cohort.selected == ["b"]
     bench.report("a", 1.0)
     bench.report("b", 3.0)
     bench.tick(22.0)
@@ -113,7 +115,7 @@ def test_a_device_at_work_for_a_dead_server_joins_when_it_is_done() -> None:
     after = Bench(store=store, resume_s=3.0, goal=1.0)
     after.come("b")
     after.tick(3.0)
-    assert after.rounds.cohort.selected == ["b"]
+    assert after.sync.cohort.selected == ["b"]
     after.come("a")
     after.report("a", 1.0)
     after.report("b", 3.0)
@@ -158,10 +160,10 @@ def test_deadlines_and_an_upload_cut_off() -> None:
     bench.begin("b", 3.0)
     bench.chunks("b", 3.0, 1)
     bench.tick(9.999)
-    assert bench.rounds.state is State.TRAINING
+    assert bench.state() is State.TRAINING
     bench.tick(10.0)
     bench.tick(19.999)
-    assert bench.rounds.state is State.CLOSING and bench.said.count(("all", "ClosingNotice")) == 1
+    assert bench.state() is State.CLOSING and bench.said.count(("all", "ClosingNotice")) == 1
     assert bench.records == []
     bench.tick(20.0)
     assert [(r.reported, r.partial) for r in bench.records] == [(2, 1)]
@@ -177,10 +179,10 @@ def test_the_goal_brings_the_closing_notice() -> None:
     for device in "abc":
         bench.report(device, 1.0)
     bench.tick(1.0)
-    assert bench.rounds.state is State.TRAINING
+    assert bench.state() is State.TRAINING
     bench.report("d", 1.0)
     bench.tick(2.0)
-    assert bench.rounds.state is State.CLOSING
+    assert bench.state() is State.CLOSING
     bench.come("e")
     assert bench.said[-3:] == [("e", "Welcome"), ("e", "Plan"), ("e", "ClosingNotice")]
     bench.hear("e", "Withdraw", round=1)
@@ -194,11 +196,11 @@ def test_selection() -> None:
     for select in (0.5, 3.0, 3.0):
         bench = Bench(devices=6, select=select)
         bench.come("a", "b", "c", "d", "e")
-        assert bench.rounds.state is State.SELECTING
+        assert bench.state() is State.SELECTING
         bench.come("f")
-        assert len(bench.rounds.cohort.selected) == 3 and bench.rounds.cohort.planned == bench.rounds.cohort.selected
-        drawn.append(bench.rounds.cohort.selected)
-        other = next(d for d in "abcdef" if d not in bench.rounds.cohort.selected)
+        assert len(bench.sync.cohort.selected) == 3 and bench.sync.cohort.planned == bench.sync.cohort.selected
+        drawn.append(bench.sync.cohort.selected)
+        other = next(d for d in "abcdef" if d not in bench.sync.cohort.selected)
         bench.begin(other, 9.0)
         assert bench.rounds.receipts == {} and bench.said[-1] == (other, "Refusal")
     assert drawn[0] == drawn[1] == drawn[2]
@@ -253,7 +255,7 @@ def test_a_round_opened_again_keeps_uploads_in_flight() -> None:
     crc32 = bench.begin("b", 3.0)
     bench.chunks("b", 3.0, 0)
     bench.tick(20.0)
-    assert bench.rounds.state is State.SELECTING and set(bench.rounds.receipts) == {"a"}
+    assert bench.state() is State.SELECTING and set(bench.rounds.receipts) == {"a"}
     bench.tick(21.0)
     bench.chunks("b", 3.0, 1, 2)
     bench.hear("b", "UpdateEnd", round=1, chunks=3, crc32=crc32)
@@ -279,7 +281,7 @@ def test_another_link_cannot_speak_for_a_device() -> None:
     bench.fleet.receive("a", hello, 1.0, other)
     bench.fleet.receive("a", codec.encode("Withdraw", round=1), 1.0, other)
     bench.fleet.link_lost("a", other)
-    assert answers == ["Refusal"] and bench.fleet.sessions["a"].online and bench.rounds.cohort.withdrawn == set()
+    assert answers == ["Refusal"] and bench.fleet.sessions["a"].online and bench.sync.cohort.withdrawn == set()
     for name in ("", "a b", "x" * 64, ".."):
         bench.fleet.receive(name, codec.encode("Hello", device_id=name or "x"), 1.0, bench.send)
     assert set(bench.fleet.sessions.by_device) == {"a", "b"}
@@ -292,12 +294,13 @@ def test_a_hello_said_again_is_no_loss() -> None:
     for boot, dropped in ((7, set()), (7, set()), (8, {"a"})):
         bench.hear("a", "Hello", device_id="a", boot=boot, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
         bench.tick(1.0)
-        assert bench.rounds.state is State.TRAINING and bench.rounds.cohort.dropped == dropped
+        assert bench.state() is State.TRAINING and bench.sync.cohort.dropped == dropped
 
 
 def test_too_few_devices_are_called_again() -> None:
     """A device that did not hear the new server's call says nothing by itself: the call is repeated, not often."""
-    for policy in ({}, {"buffer": 2}):
+    policies: tuple[dict[str, Any], ...] = ({}, {"buffer": 2})
+    for policy in policies:
         bench = Bench(devices=2, **policy)
         bench.come("a")
         for second in range(600):

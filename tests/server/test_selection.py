@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -31,12 +32,15 @@ def names(count: int, prefix: str = "d") -> list[str]:
     return [f"{prefix}{i:06d}" for i in range(count)]
 
 
+Rule = Literal["fair", "random", "utility"]
+
+
 class History:
     """Rounds of a fleet of which some are there each time, and who was asked in them."""
 
-    def __init__(self, by: str, devices: int, count: int) -> None:
+    def __init__(self, by: Rule, devices: int, count: int) -> None:
         self.devices, self.count = names(devices), count
-        self.selector = Selector(Selection(by=by), 1, nobody)  # type: ignore[arg-type]
+        self.selector = Selector(Selection(by=by), 1, nobody)
         self.rounds: list[list[int]] = []
 
     def round(self, there: NDArray[np.bool_]) -> list[int]:
@@ -105,7 +109,7 @@ def test_fair_shares() -> None:
 def test_nobody_waits_for_long() -> None:
     """In a fleet that is always there nobody waits longer than four turns of it; in a blind draw somebody does."""
 
-    def longest(by: str) -> int:
+    def longest(by: Rule) -> int:
         history = History(by, 200, 20)
         history.run(400, np.ones(200))
         asked = [np.flatnonzero([device in chosen for chosen in history.rounds]) for device in range(200)]
@@ -303,7 +307,7 @@ def test_a_hundred_thousand_candidates() -> None:
 def test_no_figure_of_a_device_is_kept_without_need() -> None:
     """A fair or blind choice without tiers remembers neither speed nor loss."""
     for by in ("fair", "random"):
-        selector = Selector(Selection(by=by), 1, nobody)  # type: ignore[arg-type]
+        selector = Selector(Selection(by=by), 1, nobody)
         selector.note_reported("a", 1, 1.0, 10, 1.0)
         selector.note_overdue("b", 1.0)
         assert not selector._known
@@ -330,7 +334,7 @@ def test_rounds_ask_only_whom_they_may() -> None:
 
 
 @pytest.mark.parametrize("policy", [{}, {"buffer": 1}])
-def test_who_was_asked_outlives_the_server(tmp_path: Path, policy: dict[str, float]) -> None:
+def test_who_was_asked_outlives_the_server(tmp_path: Path, policy: dict[str, Any]) -> None:
     """The commit writes it: those who were not asked before the restart are asked behind it."""
     store = Store(tmp_path / "f.sqlite", LAYOUT, np.zeros(ELEMENTS, np.float32))
     before = Bench(store=store, devices=20, select=5.0, **policy)
@@ -365,7 +369,7 @@ def test_a_round_of_each_tier() -> None:
     bench.come("a", "b", "c", "d")
     assert bench.rounds.record.tier == Tiers.PROFILING
     for round in range(1, 6):
-        start, asked = bench.now, list(bench.rounds.cohort.selected)  # type: ignore[attr-defined]
+        start, asked = bench.now, list(bench.sync.cohort.selected)
         for device in [d for d in asked if d in "ab"]:
             bench.now = start + 1.0
             bench.report(device, 1.0, round=round)
@@ -387,5 +391,5 @@ def test_who_holds_work_is_given_time_for_any_speed() -> None:
     for device, held in (("a", 0), ("b", 0), ("c", 1)):
         bench.hear(device, "Hello", device_id=device, held_round=held, **hello)
     bench.tick(0.0)
-    assert "c" in bench.rounds.cohort.selected and len(bench.rounds.cohort.selected) == 2  # type: ignore[attr-defined]
+    assert "c" in bench.sync.cohort.selected and len(bench.sync.cohort.selected) == 2
     assert bench.rounds.record.tier == Tiers.PROFILING

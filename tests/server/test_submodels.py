@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ class Devices:
         chosen = Policy(
             **{"chunk_elements": CHUNK, "devices": 3, "goal": 1.0, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0}
             | policy
-        )  # type: ignore[arg-type]
+        )
         self.store = store or Store(":memory:", LAYOUT, START)
         setup = RoundSetup(strategy or FedAvg(), Training(), chosen)
         outlets = Outlets(lambda message: None, self.publish)
@@ -124,17 +123,21 @@ class Devices:
         self.hear(device, "Hello", device_id=device, elements=one.elements, layout_crc32=one.crc32)
 
     def upload(
-        self, device: str, size: int, values: np.ndarray, *, examples: int, delta: bool = False, scale: float = 0.0,
-        most: int = 10**6, steps: int = 1, ranges: Sequence[tuple[int, int]] = (),
+        self, device: str, size: int, values: np.ndarray, examples: int, *, scale: float = 0.0, most: int = 10**6,
+        **fields: Any,
     ) -> None:  # fmt: skip
-        """Offer an update of round 1 and send its first `most` chunks; scale: of int8 ones (scales())."""
+        """Offer an update of round 1 and send its first `most` chunks; scale: of int8 ones (scales()).
+
+        fields: further ones of UpdateBegin.
+        """
         data = values.astype("i1" if scale else "<f4")
         crc32 = zlib.crc32(data.tobytes())
-        begin = device_codec.encode(
-            "update_begin", round=1, base_version=size << CLASS_SHIFT | 1, crc32=crc32, elements=data.size,
-            chunk_elements=CHUNK, examples=examples, steps=steps, planned_steps=steps, kind=int(delta),
-            encoding=2 if scale else 0, ranges=ranges,
-        )  # fmt: skip
+        offer: dict[str, Any] = {
+            "round": 1, "base_version": size << CLASS_SHIFT | 1, "crc32": crc32, "elements": data.size,
+            "chunk_elements": CHUNK, "examples": examples, "steps": 1, "planned_steps": 1,
+            "encoding": 2 if scale else 0, "ranges": (),
+        }  # fmt: skip
+        begin = device_codec.encode("update_begin", **(offer | fields))
         self.fleet.receive(device, begin, 0.0, self.send)
         chunks = -(-data.size // CHUNK)
         for i in range(min(chunks, most)):
@@ -180,7 +183,7 @@ def test_a_mixed_round_is_heterofl(buffer: int, scale: float, delta: bool) -> No
         values = values.astype(np.float32)
         found = values * scales(scale, one.elements)
         updates.append((size, found + cut if delta else found, size + 2))
-        devices.upload("abc"[size], size, values, examples=size + 2, delta=delta, scale=scale)
+        devices.upload("abc"[size], size, values, examples=size + 2, kind=int(delta), scale=scale)
     devices.rounds.tick(1.0)
     assert devices.store.latest()[1] == 1
     assert np.abs(devices.rounds.model - mean(updates)).max() < 1e-6
@@ -200,7 +203,7 @@ def test_fednova_over_three_classes() -> None:
         values = rng.normal(size=one.elements).astype(np.float32)
         direction[places] += (size + 2) * (values - START[places].astype(np.float64)) / (size + 1)
         examples[places] += size + 2
-        devices.upload("abc"[size], size, values, examples=size + 2, steps=size + 1)
+        devices.upload("abc"[size], size, values, examples=size + 2, steps=size + 1, planned_steps=size + 1)
     devices.rounds.tick(1.0)
     steps = (2 * 1 + 3 * 2 + 4 * 3) / (2 + 3 + 4)
     # Where the device with the whole model is alone, that many times its one step would be above LONGEST.
@@ -236,7 +239,7 @@ def test_a_sub_model_may_speak_for_a_part_of_itself(scale: float, most: int) -> 
     own = [(2, 9), (20, 1), (25, one.elements - 25)]
     speaks = spoken(np.array(own))
     values = np.random.default_rng(4).integers(-127, 128, speaks.size).astype(np.float32)
-    devices.upload("a", 1, values, examples=5, delta=True, scale=scale, most=most, ranges=own)
+    devices.upload("a", 1, values, examples=5, kind=1, scale=scale, most=most, ranges=own)
     devices.rounds.tick(10.0)
     devices.rounds.tick(20.0)
     assert devices.store.latest()[1] == 1

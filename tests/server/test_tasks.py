@@ -484,7 +484,7 @@ def test_after_a_restart_a_task_waits_for_those_at_work() -> None:
     bench.tasks.submit(Evaluate(), lambda result: None)
     bench.come("a", "b")
     bench.tick(3.0)
-    assert bench.tasks.running is None and bench.rounds.cohort.selected == ["a", "b"]
+    assert bench.tasks.running is None and bench.sync.cohort.selected == ["a", "b"]
     bench.report("a", 1.0)
     bench.report("b", 1.0)
     bench.tick(4.0)
@@ -654,9 +654,9 @@ def test_devices_that_do_not_answer_their_plan_do_not_hold_up_training_for_a_tas
         bench.report(name, 1.0)
     bench.tick(1.0)
     assert bench.rounds.number == 2
-    assert not bench.rounds.open_work.by_device.keys() & set(names[:9])  # the task would have enough
+    assert not bench.buffered.open_work.by_device.keys() & set(names[:9])  # the task would have enough
     bench.tick(25.0)
-    assert set(names[:9]) <= bench.rounds.open_work.by_device.keys()
+    assert set(names[:9]) <= bench.buffered.open_work.by_device.keys()
     assert outcomes == []
 
 
@@ -672,7 +672,7 @@ def test_a_task_that_never_has_enough_devices_is_given_up_also_while_somebody_is
         bench.report(device, 1.0, round=rounds[device])
         bench.tick(bench.now)
         rounds[device] = bench.rounds.number
-        assert bench.rounds.open_work.by_device
+        assert bench.buffered.open_work.by_device
     assert "not begun within 3600 s" in str(outcomes[0])
 
 

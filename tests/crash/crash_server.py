@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from zlib import crc32
 
@@ -98,21 +99,30 @@ class Steps:
         return result
 
 
+def patch(where: object, name: str, call: Any) -> None:
+    """Put a function in the place of another for the life of this process."""
+    setattr(where, name, call)
+
+
 def watch_storage(steps: Steps) -> None:
     """Have every statement of SQL be a step, and what makes a new database the real one."""
 
     class Connection(sqlite3.Connection):
         def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
-            return steps.run(_name(statement), lambda: super(Connection, self).execute(statement, *arguments))
+            run = super().execute
+            result: sqlite3.Cursor = steps.run(_name(statement), lambda: run(statement, *arguments))
+            return result
 
         def executemany(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
-            return steps.run(_name(statement), lambda: super(Connection, self).executemany(statement, *arguments))
+            run = super().executemany
+            result: sqlite3.Cursor = steps.run(_name(statement), lambda: run(statement, *arguments))
+            return result
 
     connect = sqlite3.connect
-    sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
+    patch(sqlite3, "connect", lambda *arguments, **options: connect(*arguments, factory=Connection, **options))
     rename, fsync = os.rename, os.fsync
-    os.rename = lambda *names: steps.run("rename", lambda: rename(*names))
-    os.fsync = lambda file: steps.run("fsync", lambda: fsync(file))
+    patch(os, "rename", lambda *names: steps.run("rename", lambda: rename(*names)))
+    patch(os, "fsync", lambda file: steps.run("fsync", lambda: fsync(file)))
 
 
 def _name(statement: str) -> str:
@@ -133,7 +143,7 @@ def watch_messages(steps: Steps) -> None:
         name = type(decoded).__name__ if decoded else "TakenBack"
         return steps.run(name, lambda: publish(self, topic, payload, **options), flush)
 
-    mqtt.Client.publish = watched
+    patch(mqtt.Client, "publish", watched)
 
 
 def count_lines(nth: int, count: list[int]) -> None:
@@ -151,7 +161,7 @@ def count_lines(nth: int, count: list[int]) -> None:
         return line if frame.f_code.co_filename.startswith(places) else None
 
     sys.settrace(call)
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:  # those that run already are asked for no other way
         frame.f_trace = call(frame, "", None)
         frame = frame.f_back
