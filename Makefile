@@ -32,8 +32,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check 'scikit-build-core>=0.11' 'cffi>=1.16' 'cmake>=3.26' ninja
 
+# Changes only when a Python file comes or goes: the installation knows each of them by name.
+$(shell mkdir -p build && find server bindings -name '*.py' | sort > build/.modules.new && \
+  { cmp -s build/.modules.new build/.modules || mv build/.modules.new build/.modules; })
+
 # Built without isolation, so that a change of C compiles what changed and no more. Python files are used in place.
-$(VENV)/.run: $(BIN)/python pyproject.toml CMakeLists.txt $(C_SOURCES) $(BINDINGS)
+$(VENV)/.run: $(BIN)/python pyproject.toml CMakeLists.txt $(C_SOURCES) $(BINDINGS) build/.modules
 	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
 	@touch $@
 
