@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device: one struct, one entry point. fm_client_init() once, then fm_client_poll() for ever.
+/* The client: one struct, one entry point. Call fm_client_init() once, then fm_client_poll() in the main loop.
  *
  *   offline -> greeting -> idle -> downloading -> checking -> working -> sealing -> offering -> uploading ->
  *   confirming -> holding -> idle
  *
- * The client talks when the link is up, works cooperatively (one piece of training per poll), and keeps its update
- * until the server's commit. It can lose the link anywhere: transfers go on where they broke.
+ * The client trains cooperatively, one piece per poll, with or without a connection. It keeps its update until the
+ * server's commit. The link may break at any moment: a transfer resumes where it stopped.
  */
 #ifndef FM_CLIENT_H
 #define FM_CLIENT_H
@@ -21,20 +21,20 @@
 
 #define FM_VERSION 0x00000100u /* major << 16 | minor << 8 | patch: 0.1.0 */
 
-/* What the training (or evaluation) of the present plan has come to. The application writes it, the client reports it.
+/* Progress of the current plan's training (or evaluation). The application writes it, the client reports it.
  */
 typedef struct {
   uint32_t steps;         /* mini-batches done */
   uint32_t planned_steps; /* mini-batches a full update takes */
   uint32_t examples;      /* distinct local examples seen so far: the update's weight */
   uint32_t correct;       /* evaluate: classified correctly */
-  float loss;             /* mean so far; 0 when unknown. The core passes it on and never computes with it */
+  float loss;             /* mean so far; 0: unknown. The core passes it on and never computes with it */
   uint32_t covered;       /* bit t: tensor t of the table was trained. Set to all before work_begin */
 } fm_work_t;
 
 #define FM_MAX_BINS 32u /* of a query */
 
-/* What a query's answer has come to: a histogram over [plan->query_low, plan->query_high) in plan->query_bins bins of
+/* The answer to a query so far: a histogram over [plan->query_low, plan->query_high) in plan->query_bins bins of
  * equal width. The core passes it on and never computes with it. */
 typedef struct {
   uint32_t count; /* values in it */
@@ -42,27 +42,27 @@ typedef struct {
   uint32_t counts[FM_MAX_BINS];
 } fm_histogram_t;
 
-/* The application's side. `user` is handed back. None of these may block for longer than the application can do without
- * poll, or call the client (but for what is said at each function). */
+/* Callbacks of the application. Each gets `user`. None may block for longer than the application can do without
+ * fm_client_poll(). None may call the client, except where a function says so. */
 typedef struct {
   void *user;
   /* The model is complete and checked: prepare to work on `plan` (valid during the call; copy what is needed). Called
-   * again if the same plan is started over. FM_OK: go. FM_ERR_TRAINING: withdraw. NULL: nothing to prepare. */
+   * again when the same plan starts over. FM_OK: start. FM_ERR_TRAINING: withdraw. NULL: nothing to prepare. */
   fm_status_t (*work_begin)(void *user, const fm_plan_t *plan, fm_work_t *work);
   /* One bounded piece of training on tensors in place. FM_OK: more. FM_AGAIN: nothing to do right now, more later.
    * FM_DONE: complete. FM_ERR_TRAINING: withdraw. */
   fm_status_t (*train_step)(void *user, fm_work_t *work);
-  /* The same for evaluation; tensors are only read. NULL: evaluate plans are withdrawn from. */
+  /* The same for evaluation; it only reads tensors. NULL: the client withdraws from evaluate plans. */
   fm_status_t (*evaluate_step)(void *user, fm_work_t *work);
   /* May the device take part in `plan`? NULL: always. False: the client withdraws with reason Busy. */
   bool (*may_work)(void *user, const fm_plan_t *plan);
-  /* The job's state changed, or began anew (for a display, a log, persistence); of the session ask fm_client_state()
-   * and fm_client_online(). NULL: not told. */
+  /* The job entered a state, or entered it again (for a display, a log, persistence). It does not report the session:
+   * ask fm_client_state() and fm_client_online(). NULL: not called. */
   void (*state_changed)(void *user, uint8_t state);
   /* One bounded piece of counting local values of the field whose name has the CRC-32 plan->query_field. All of
-   * *answer is 0 before the first, so that answer->count tells how far it came. FM_OK: more. FM_AGAIN: nothing to do
-   * right now, more later. FM_DONE: complete. FM_ERR_UNSUPPORTED: no such field; withdraw. NULL: query plans are
-   * withdrawn from, as with FM_WITH_QUERY 0. */
+   * *answer is 0 before the first call, so answer->count gives the progress. FM_OK: more. FM_AGAIN: nothing to do
+   * right now, more later. FM_DONE: complete. FM_ERR_UNSUPPORTED: no such field; withdraw. NULL: the client
+   * withdraws from query plans, as with FM_WITH_QUERY 0. */
   fm_status_t (*query_step)(void *user, const fm_plan_t *plan, fm_histogram_t *answer);
 } fm_app_t;
 
@@ -77,26 +77,26 @@ typedef enum {
   FM_STATE_OFFERING, /* UpdateBegin sent, no slot yet */
   FM_STATE_UPLOADING,
   FM_STATE_CONFIRMING, /* UpdateEnd (or a task's result) sent, no receipt yet */
-  FM_STATE_HOLDING,    /* receipt came, commit not yet */
+  FM_STATE_HOLDING,    /* the receipt arrived; waiting for the commit */
   FM_STATE_REFUSED     /* the server refused this device for good */
 } fm_state_t;
 
 struct fm_client;
 
-/* What a keeper makes durable; bits of a mask, in order of urgency. */
+/* What a keeper is to make durable; bits of a mask, the most urgent first. */
 enum {
-  FM_KEEP_JOB = 1,    /* a plan was taken up */
+  FM_KEEP_JOB = 1,    /* a plan was accepted */
   FM_KEEP_MODEL = 2,  /* more of the model is in the tensors: `next_chunk` chunks, or all of them once it is complete */
   FM_KEEP_UPDATE = 4, /* the update is ready to be offered */
-  FM_KEEP_IDLE = 8    /* the job is over, one way or the other */
+  FM_KEEP_IDLE = 8    /* the job is over */
 };
 
-/* Keeps the job over a reset; fm_keep.h brings one for raw flash. Neither function calls the client. */
+/* Keeps the job over a reset; fm_keep.h implements one for raw flash. Neither function may call the client. */
 typedef struct {
-  /* Put back what was kept: called once, from fm_client_init(). Linear in the model. */
+  /* Restore what was kept. Called once, from fm_client_init(). Time is linear in the size of the model. */
   void (*load)(void *self, struct fm_client *client);
-  /* Make one thing durable (FM_KEEP_*), a bounded piece at a time. FM_AGAIN: call again. FM_OK: it is durable. Else: it
-   * will not be, and the client goes on without. */
+  /* Make one thing durable (FM_KEEP_*), a bounded piece per call. FM_AGAIN: call again. FM_OK: it is durable. Any other
+   * result: it will not be durable, and the client goes on without it. */
   fm_status_t (*save)(void *self, const struct fm_client *client, uint8_t what);
 } fm_keeper_api_t;
 
@@ -105,7 +105,7 @@ typedef struct {
   void *self;
 } fm_keeper_t;
 
-/* Everything is the caller's and must outlive the client. */
+/* The caller owns everything that this struct points to; all of it must outlive the client. */
 typedef struct {
   const char *device_id;
   const fm_tensor_t *tensors;
@@ -119,11 +119,11 @@ typedef struct {
   uint32_t tx_buffer_size;
   uint32_t seed;            /* of jitter, boot number and stochastic rounding; best from a true random source */
   uint32_t examples;        /* local training examples, told to the server */
-  uint8_t encodings;        /* this device may send: bit e is 1u << FM_ENCODING_*; 0: float32 only */
+  uint8_t encodings;        /* that this device may send: 1u << FM_ENCODING_* for each; 0: float32 only */
   bool prefer_delta;        /* send deltas where the plan allows and every shared tensor has a base */
-  uint32_t retry_min_ms;    /* first wait for an answer; 0: 1000. Doubles with jitter up to */
+  uint32_t retry_min_ms;    /* first wait for an answer; 0: 1000. Doubles, with jitter, up to retry_max_ms */
   uint32_t retry_max_ms;    /* 0: 60000 */
-  uint32_t free_memory_kib; /* that training may take, told to the server; 0: unknown */
+  uint32_t free_memory_kib; /* that training may use, told to the server; 0: unknown */
 } fm_client_config_t;
 
 /* One counter for each reason; the application may set any to 0. */
@@ -134,7 +134,7 @@ typedef struct {
   uint32_t bytes_out;
   uint32_t malformed;  /* dropped: no valid message */
   uint32_t unexpected; /* dropped: valid, but not in this state, round or version */
-  uint32_t timeouts;   /* answers that did not come in time */
+  uint32_t timeouts;   /* answers that did not arrive in time */
   uint32_t connections;
   uint32_t model_crc_errors;   /* downloads started over */
   uint32_t chunks_in;          /* chunks received whole */
@@ -207,40 +207,40 @@ typedef struct fm_client {
 #endif
 } fm_client_t;
 
-/* Check the config and make the client ready. Keeps the pointer to `config`. FM_ERR_ARGUMENT: a missing or out-of-range
- * field, duplicate or empty tensor, FM_ERR_BUFFER: a buffer under FM_MIN_BUFFER. */
+/* Check the config and make the client ready. Keeps the pointer to `config`. FM_ERR_ARGUMENT: a field is missing or out
+ * of range, or a tensor is empty or named twice. FM_ERR_BUFFER: a buffer is smaller than FM_MIN_BUFFER. */
 fm_status_t fm_client_init(fm_client_t *client, const fm_client_config_t *config);
 
-/* The model in the tensors (in `base`, where all have one: they are overwritten from it) is `version` with this CRC-32,
- * kept over a reset by the application, so it need not be fetched again if the plan names it. Checked before it is
- * used. Call between init and the first poll. */
+/* Declare that the tensors hold model `version` with this CRC-32, kept over a reset by the application. The client then
+ * does not fetch it again when a plan names it. Where all tensors have a `base`, that holds the model, and the tensors
+ * are overwritten from it. The CRC is checked before use. Call between fm_client_init() and the first poll. */
 void fm_client_restore_model(fm_client_t *client, uint32_t version, uint32_t crc32);
 
-/* Do a bounded piece of everything: one poll of the link, one piece of work (one train_step, FM_POLL_BUDGET of CRC), at
+/* Do a bounded amount of work: one poll of the link, one piece of work (one train_step, or FM_POLL_BUDGET of CRC), at
  * most one message. `now_ms`: monotonic, may wrap. *wait_ms: set to how long the caller may sleep if no byte arrives;
  * 0: call again at once. Returns FM_OK, or FM_ERR_REFUSED while broker or server refuse this device, or
  * FM_ERR_ARGUMENT. */
 fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_ms);
 
-/* What the client is doing. Work goes on without a connection: see fm_client_online() for that. */
+/* Return what the client is doing. Work goes on without a connection; fm_client_online() tells if there is one. */
 fm_state_t fm_client_state(const fm_client_t *client);
 
-/* Version of the model that is complete and checked in the tensors (in their base copies, where they have any); 0:
- * none, they are being overwritten, or training in place has changed them. */
+/* Return the version of the complete, checked model in the tensors (in their base copies, where they have any). 0:
+ * there is none, the tensors are being overwritten, or training in place has changed them. */
 uint32_t fm_client_model_version(const fm_client_t *client);
 
-/* True when the server has welcomed this connection. */
+/* Return true when the server has welcomed this connection. */
 bool fm_client_online(const fm_client_t *client);
 
-/* Stop the present job, if any, and tell the server. `reason`: FM_WITHDRAW_REASON_*. Not from a callback. */
+/* Stop the current job, if any, and tell the server. `reason`: FM_WITHDRAW_REASON_*. Do not call from a callback. */
 void fm_client_withdraw(fm_client_t *client, uint8_t reason);
 
-/* Finish the present training now with what there is, as a closing notice would: not where the plan takes no partial
- * updates. May be called from train_step, whose own result then does not matter. */
+/* Finish the current training now with the steps done, as a closing notice would. Does nothing when the plan accepts no
+ * partial updates. May be called from train_step, whose own result is then ignored. */
 void fm_client_finish_early(fm_client_t *client);
 
-/* Tell the server what gates taking part. battery: percent, 255 unknown. flags: bit 0 charging, 1 on a metered network,
- * 2 busy: not selected. */
+/* Tell the server what decides if it may select this device. battery: percent, 255: unknown. flags: bit 0 charging,
+ * bit 1 on a metered network, bit 2 busy: do not select. */
 void fm_client_set_device_state(fm_client_t *client, uint8_t battery, uint8_t flags);
 
 #endif

@@ -12,7 +12,7 @@
 #define FM_MAX_DEVICE_ID 63
 #endif
 
-/* Most shared and local tensors of one model. At most 32 (coverage is a 32-bit mask). */
+/* Most tensors of one model, shared and local together. At most 32: coverage is a 32-bit mask. */
 #ifndef FM_MAX_TENSORS
 #define FM_MAX_TENSORS 16
 #endif
@@ -28,7 +28,7 @@
 #define FM_POLL_BUDGET 1024
 #endif
 
-/* QoS 1 messages received whose acknowledgement waits for the transmitter. */
+/* Most received QoS 1 messages whose acknowledgement has not been sent yet. */
 #ifndef FM_MQTT_PENDING_ACKS
 #define FM_MQTT_PENDING_ACKS 8
 #endif
@@ -38,7 +38,7 @@
 #define FM_SERIAL_PAYLOAD 240
 #endif
 
-/* Serial frames that may be unacknowledged: 1 to 7. */
+/* Most serial frames in flight, unacknowledged: 1 to 7. */
 #ifndef FM_SERIAL_WINDOW
 #define FM_SERIAL_WINDOW 4
 #endif
@@ -49,7 +49,7 @@
 #endif
 
 /* 1: the task query is compiled in (150 bytes of flash on a Cortex-M0+, 136 of RAM); 0: left out. The size of
- * fm_client_t depends on it: the application sees the same value as the library. */
+ * fm_client_t depends on it, so application and library must be built with the same value. */
 #ifndef FM_WITH_QUERY
 #define FM_WITH_QUERY 0
 #endif

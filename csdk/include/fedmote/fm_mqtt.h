@@ -6,7 +6,7 @@
 #include "fedmote/fm_config.h"
 #include "fedmote/fm_link.h"
 
-/* All pointers stay the caller's and must outlive the link. */
+/* The caller owns everything that this struct points to; all of it must outlive the link. */
 typedef struct {
   fm_stream_t stream;
   const char *federation; /* topic level; 1 to 32 bytes of [A-Za-z0-9_.-], not only dots. The client id is
@@ -16,10 +16,10 @@ typedef struct {
   const char *password;   /* NULL: none; at most 65535 bytes; needs a username */
   const uint8_t *will;    /* payload of the will, published on the device's `up` topic at QoS 1; NULL: none */
   uint16_t will_size;
-  uint16_t keep_alive_s;   /* 1 to 65535; a PINGREQ goes out after 3/4 of it without traffic, and the connection is
-                              dropped when for 1.5 times it nothing came (and no packet of ours advanced) */
+  uint16_t keep_alive_s;   /* 1 to 65535; a PINGREQ is sent after 3/4 of it without traffic. The connection is closed
+                              after 1.5 times it in which nothing arrived and nothing could be sent */
   uint32_t seed;           /* of the jitter */
-  uint32_t backoff_min_ms; /* first wait before reconnecting; 0: 500 */
+  uint32_t backoff_min_ms; /* shortest wait before a reconnect; 0: 500 */
   uint32_t backoff_max_ms; /* longest; 0: 60000. The wait is uniform in [w/2, w], w doubling from min to max */
   uint8_t *buffer;         /* half for each direction; larger means fewer calls of the stream */
   uint32_t buffer_size;    /* at least FM_MQTT_MIN_BUFFER */
@@ -27,22 +27,23 @@ typedef struct {
 
 #define FM_MQTT_MIN_BUFFER 64u
 
-/* Whom it concerns below the API: a message taken by send() at FM_AT_LEAST_ONCE is written again, with DUP and the same
- * packet identifier, on every connection until its PUBACK came. abort() of a message that is partly on the stream costs
- * the connection, since MQTT has no other way to take it back; the next poll connects anew. send() answers
- * FM_ERR_BUFFER to a head over 65,535 bytes or a body over 267,386,880. A poll reads and writes the stream at most 8
- * times each, and its work is linear in half the buffer.
- *
- * One counter for each reason; the application may set any to 0. */
+/* How this link implements fm_link_api_t:
+ * - send(): a message at FM_AT_LEAST_ONCE is repeated, with DUP and the same packet identifier, on every connection
+ * until its PUBACK arrives. FM_ERR_BUFFER: the head is over 65,535 bytes or the body over 267,386,880.
+ * - abort(): if part of the message is on the stream, the link closes the connection, since MQTT cannot take a packet
+ *   back. The next poll connects again.
+ * - poll(): reads and writes the stream at most 8 times each; its work is linear in half the buffer. */
+
+/* One counter for each reason. The application may set any to 0. */
 typedef struct {
   uint32_t bytes_in;
   uint32_t bytes_out;
   uint32_t packets_in;
   uint32_t connections; /* CONNACK accepted */
-  uint32_t failures;    /* opening, handshake or connection lost, for whatever reason */
-  uint32_t refused;     /* CONNACK or SUBACK said no */
+  uint32_t failures;    /* opening, handshake or connection failed, for any reason */
+  uint32_t refused;     /* refusals in a CONNACK or SUBACK */
   uint32_t malformed;   /* packets that MQTT 3.1.1 does not allow; each costs the connection */
-  uint32_t silent;      /* connections given up for silence */
+  uint32_t silent;      /* connections closed because nothing arrived */
   uint32_t resent;      /* publishes sent again with DUP */
   uint32_t pings;
   uint8_t last_return_code; /* of the last CONNACK */
@@ -102,13 +103,14 @@ typedef struct {
   fm_mqtt_counters_t counters;
 } fm_mqtt_t;
 
-/* Check the config and fill in *link for the client. Keeps the pointer to `config`. The link connects from its first
- * poll on. FM_ERR_ARGUMENT: a missing or out-of-range field. FM_ERR_BUFFER: buffer_size under FM_MQTT_MIN_BUFFER. */
+/* Check the config and fill in *link for the client. Keeps the pointer to `config`. The link starts to connect in its
+ * first poll. FM_ERR_ARGUMENT: a field is missing or out of range. FM_ERR_BUFFER: buffer_size is under
+ * FM_MQTT_MIN_BUFFER. */
 fm_status_t fm_mqtt_init(fm_mqtt_t *mqtt, const fm_mqtt_config_t *config, fm_link_t *link);
 
-/* Say DISCONNECT, so that no will is published, and close. It is not said when the stream does not take it at once or a
- * packet is half written: wait for sending() to be false first. A message at FM_AT_LEAST_ONCE stays taken. The next
- * poll connects again. */
+/* Send DISCONNECT, so that the broker publishes no will, and close. DISCONNECT is left out when the stream does not
+ * accept it at once or a packet is half written; so wait until sending() is false. A message at FM_AT_LEAST_ONCE is
+ * kept for the next connection. The next poll connects again. */
 void fm_mqtt_close(fm_mqtt_t *mqtt);
 
 #endif

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Serial link: messages over a line that flips, drops and doubles bytes. COBS frames, CRC-32, retransmission by byte
- * offset. Symmetric: the same code runs on the device and at the server's end of the cable. Every byte and the
- * procedure: docs/wire.md, "Serial".
+/* Serial link: messages over a line that flips, loses and duplicates bytes. COBS frames, CRC-32, retransmission by byte
+ * offset. Symmetric: the same code runs on the device and at the server's end of the cable. docs/wire.md, "Serial",
+ * specifies format and procedure.
  *
  * Use: fm_serial_init() fills an fm_link_t, which goes into fm_client_config_t.link before fm_client_init(); then
- * fm_client_poll() moves both. A UART's receive ring should hold 4 x (payload + 14) bytes, what the peer may send
- * between two polls; poll at least every keep_alive_ms of the peer, also while training.
+ * fm_client_poll() runs both. A UART's receive ring should hold 4 x (payload + 14) bytes, which the peer may send
+ * between two polls. Poll at least every keep_alive_ms of the peer, also while training.
  *
- * Needs no buffer for retransmission: what was lost is read again from the message (fm_outgoing_t), and what arrives
- * goes into the sink in order. Both kinds of delivery are acknowledged; they differ in what happens to a message
- * when the connection breaks: FM_AT_LEAST_ONCE starts over on the next one. There is no fetch: the client sends a
- * ChunkRequest.
+ * The link needs no buffer for retransmission: it reads lost bytes again from the message (fm_outgoing_t). What arrives
+ * goes into the sink in order. Both kinds of delivery are acknowledged. When the connection breaks, an FM_AT_LEAST_ONCE
+ * message starts over on the next one; the other is dropped. There is no fetch: the client sends a ChunkRequest.
  */
 #ifndef FM_SERIAL_H
 #define FM_SERIAL_H
@@ -25,20 +24,20 @@
 #error "FM_SERIAL_WINDOW must be 1 to 7"
 #endif
 
-/* One decoded frame that arrives and one coded frame that leaves: 505 bytes, or 57 with payloads of 16. */
+/* Room for one decoded incoming frame and one encoded outgoing frame: 505 bytes, or 57 with payloads of 16. */
 #define FM_SERIAL_RX_BUFFER (FM_SERIAL_PAYLOAD + 11)
 #define FM_SERIAL_TX_BUFFER (FM_SERIAL_PAYLOAD + 14)
 #define FM_SERIAL_MIN_BUFFER (FM_SERIAL_RX_BUFFER + FM_SERIAL_TX_BUFFER)
 
-#define FM_SERIAL_MAX_MESSAGE 0xFFFFFFu /* bytes of one message to send; send() answers FM_ERR_BUFFER to more */
+#define FM_SERIAL_MAX_MESSAGE 0xFFFFFFu /* bytes of one message; send() returns FM_ERR_BUFFER for more */
 
-/* The struct and all it points to stay the caller's and must outlive the link. */
+/* The caller owns the struct and all it points to; both must outlive the link. */
 typedef struct {
   fm_stream_t stream;
-  uint32_t seed;          /* of connection tags; must differ between the two ends and should between starts */
-  uint32_t retransmit_ms; /* 1 to 8000, 0: 500. First guess of the time to an acknowledgement; measured from then on */
-  uint32_t keep_alive_ms; /* 1 to 2^28, 0: 5000. A probe goes out after so long without a frame from the peer; the
-                             connection is lost after 4 times of it */
+  uint32_t seed;          /* of connection tags; must differ between the two ends, should differ between starts */
+  uint32_t retransmit_ms; /* 1 to 8000, 0: 500. Initial time to an acknowledgement; then it is measured */
+  uint32_t keep_alive_ms; /* 1 to 2^28, 0: 5000. A probe is sent when no frame has arrived for this long; the
+                             connection is lost after 4 times as long */
   uint8_t *buffer;
   uint32_t buffer_size; /* at least FM_SERIAL_MIN_BUFFER */
 } fm_serial_config_t;
@@ -47,12 +46,12 @@ typedef struct {
 typedef struct {
   uint32_t bytes_in;
   uint32_t bytes_out;
-  uint32_t frames_in; /* whose CRC was right */
+  uint32_t frames_in; /* with a correct CRC */
   uint32_t frames_out;
   uint32_t retransmits; /* times the sender went back */
-  uint32_t crc_errors;  /* frames with a wrong CRC, cut, too short or too long; of endless bytes the zero counts */
+  uint32_t crc_errors;  /* frames with a wrong CRC, or too short or too long; an overlong one counts at its zero byte */
   uint32_t connections; /* that came up */
-  uint32_t lost;        /* that ended, for whatever reason */
+  uint32_t lost;        /* that ended, for any reason */
 } fm_serial_counters_t;
 
 /* Unstuffs the frame that arrives. All zero: ready for the first byte. */
@@ -102,13 +101,13 @@ typedef struct {
   fm_outgoing_t out;
 } fm_serial_t;
 
-/* Check the config and fill in *link; the stream is opened by the first poll. A poll reads at most 256 bytes and writes
- * at most 8 times. Stack: one read of 32 bytes. FM_ERR_ARGUMENT: a NULL pointer or a time out of range. FM_ERR_BUFFER:
- * buffer_size under FM_SERIAL_MIN_BUFFER. */
+/* Check the config and fill in *link. The first poll opens the stream. A poll reads at most 256 bytes and writes at
+ * most 8 times. Stack: one read of 32 bytes. FM_ERR_ARGUMENT: a pointer is NULL or a time is out of range.
+ * FM_ERR_BUFFER: buffer_size is under FM_SERIAL_MIN_BUFFER. */
 fm_status_t fm_serial_init(fm_serial_t *serial, const fm_serial_config_t *config, fm_link_t *link);
 
-/* Tell the peer, as far as the stream takes it at once, and close the stream. A message at FM_AT_LEAST_ONCE stays
- * taken. The next poll opens again. Not from a callback. */
+/* Tell the peer, if the stream accepts that at once, and close the stream. A message at FM_AT_LEAST_ONCE is kept for
+ * the next connection. The next poll opens the stream again. Do not call from a callback. */
 void fm_serial_close(fm_serial_t *serial);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Optional training on the device: dense layers, ReLU, softmax cross-entropy, SGD with mini-batches, the FedProx term.
- * float32, no heap, no libm; memory is one arena of the caller's. One call of the training step is one mini-batch. */
+ * float32, no heap, no libm; the caller provides one arena. One call of the training step is one mini-batch. */
 #ifndef FM_TRAIN_H
 #define FM_TRAIN_H
 
@@ -12,15 +12,15 @@
 #define FM_TRAIN_MAX_LAYERS 4
 #endif
 
-/* Local examples. `read` must give the same example for the same index; label < the last layer's width. Must not block
- * for long. */
+/* Local examples. `read` must return the same example for the same index, with label < the last layer's width, and must
+ * not block for long. */
 typedef struct {
   uint32_t count; /* 1 to 2^30 */
   void (*read)(void *user, uint32_t index, float *features, uint32_t *label);
   void *user;
 } fm_dataset_t;
 
-/* Everything is the caller's and must outlive the trainer. */
+/* The caller owns everything that this struct points to; all of it must outlive the trainer. */
 typedef struct {
   const uint32_t *widths;     /* layers + 1 numbers: features, hidden units ..., classes; each 1 to 65535 */
   uint32_t layers;            /* 1 to FM_TRAIN_MAX_LAYERS */
@@ -46,10 +46,10 @@ typedef struct {
   float loss_sum;
 } fm_trainer_t;
 
-/* Floats of arena that a network needs: its gradient, and one example's activations and errors. */
+/* Return the floats of arena for a network: its gradient, and one example's activations and errors. */
 uint32_t fm_train_arena_floats(const uint32_t *widths, uint32_t layers);
 
-/* Parameters of a network: for each layer in * out + out. */
+/* Return the number of parameters of a network: the sum of in * out + out over its layers. */
 uint32_t fm_train_parameters(const uint32_t *widths, uint32_t layers);
 
 /* Fill in the 2 * layers entries of a table of tensors over one array of fm_train_parameters() floats, and one as large
@@ -57,25 +57,25 @@ uint32_t fm_train_parameters(const uint32_t *widths, uint32_t layers);
  * dense1.kernel, ... */
 void fm_train_tensors(const uint32_t *widths, uint32_t layers, float *parameters, float *base, fm_tensor_t *tensors);
 
-/* Uniform in +-sqrt(6 / (in + out)) (Glorot and Bengio 2010, eq. 16); biases 0. For a device that starts alone: the
- * server's model comes otherwise. */
+/* Initialize kernels uniformly in +-sqrt(6 / (in + out)) (Glorot and Bengio 2010, eq. 16) and biases to 0. Needed only
+ * by a device that trains alone; in a federation the server's model overwrites them. */
 void fm_train_randomize(const uint32_t *widths, uint32_t layers, uint32_t seed, float *parameters);
 
 /* FM_ERR_ARGUMENT: a field missing or out of range, tensors that do not fit the widths. FM_ERR_BUFFER: arena too small.
  */
 fm_status_t fm_trainer_init(fm_trainer_t *trainer, const fm_trainer_config_t *config);
 
-/* The application's side of the client, with this trainer as its user. */
+/* Return callbacks for the client that use this trainer. */
 fm_app_t fm_trainer_app(fm_trainer_t *trainer);
 
-/* The functions of fm_app_t, for applications that wrap them; `trainer` is an fm_trainer_t. */
+/* The single callbacks, for applications that wrap them; `trainer` is an fm_trainer_t. */
 fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *work);
 fm_status_t fm_trainer_step(void *trainer, fm_work_t *work);
 fm_status_t fm_trainer_evaluate(void *trainer, fm_work_t *work);
 /* Fields "label", and "feature0", "feature1", ... of the training data; up to 32 examples a call. */
 fm_status_t fm_trainer_query(void *trainer, const fm_plan_t *plan, fm_histogram_t *answer);
 
-/* Count one value in the answer to `plan`. One that is no number counts as plan->query_low. */
+/* Count one value in the answer to `plan`. A NaN counts as plan->query_low. */
 void fm_histogram_add(fm_histogram_t *answer, const fm_plan_t *plan, float value);
 
 /* Add one example's gradient of the loss to `gradient` (fm_train_parameters() floats, in the tensors' order) and return
