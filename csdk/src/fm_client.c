@@ -7,7 +7,7 @@
 
 #define LONGEST_WAIT_MS 60000u
 #define LONGEST_NAME 31u
-#define KEPT_DUE (FM_DUE_WITHDRAW | FM_DUE_STATE) /* over a lost connection; all else is said anew after Welcome */
+#define KEPT_DUE (FM_DUE_WITHDRAW | FM_DUE_STATE) /* survives a lost connection */
 
 /* ---- starting ---- */
 
@@ -97,7 +97,7 @@ void fm_client_restore_model(fm_client_t *client, uint32_t version, uint32_t crc
 
 /* ---- the session ---- */
 
-/* The link came, went, or came anew between two polls. */
+/* Between two polls the link came up, went down, or reconnected. */
 static void session_follow_link(fm_client_t *client) {
   const fm_link_t *link = &client->config->link;
   const uint32_t connection = link->api->connection(link->self);
@@ -112,7 +112,7 @@ static void session_follow_link(fm_client_t *client) {
     if (connection != 0u) {
       client->counters.connections++;
       client->session = FM_SESSION_GREETING;
-      client->boot = fm_xorshift(&client->random); /* a Welcome of an earlier connection is not this one's */
+      client->boot = fm_xorshift(&client->random); /* a Welcome for an earlier connection will not match */
       client->due |= FM_DUE_HELLO;
     } else {
       client->session = FM_SESSION_NONE;
@@ -131,7 +131,7 @@ static void session_retry(fm_client_t *client) {
   } else if (client->session == FM_SESSION_READY) {
     fm_job_retry(client);
   } else {
-    /* refused or away: nothing is expected */
+    /* refused or offline: no answer is expected */
   }
 }
 
@@ -152,7 +152,7 @@ static void talk(fm_client_t *client, uint32_t *wait_ms) {
   }
 }
 
-/* Give the bytes to the stream now rather than a poll later; what the link waits for, it says itself. */
+/* Hand the bytes to the stream now rather than a poll later. The link itself sets its wait. */
 static fm_status_t hand_over(fm_client_t *client, const fm_sink_t *sink, uint32_t *wait_ms, fm_status_t so_far) {
   const fm_link_t *link = &client->config->link;
   fm_status_t status = so_far;
@@ -167,7 +167,7 @@ static fm_status_t hand_over(fm_client_t *client, const fm_sink_t *sink, uint32_
   return status;
 }
 
-/* One piece of what is to be made durable, the most urgent first. */
+/* Have the keeper save one piece, the most urgent first. */
 static void keep_poll(fm_client_t *client, uint32_t *wait_ms) {
   const fm_keeper_t *keeper = &client->config->keeper;
   const uint8_t rest = client->keep_due & (uint8_t)(client->keep_due - 1u);
@@ -208,14 +208,14 @@ fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_
   return status;
 }
 
-/* ---- what the application sees and says ---- */
+/* ---- the application's functions ---- */
 
 fm_state_t fm_client_state(const fm_client_t *client) {
   fm_state_t state = (fm_state_t)client->job;
   if (client->session == FM_SESSION_REFUSED) {
     state = FM_STATE_REFUSED;
   } else if (state != FM_STATE_IDLE) {
-    /* work goes on whatever the session is */
+    /* work goes on with or without a session */
   } else if (client->session == FM_SESSION_NONE) {
     state = FM_STATE_OFFLINE;
   } else if (client->session == FM_SESSION_GREETING) {

@@ -55,9 +55,9 @@ fm_sink_t fm_client_sink(fm_client_t *client);
 
 /* Act on a plan. */
 void fm_job_on_plan(fm_client_t *client, const fm_plan_t *plan);
-/* Act on the closing notice, or on a deadline: send what there is. */
+/* Act on the closing notice, or on a deadline: send the steps done so far. */
 void fm_job_close(fm_client_t *client);
-/* Welcome arrived: go on where the transfer broke. open_round: of the server. */
+/* Welcome arrived: resume the transfer. open_round: the server's open round. */
 void fm_job_resume(fm_client_t *client, uint32_t open_round);
 /* The keeper restored the job; called in the first poll after a reset. */
 void fm_job_restored(fm_client_t *client);
@@ -80,7 +80,7 @@ void fm_update_offer(fm_client_t *client);
 void fm_update_sealing(fm_client_t *client);
 void fm_update_offering(fm_client_t *client);
 void fm_update_uploading(fm_client_t *client, uint32_t *wait_ms);
-/* Act on what the server says of the update. */
+/* Act on the server's answers about the update. */
 void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status);
 void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt);
 void fm_update_on_commit(fm_client_t *client, const fm_commit_t *commit);
@@ -89,7 +89,7 @@ void fm_update_on_commit(fm_client_t *client, const fm_commit_t *commit);
 
 /* Return the part of `due` that may be sent: an update that is not durable yet may not be offered. */
 uint32_t fm_client_ready(const fm_client_t *client);
-/* Send the most urgent message that is due. One that wants an answer arms the retry timer. */
+/* Send the most urgent message that is due. One that needs an answer arms the retry timer. */
 void fm_client_send_due(fm_client_t *client);
 /* Send chunk `sent_chunk` of the update; the link gets its data from `read`. FM_AGAIN: the link is busy. */
 fm_status_t fm_client_send_chunk(fm_client_t *client, uint32_t size, fm_read_t read);
@@ -111,11 +111,11 @@ bool fm_plan_choose_encoding(fm_client_t *client, const fm_plan_t *plan);
 
 /* ---- fm_client_state.c ---- */
 
-/* Enter a state of the job: nothing of the former one is due any longer, and the application is told. */
+/* Enter a state of the job: clear what the former state had made due, and call the application. */
 void fm_client_enter(fm_client_t *client, fm_state_t state);
 /* Forget the job. */
 void fm_client_drop_job(fm_client_t *client);
-/* Give the job up and tell the server why. */
+/* Withdraw from the job and tell the server why. */
 void fm_client_withdraw_job(fm_client_t *client, uint8_t reason);
 /* The job made progress: its next retry waits the shortest time again. */
 void fm_client_progress(fm_client_t *client);
@@ -126,9 +126,9 @@ static inline void fm_client_reset_backoff(fm_client_t *client) {
   client->attempts = 0u;
   client->waiting = false;
 }
-/* Tell whether the time `at_ms` has come. */
+/* Tell whether `at_ms` is now or past. */
 bool fm_client_is_past(const fm_client_t *client, uint32_t at_ms);
-/* Lower *wait_ms to what is left until `at_ms`. */
+/* Lower *wait_ms to the time left until `at_ms`. */
 void fm_client_wait_until(const fm_client_t *client, uint32_t at_ms, uint32_t *wait_ms);
 /* Count a message that is valid but not expected now. */
 void fm_client_count_unexpected(fm_client_t *client);

@@ -6,7 +6,7 @@
 
 #define PIECE 32u /* bytes on the stack at a time */
 #define PROGRESS_EVERY_MS 5000u
-#define IDLE_STEP_WAIT_MS 10u /* a training step that had nothing to do is asked again after this */
+#define IDLE_STEP_WAIT_MS 10u /* after a training step that had nothing to do */
 #define MOST_CHECK_FAILURES 3u
 #define ALL_TENSORS UINT32_MAX
 
@@ -14,7 +14,7 @@ uint32_t fm_job_model_chunk_size(const fm_client_t *client, uint32_t index) {
   return fm_chunk_size(client->shared, client->plan.model_chunk_elements, index);
 }
 
-/* ---- coming and going ---- */
+/* ---- connecting again, and retries ---- */
 
 static void download_from(fm_client_t *client, uint32_t chunk) {
   fm_client_enter(client, FM_STATE_DOWNLOADING);
@@ -50,7 +50,7 @@ void fm_job_resume(fm_client_t *client, uint32_t open_round) {
 void fm_job_retry(fm_client_t *client) {
   switch ((fm_state_t)client->job) {
   case FM_STATE_DOWNLOADING:
-    if ((client->attempts % 2u) == 0u) { /* failed twice: the other means, and what works serves the rest */
+    if ((client->attempts % 2u) == 0u) { /* failed twice: try the other way, and keep the one that works */
       client->by_request = !client->by_request;
     }
     client->due |= FM_DUE_FETCH;
@@ -59,7 +59,7 @@ void fm_job_retry(fm_client_t *client) {
     client->offered = true;
     client->due |= FM_DUE_BEGIN;
     break;
-  case FM_STATE_HOLDING: /* the commit was lost, or the server is another by now */
+  case FM_STATE_HOLDING: /* the commit was lost, or the server was replaced */
     client->offered = true;
     fm_update_offer(client);
     break;
@@ -71,9 +71,9 @@ void fm_job_retry(fm_client_t *client) {
   }
 }
 
-/* ---- what the server says ---- */
+/* ---- messages of the server ---- */
 
-/* The plan of the job in hand, of the last one done, or of a round before it: delivered twice or late. */
+/* Tell whether the plan was delivered twice or late: it is the current job's, the last one's, or older. */
 static bool plan_stale(const fm_client_t *client, const fm_plan_t *plan) {
   const bool same = (plan->round == client->plan.round) && (plan->model_version == client->plan.model_version) &&
                     (plan->model_crc32 == client->plan.model_crc32) && (plan->task == client->plan.task) &&
@@ -98,7 +98,7 @@ static void work_begin(fm_client_t *client) {
   client->progress_at_ms = client->now_ms + PROGRESS_EVERY_MS;
   fm_client_enter(client, FM_STATE_WORKING);
   if ((client->plan.task == FM_TASK_FIT) && !fm_plan_has_base(client)) {
-    client->model_version = 0u; /* training in place spoils the only copy */
+    client->model_version = 0u; /* training in place overwrites the only copy */
   }
   if (app->work_begin != NULL) {
     status = app->work_begin(app->user, &client->plan, &client->work);
@@ -119,9 +119,9 @@ static void plan_begin(fm_client_t *client) {
   client->from_base = held && fm_plan_has_base(client);
   client->by_request = false;
   client->restored = false;
-  client->keep_due = 0u; /* the job's record says of the former one what matters */
+  client->keep_due = 0u; /* the new job's record replaces what was due for the former one */
   if ((FM_WITH_QUERY != 0) && (client->plan.task == FM_TASK_QUERY)) {
-    work_begin(client); /* needs no model; over a reset the server asks again */
+    work_begin(client); /* needs no model; after a reset the server asks again */
   } else if (held) {
     fm_client_keep(client, FM_KEEP_JOB);
     fm_client_keep(client, FM_KEEP_MODEL);
@@ -149,7 +149,7 @@ void fm_job_on_plan(fm_client_t *client, const fm_plan_t *plan) {
   }
 }
 
-/* A job from before a reset goes on, if the application still wants it. Its time runs from now. */
+/* Continue a job from before a reset, if the application accepts it. Its time runs from now. */
 void fm_job_restored(fm_client_t *client) {
   const fm_app_t *app = client->config->app;
   client->restored = false;
@@ -161,7 +161,7 @@ void fm_job_restored(fm_client_t *client) {
   } else if (app->state_changed != NULL) {
     app->state_changed(app->user, client->job);
   } else {
-    /* nobody is told */
+    /* no callback */
   }
 }
 
@@ -206,7 +206,7 @@ static void checking_poll(fm_client_t *client) {
   if (status != FM_OK) {
     fm_client_withdraw_job(client, FM_WITHDRAW_REASON_TRAINING_FAILED);
   } else if ((client->cursor == total) && (client->keep_due == 0u)) {
-    check_done(client); /* training may spoil the only copy in RAM: not before it is kept */
+    check_done(client); /* training may overwrite the only copy in RAM, so the keeper must have saved it */
   } else {
     /* the next poll goes on */
   }
@@ -247,11 +247,11 @@ void fm_job_close(fm_client_t *client) {
   if (client->job > (uint8_t)FM_STATE_WORKING) {
     /* the update is on its way */
   } else if (fit && !client->plan.partial_allowed) {
-    /* only a complete update counts: go on, it may still be in time */
+    /* only a complete update counts, so go on: it may still be in time */
   } else if ((client->job == (uint8_t)FM_STATE_WORKING) && begun) {
     work_done(client);
   } else {
-    client->hurry = true; /* nothing to send yet: one step is better than none */
+    client->hurry = true; /* there is nothing to send before the first step, so do one */
   }
 }
 
@@ -281,7 +281,7 @@ static fm_status_t one_step(fm_client_t *client) {
   } else if (step != NULL) {
     status = step(app->user, &client->work);
   } else {
-    /* the application cannot */
+    /* the application cannot answer this field */
   }
   return status;
 }
@@ -342,6 +342,6 @@ void fm_job_poll(fm_client_t *client, uint32_t *wait_ms) {
     break; /* these states wait for the server */
   }
   if (client->job != before) {
-    *wait_ms = 0u; /* the new state has its own to do */
+    *wait_ms = 0u; /* the new state has work of its own */
   }
 }

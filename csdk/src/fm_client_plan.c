@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a plan may ask of this device, how its update is encoded, and how many chunks there are. Calls nothing else of
- * the client. */
+/* What a plan may ask of this device, how its update is encoded, and how many chunks there are. Calls no
+ * other file of the client. */
 #include "fm_client_internal.h"
 
 #define MOST_CHUNK_ELEMENTS 16384u

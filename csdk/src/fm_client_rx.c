@@ -16,7 +16,7 @@ static void on_welcome(fm_client_t *client, const fm_welcome_t *welcome) {
     fm_client_reset_backoff(client);
     fm_job_resume(client, welcome->open_round);
   } else {
-    fm_client_count_unexpected(client); /* of an earlier connection, out of the broker's queue */
+    fm_client_count_unexpected(client); /* the broker had queued it for an earlier connection */
   }
 }
 
@@ -28,9 +28,9 @@ static void on_refusal(fm_client_t *client, const fm_refusal_t *refusal) {
       client->due = 0u;
       client->waiting = false;
     } else {
-      const uint32_t wait = refusal->retry_after_ms; /* in [wait/2, wait]: a whole fleet may have been told */
+      const uint32_t wait = refusal->retry_after_ms; /* in [wait/2, wait]: the whole fleet may have got this refusal */
       client->session = FM_SESSION_GREETING;
-      client->attempts = 0u; /* the job's, and there may have been many */
+      client->attempts = 0u; /* they counted the job's retries */
       client->retry_at_ms = client->now_ms + wait - (fm_xorshift(&client->random) % ((wait / 2u) + 1u));
       client->waiting = true;
     }
@@ -42,7 +42,7 @@ static void on_refusal(fm_client_t *client, const fm_refusal_t *refusal) {
   }
 }
 
-/* Messages that mean something only after Welcome. */
+/* Messages that are valid only after Welcome. */
 static void dispatch_ready(fm_client_t *client, const fm_message_t *message) {
   switch (message->type) {
   case FM_BODY_PLAN:
@@ -105,7 +105,7 @@ static void chunk_write(fm_client_t *client, const uint8_t *bytes, uint32_t size
   }
 }
 
-/* `fill` bytes of a chunk message are in the receive buffer: enough for its head. */
+/* The receive buffer holds `fill` bytes of a chunk message: at least its head. */
 static void chunk_begin(fm_client_t *client, const fm_message_t *message) {
   const fm_model_chunk_t *chunk = &message->body.model_chunk;
   if (chunk_expected(client, chunk)) {
@@ -128,7 +128,7 @@ static void sink_begin(void *user, uint32_t total) {
   client->rx_mode = RX_HEAD;
 }
 
-/* The buffer is full and the message goes on: it must be a chunk. */
+/* The buffer is full before the message is complete, so it must be a chunk. */
 static void head_complete(fm_client_t *client) {
   fm_message_t message;
   if ((fm_message_decode(client->config->rx_buffer, client->rx_fill, client->rx_total, &message) == FM_OK) &&

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The lowest file of the client: entering a state, the retry timer, what is to be made durable. */
+/* Enter a state, run the retry timer, note what is to be made durable. Calls no other file of the client. */
 #include "fm_client_internal.h"
 
 #define DEFAULT_RETRY_MIN_MS 1000u
@@ -34,7 +34,7 @@ void fm_client_keep(fm_client_t *client, uint8_t what) {
   }
 }
 
-/* Before Welcome the retry timer is Hello's, while the job goes on: leave it alone. */
+/* Before Welcome, Hello uses the retry timer while the job goes on: leave it alone. */
 void fm_client_progress(fm_client_t *client) {
   if (client->session == (uint8_t)FM_SESSION_READY) {
     fm_client_reset_backoff(client);
@@ -52,7 +52,7 @@ void fm_client_enter(fm_client_t *client, fm_state_t state) {
 }
 
 void fm_client_drop_job(fm_client_t *client) {
-  client->keep_due = 0u; /* nothing of it is worth keeping */
+  client->keep_due = 0u; /* none of it must be kept */
   fm_client_keep(client, FM_KEEP_IDLE);
   fm_client_enter(client, FM_STATE_IDLE);
 }

@@ -4,7 +4,7 @@
 #include "fedmote/fm_codec.h"
 #include "fm_client_internal.h"
 
-/* Encode and hand to the link. FM_AGAIN: the link is busy. `body`: data behind the message's head. */
+/* Encode a message and hand it to the link. FM_AGAIN: the link is busy. `body`: the data after the message's head. */
 static fm_status_t send(fm_client_t *client, const fm_message_t *message, fm_outgoing_t *body, fm_delivery_t delivery) {
   const fm_client_config_t *config = client->config;
   fm_status_t status = FM_AGAIN;
@@ -16,7 +16,7 @@ static fm_status_t send(fm_client_t *client, const fm_message_t *message, fm_out
     }
   }
   if (status == FM_OK) {
-    client->sent = 0u; /* a chunk, unless the caller knows better */
+    client->sent = 0u; /* right for a chunk; the caller sets it for other messages */
     client->counters.messages_out++;
     client->counters.bytes_out += body->head_size + body->body_size;
   }
@@ -59,7 +59,7 @@ static void fill_hello(const fm_client_t *client, fm_hello_t *hello) {
   hello->free_memory_kib = config->free_memory_kib;
 }
 
-/* The covered tensors as ranges of the model, neighbours joined. Nothing when that is the whole model. */
+/* The covered tensors as ranges of the model, adjacent ones joined. Empty when they are the whole model. */
 static uint32_t fill_ranges(const fm_client_t *client, uint8_t *ranges) {
   uint32_t first = 0u;
   uint32_t end = UINT32_MAX; /* of the last range */
@@ -191,14 +191,14 @@ uint32_t fm_client_ready(const fm_client_t *client) {
   return client->due & (waits ? ~FM_DUE_BEGIN : UINT32_MAX);
 }
 
-/* Those that want an answer arm the retry timer. */
+/* Messages that need an answer arm the retry timer. */
 void fm_client_send_due(fm_client_t *client) {
   const fm_link_t *link = &client->config->link;
   const uint32_t ready = fm_client_ready(client);
   const uint32_t due = ready & (0u - ready);
   fm_status_t status;
   if ((due == FM_DUE_FETCH) && (link->api->fetch != NULL) && !client->by_request) {
-    /* through the link's own means first, by message when that brought nothing */
+    /* by the link's fetch() first; by ChunkRequest when that failed */
     status = link->api->fetch(link->self, client->plan.model_version, client->next_chunk);
   } else {
     fm_outgoing_t no_body = {0};

@@ -12,7 +12,7 @@ static fm_encoder_t encoder(const fm_client_t *client) {
   e.tensors = config->tensors;
   e.tensor_count = config->tensor_count;
   e.mask = client->work.covered;
-  /* Of the plan and the device alone, so that an update encoded again after a reset has the same bytes. */
+  /* Depends on plan and device only, so an update encoded again after a reset has the same bytes. */
   e.seed = fm_crc32(client->plan.seed ^ client->plan.round, config->device_id, (uint32_t)strlen(config->device_id));
   e.encoding = client->encoding;
   e.delta = client->kind == FM_UPDATE_KIND_DELTA;
@@ -111,7 +111,7 @@ void fm_update_uploading(fm_client_t *client, uint32_t *wait_ms) {
   while ((client->next_chunk < client->chunks) && window_has(client, client->next_chunk)) {
     client->next_chunk++;
   }
-  /* A full window says nothing of the chunks behind it: the answer to UpdateEnd will. */
+  /* A full window does not cover the chunks after it; the answer to UpdateEnd will. */
   const uint32_t known = client->window_first + (8u * (uint32_t)sizeof client->window);
   const bool told_all = (client->window_size == sizeof client->window) && (client->next_chunk >= known);
   if ((client->next_chunk >= client->chunks) || told_all) {
@@ -126,14 +126,14 @@ void fm_update_uploading(fm_client_t *client, uint32_t *wait_ms) {
     } else if (status != FM_AGAIN) {
       fm_client_withdraw_job(client, FM_WITHDRAW_REASON_APPLICATION);
     } else {
-      /* the link says when it wants to be called */
+      /* the link sets the wait */
     }
   } else {
     /* away or busy */
   }
 }
 
-/* With a slot granted by the plan, the first offer needs no answer. */
+/* If the plan grants a slot, the first offer needs no answer. */
 void fm_update_offering(fm_client_t *client) {
   const bool begun = (client->session == FM_SESSION_READY) && ((client->due & FM_DUE_BEGIN) == 0u);
   if (begun && client->plan.slot_granted && !client->offered) {
@@ -143,9 +143,9 @@ void fm_update_offering(fm_client_t *client) {
   }
 }
 
-/* ---- what the server says of it ---- */
+/* ---- the server's answers ---- */
 
-/* Take over the server's account of what it has, and send the rest. */
+/* Note which chunks the server has, and send the others. */
 static void upload_rest(fm_client_t *client, const fm_update_status_t *status) {
   uint32_t had = 0u;
   client->window_first = fm_smaller(status->first, client->chunks);
@@ -175,7 +175,7 @@ void fm_update_on_status(fm_client_t *client, const fm_update_status_t *status) 
     client->retry_at_ms = client->now_ms + status->retry_after_ms;
     client->waiting = true;
   } else if (client->job == (uint8_t)FM_STATE_UPLOADING) {
-    fm_client_count_unexpected(client); /* nothing was asked */
+    fm_client_count_unexpected(client); /* there was no request */
   } else {
     upload_rest(client, status);
   }
@@ -200,7 +200,7 @@ void fm_update_on_receipt(fm_client_t *client, const fm_receipt_t *receipt) {
       client->counters.partial_updates += (client->work.steps < client->work.planned_steps) ? 1u : 0u;
     }
     fm_client_enter(client, FM_STATE_HOLDING);
-    client->attempts = UINT8_MAX; /* if no commit comes: ask, but rarely */
+    client->attempts = UINT8_MAX; /* if no commit arrives: ask, but rarely */
     fm_client_arm_retry(client);
   }
 }

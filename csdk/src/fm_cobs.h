@@ -13,10 +13,10 @@
  * size: 1 to 253. Linear in size. */
 void fm_cobs_encode(uint8_t *frame, uint32_t size);
 
-/* Take one byte off the line; the frame collects in `out`, which has `capacity` (1 to 253) bytes and is the
- * same from call to call. Constant time. Returns 0 while no frame ends, else 1 + the bytes in `out`, which stay until
- * the next call; FM_COBS_DAMAGED: there are none, the frame was cut, too long or empty. Of two zeros in a row the
- * second ends no frame. */
+/* Decode one received byte. The frame collects in `out`, of `capacity` (1 to 253) bytes; pass the same `out` in every
+ * call. Constant time. Returns 0 while no frame ends, otherwise 1 + the number of bytes in `out`, which are valid until
+ * the next call. FM_COBS_DAMAGED: the frame was cut, too long or empty. The second of two zeros in a row ends no frame.
+ */
 uint32_t fm_cobs_push(fm_cobs_decoder_t *decoder, uint8_t *out, uint32_t capacity, uint32_t byte);
 
 #endif

@@ -66,11 +66,11 @@ static void load_field(const fm_message_t *message, uint32_t i, field_t *field) 
   }
 }
 
-/* Bytes of what a field leads to, with length, terminator and padding; of bulk data the length alone. */
+/* Bytes that a field takes outside the table, with length, terminator and padding; for bulk data the length only. */
 static uint32_t tail_size(const field_t *field) {
   uint32_t size = 0u;
   if ((field->form & FM_FORM_OFFSET) == 0u) {
-    /* the table holds it all */
+    /* the table holds the whole field */
   } else if ((field->form & FM_FORM_LAST) != 0u) {
     size = 4u;
   } else {
@@ -116,7 +116,7 @@ static fm_status_t lay_out(const fm_message_t *message, layout_t *layout) {
   return status;
 }
 
-/* Wide fields first, so that none needs padding. */
+/* Place wide fields first, so that none needs padding. */
 static void write_body(const fm_message_t *message, const layout_t *layout, uint8_t *out) {
   uint32_t at = layout->table_at + 4u;
   uint32_t tail_at = align4(layout->tail_at);
@@ -177,7 +177,7 @@ typedef struct {
   uint32_t available;
   uint32_t total;
   fm_message_t *out;
-  fm_status_t status; /* the first thing that was wrong; nothing is read after it */
+  fm_status_t status; /* the first fault; nothing is read after it */
 } reader_t;
 
 static void require(reader_t *reader, bool met) {
@@ -186,7 +186,7 @@ static void require(reader_t *reader, bool met) {
   }
 }
 
-/* May [at, at + size) be read? */
+/* Tell whether [at, at + size) may be read. */
 static bool check(reader_t *reader, uint32_t at, uint32_t size) {
   require(reader, (at <= reader->total) && (size <= (reader->total - at)));
   if ((reader->status == FM_OK) && ((at + size) > reader->available)) {
@@ -201,7 +201,7 @@ static uint32_t read_number(reader_t *reader, uint32_t at, uint32_t width) {
   return check(reader, at, width) ? get(&reader->bytes[at], width) : 0u;
 }
 
-/* Follow the offset at `at`: it leads forward. */
+/* Follow the offset at `at`, which must lead forward. */
 static uint32_t follow(reader_t *reader, uint32_t at) {
   const uint32_t offset = read_number(reader, at, 4u);
   require(reader, (offset - 1u) < (reader->total - at));
@@ -265,7 +265,7 @@ static void read_table(reader_t *reader, uint32_t at, uint32_t type) {
     } else if (place == 0u) {
       require(reader, (form & FM_FORM_REQUIRED) == 0u);
     } else if (form == FM_FORM_BODY) {
-      reader->out->bulk_offset = follow(reader, place); /* where the body is, for now */
+      reader->out->bulk_offset = follow(reader, place); /* the body's position, until the bulk data's is known */
     } else {
       read_view(reader, form, follow(reader, place), member);
     }

@@ -9,7 +9,7 @@
 
 #define PIECE 6u /* elements on the stack at a time */
 
-/* Between a little-endian image and this machine's floats, in place. */
+/* Convert in place between the little-endian image and this machine's floats. */
 static void swap_unless_little(float *values, uint32_t count) {
   if (!fm_little_endian()) {
     uint8_t *bytes = (uint8_t *)values;
@@ -27,7 +27,7 @@ static fm_status_t read_floats(const fm_encoder_t *e, bool base, uint32_t first,
   return status;
 }
 
-/* Up to PIECE values of the update vector. */
+/* Read up to PIECE values of the update vector. */
 static fm_status_t read_values(const fm_encoder_t *e, uint32_t first, uint32_t count, float *out) {
   fm_status_t status = read_floats(e, false, first, count, out);
   if ((status == FM_OK) && e->delta) {
@@ -60,10 +60,10 @@ static float uniform(uint32_t seed, uint32_t position) {
 static uint8_t quantise(float scaled, float dither) {
   const float shifted = scaled + dither;
   int32_t code = 0;
-  if ((shifted > -129.0f) && (shifted < 129.0f)) { /* false for NaN: its code does not matter, its scale says it */
+  if ((shifted > -129.0f) && (shifted < 129.0f)) { /* false for NaN, which the chunk's scale reports */
     code = (int32_t)shifted;
     if ((float)code > shifted) {
-      code--; /* the cast rounds towards zero, floor is wanted */
+      code--; /* the cast rounds towards zero, but this needs floor */
     }
     code = (code > 127) ? 127 : ((code < -127) ? -127 : code);
   }
@@ -118,7 +118,7 @@ fm_status_t fm_encoding_scale(const fm_encoder_t *encoder, uint32_t first, uint3
   return status;
 }
 
-/* Whole elements go through the arithmetic, the asked-for bytes are cut out of them. */
+/* Compute whole elements, then copy the requested bytes of them. */
 fm_status_t fm_encoding_read(const fm_encoder_t *encoder, uint32_t first, float scale, uint32_t offset, uint8_t *out,
                              uint32_t size) {
   const uint32_t width = fm_encoding_width(encoder->encoding);

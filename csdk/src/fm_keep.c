@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keeper: how it starts, and how it puts a job back after a reset. */
+/* The keeper: start, and restore a job after a reset. */
 #include "fedmote/fm_keep.h"
 
 #include <string.h>
@@ -37,8 +37,8 @@ static fm_status_t put_back(fm_keep_t *keep, const fm_client_t *client, const fm
   return status;
 }
 
-/* A power cut left the block behind the last durable chunk neither blank nor whole: write that block anew out of the
- * tensors. The journal vouches for its chunks again only once they are back. */
+/* A power cut left the block after the last durable chunk partly written: write that block again from the tensors. The
+ * journal declares its chunks durable again only after that. */
 static void mend_block(fm_keep_t *keep, const fm_client_t *client) {
   const uint32_t block = keep->storage->erase_size;
   const uint32_t end = keep->chunks * keep->stride;
@@ -64,7 +64,7 @@ static void mend_block(fm_keep_t *keep, const fm_client_t *client) {
   }
 }
 
-/* The first `count` chunks: is their CRC `wanted`? With `write` they come into the tensors. */
+/* Tell whether the CRC of the first `count` chunks is `wanted`. With `write`, copy them into the tensors. */
 static bool chunks_back(fm_keep_t *keep, fm_client_t *client, const fm_keep_model_t *model, bool write) {
   const uint32_t bytes = 4u * client->plan.model_chunk_elements;
   uint32_t crc = 0u;
@@ -81,7 +81,7 @@ static bool chunks_back(fm_keep_t *keep, fm_client_t *client, const fm_keep_mode
   return (status == FM_OK) && (crc == model->crc32);
 }
 
-/* The model, as far as it is durable, into the tensors: only when it is what was written. */
+/* Load the durable part of the model into the tensors, if its CRC is right. */
 static void load_model(fm_keep_t *keep, fm_client_t *client) {
   fm_keep_model_t model;
   keep->chunks = 0u;
@@ -105,7 +105,7 @@ static void load_model(fm_keep_t *keep, fm_client_t *client) {
   }
 }
 
-/* A finished update into the working tensors. False: there is none that is whole. */
+/* Load a finished update into the working tensors. False: there is no complete one. */
 static bool load_update(fm_keep_t *keep, fm_client_t *client) {
   fm_keep_update_t update;
   bool loaded = fm_keep_record(keep, FM_KEEP_RECORD_UPDATE, &update) && (update.round == client->plan.round) &&
@@ -120,7 +120,7 @@ static bool load_update(fm_keep_t *keep, fm_client_t *client) {
     if (loaded) {
       (void)put_back(keep, client, &slot, true, &crc);
       if (!fm_plan_has_base(client)) {
-        client->model_version = 0u; /* the tensors are the update's now */
+        client->model_version = 0u; /* the tensors hold the update now */
       }
       client->work = update.work;
       client->crc32 = update.crc32;
@@ -132,7 +132,7 @@ static bool load_update(fm_keep_t *keep, fm_client_t *client) {
   return loaded;
 }
 
-/* The job goes on where its newest durable step ended. */
+/* Continue the job after its newest durable step. */
 static void load_state(fm_keep_t *keep, fm_client_t *client) {
   client->restored = true;
   if (load_update(keep, client)) {
@@ -147,7 +147,7 @@ static void load_state(fm_keep_t *keep, fm_client_t *client) {
   }
 }
 
-/* Of what the records' meaning depends on. */
+/* The CRC of all that the meaning of the records depends on. */
 static uint32_t identity(const fm_keep_t *keep, const fm_client_t *client) {
   const fm_client_config_t *config = client->config;
   uint32_t local = 0u; /* bits as in fm_work_t.covered */
@@ -171,7 +171,7 @@ static void keep_load(void *self, fm_client_t *client) {
     fm_keep_place_model(keep, client);
     if ((keep->stride != 0u) &&
         (!idle || (fm_keep_has_model(keep, client, &model) && (model.chunks == fm_keep_model_chunks(client))))) {
-      load_model(keep, client); /* a part of one is of use to its job alone */
+      load_model(keep, client); /* part of a model is useful only to its job */
     }
     if (!idle) {
       load_state(keep, client);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keeper's journal: what is durable, and what the two areas of bulk data hold.
+/* The keeper's journal: it records what is durable and what the two areas of bulk data hold.
  *
  * A half of the journal: a header (magic, generation, identity, CRC-32), then records (type, size, payload, CRC-32),
- * then blank bytes. Only the newest record of each type means anything. Appending to a half that is full, or whose end
- * a power cut tore, writes the newest records and the new one into the other half, whose header comes last: until it is
- * in, the old half stands. The half whose valid header has the higher generation is the one in use.
+ * then blank bytes. Only the newest record of each type is valid. When a half is full, or a power cut damaged its end,
+ * the newest records and the new one are written into the other half. Its header is written last; until then the old
+ * half is in use. The half in use is the one whose valid header has the higher generation.
  */
 #include <string.h>
 
@@ -31,7 +31,8 @@ static fm_status_t counted(fm_keep_t *keep, fm_status_t status) {
   return (status == FM_OK) ? FM_OK : FM_ERR_STORAGE;
 }
 
-/* Tried again: a brown-out may leave a chip busy, and what cannot be read at the start is taken for not there. */
+/* Read, and try again on failure: a brown-out may leave a chip busy, and data that cannot be read at the start is lost.
+ */
 fm_status_t fm_keep_read(fm_keep_t *keep, uint32_t offset, void *out, uint32_t size) {
   fm_status_t status = FM_AGAIN;
   for (uint32_t i = 0u; (i < MOST_READS) && (status != FM_OK); i++) {
@@ -110,7 +111,7 @@ static void writer_start(writer_t *writer, fm_keep_t *keep, uint32_t offset, uin
   writer->status = FM_OK;
 }
 
-/* The CRC so far, then pad. */
+/* Append the CRC, then pad. */
 static fm_status_t writer_finish(writer_t *writer) {
   const uint32_t crc = writer->crc32;
   writer_put(writer, &crc, (uint32_t)sizeof crc);
@@ -145,7 +146,7 @@ static fm_status_t record_write(fm_keep_t *keep, uint32_t type, const void *payl
   return record_finish(&writer, type, size);
 }
 
-/* A record of type `type` makes others meaningless. */
+/* Forget the records that a record of type `type` makes invalid. */
 static void record_supersede(fm_keep_t *keep, uint32_t type) {
   if ((type == (uint32_t)FM_KEEP_RECORD_JOB) || (type == (uint32_t)FM_KEEP_RECORD_IDLE)) {
     keep->records[FM_KEEP_RECORD_UPDATE] = 0u;
@@ -195,14 +196,14 @@ static fm_status_t half_erase(fm_keep_t *keep, uint32_t half) {
   return status;
 }
 
-/* Which half is in use, and what of it matters. */
+/* The half in use and its newest records. */
 typedef struct {
   uint32_t half;
   uint32_t generation;
   uint32_t records[FM_KEEP_RECORD_TYPES];
 } half_t;
 
-/* The newest records but one of `type`, and then that one, into an empty half. */
+/* Write the newest records of other types, then the given one of `type`, into an empty half. */
 static fm_status_t half_fill(fm_keep_t *keep, const half_t *before, uint32_t type, const void *payload) {
   fm_status_t status = half_erase(keep, keep->half);
   keep->end = fm_keep_aligned(keep->storage, HEADER_SIZE);
@@ -216,7 +217,8 @@ static fm_status_t half_fill(fm_keep_t *keep, const half_t *before, uint32_t typ
 
 static bool record_valid(fm_keep_t *keep, uint32_t at, uint32_t *type);
 
-/* What decayed since it was found must not be copied under a good CRC. Without its end a job must not come back. */
+/* Check the records before they are copied: damaged data must not get a good CRC. A job must not return without the
+ * record that ended it. */
 static void records_check(fm_keep_t *keep) {
   for (uint32_t t = 0u; t < (uint32_t)FM_KEEP_RECORD_TYPES; t++) {
     uint32_t type = t;
@@ -227,7 +229,7 @@ static void records_check(fm_keep_t *keep) {
   }
 }
 
-/* The newest records, and the new one, into the other half. */
+/* Write the newest records and the new one into the other half. */
 static fm_status_t journal_turn(fm_keep_t *keep, uint32_t type, const void *payload) {
   half_t before = {keep->half, keep->generation, {0u, 0u, 0u, 0u}};
   fm_status_t status;
@@ -252,7 +254,8 @@ fm_status_t fm_keep_append(fm_keep_t *keep, uint32_t type, const void *payload) 
   fm_status_t status;
   record_supersede(keep, type);
   if (type == (uint32_t)FM_KEEP_RECORD_JOB) {
-    keep->records[FM_KEEP_RECORD_JOB] = 0u; /* if the new one fails, the old one without its end must not come back */
+    /* If this write fails, the old job must not return without the record that ended it. */
+    keep->records[FM_KEEP_RECORD_JOB] = 0u;
   }
   if ((keep->generation == 0u) || ((keep->end + record_size(keep, payload_size(type))) > keep->half_size)) {
     status = journal_turn(keep, type, payload);
@@ -260,7 +263,7 @@ fm_status_t fm_keep_append(fm_keep_t *keep, uint32_t type, const void *payload) 
     status = record_write(keep, type, payload, payload_size(type));
     if (status != FM_OK) {
       keep->records[type] = 0u;
-      keep->end = keep->half_size; /* nobody knows what is there now */
+      keep->end = keep->half_size; /* what is programmed there is unknown, so append no more */
     }
   }
   return status;
@@ -268,14 +271,13 @@ fm_status_t fm_keep_append(fm_keep_t *keep, uint32_t type, const void *payload) 
 
 /* ---- reading the journal ---- */
 
-/* The payload of the newest record of `type`. False: there is none. */
+/* Read the payload of the newest record of `type`. False: there is none. */
 bool fm_keep_record(fm_keep_t *keep, uint32_t type, void *payload) {
   return (keep->records[type] != 0u) &&
          (fm_keep_read(keep, keep->half + keep->records[type] + 4u, payload, payload_size(type)) == FM_OK);
 }
 
-/* Does the CRC of the record at `at` of the storage, with a payload of `size` bytes, say that it is what was written?
- */
+/* Tell whether the record at `at` of the storage, with a payload of `size` bytes, has a correct CRC. */
 static bool record_intact(fm_keep_t *keep, uint32_t at, uint32_t size) {
   uint32_t crc = record_seed(keep);
   uint32_t stored = ~crc;
@@ -294,7 +296,7 @@ static bool record_intact(fm_keep_t *keep, uint32_t at, uint32_t size) {
   return (status == FM_OK) && (stored == crc);
 }
 
-/* Is there a whole record at `at` of the half in use? *type is set. */
+/* Tell whether there is a complete record at `at` of the half in use; set *type. */
 static bool record_valid(fm_keep_t *keep, uint32_t at, uint32_t *type) {
   uint8_t head[4];
   bool valid = ((at + RECORD_EXTRA) <= keep->half_size) && (fm_keep_read(keep, keep->half + at, head, 4u) == FM_OK);
@@ -324,7 +326,7 @@ static void journal_scan(fm_keep_t *keep) {
   keep->end = fm_keep_blank(keep, keep->half + at, keep->half + keep->half_size) ? at : keep->half_size;
 }
 
-/* Generation of a half's header; 0: none that is valid and this firmware's. */
+/* Return the generation in a half's header; 0: there is no valid header of this firmware. */
 static uint32_t half_generation(fm_keep_t *keep, uint32_t half) {
   uint32_t head[4] = {0u, 0u, 0u, 0u};
   uint32_t generation = 0u;

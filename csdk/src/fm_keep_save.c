@@ -6,7 +6,7 @@
 #include "fm_bits.h"
 #include "fm_keep_internal.h"
 
-#define MOST_MODEL_RECORDS 32u /* of one download: the journal must not wear faster than what it is about */
+#define MOST_MODEL_RECORDS 32u /* per download, so that the journal wears no faster than the data it describes */
 
 /* ---- bulk data ---- */
 
@@ -25,7 +25,7 @@ static fm_status_t slot_piece(fm_keep_t *keep, const fm_client_t *client, const 
   *budget -= fm_smaller(*budget, size);
   if (in_block == 0u) {
     status = fm_keep_erase(keep, slot->area + keep->cursor);
-    *budget = 0u; /* an erase takes its time */
+    *budget = 0u; /* an erase takes long, so it ends this call */
   }
   (void)memset(piece, 0xFF, sizeof piece);
   if (status == FM_OK) {
@@ -74,7 +74,7 @@ uint32_t fm_keep_model_chunks(const fm_client_t *client) {
   return fm_chunk_count(client->shared, client->plan.model_chunk_elements);
 }
 
-/* Where a plan's model lies; its `stride` is 0 when it does not fit. */
+/* Return where a plan's model is stored; its `stride` is 0 when it does not fit. */
 void fm_keep_place_model(fm_keep_t *keep, const fm_client_t *client) {
   const uint32_t stride = fm_keep_aligned(keep->storage, 4u * client->plan.model_chunk_elements);
   const uint32_t last = fm_keep_model_chunks(client) - 1u;
@@ -85,7 +85,7 @@ void fm_keep_place_model(fm_keep_t *keep, const fm_client_t *client) {
   keep->errors += fits ? 0u : 1u;
 }
 
-/* Is the plan's model, or its beginning, what the newest record of a model speaks of? */
+/* Tell whether the newest model record describes the plan's model, whole or in part. */
 bool fm_keep_has_model(fm_keep_t *keep, const fm_client_t *client, fm_keep_model_t *model) {
   const fm_plan_t *plan = &client->plan;
   return fm_keep_record(keep, FM_KEEP_RECORD_MODEL, model) && (model->version == plan->model_version) &&
@@ -93,7 +93,7 @@ bool fm_keep_has_model(fm_keep_t *keep, const fm_client_t *client, fm_keep_model
          (model->chunks <= fm_keep_model_chunks(client));
 }
 
-/* What the area held before is void before it is overwritten, unless it is the plan's model, whole. */
+/* Before overwriting the area, declare its content void, unless it is the plan's complete model. */
 static fm_status_t save_job(fm_keep_t *keep, const fm_client_t *client) {
   const fm_plan_t *plan = &client->plan;
   fm_keep_model_t model;
@@ -151,7 +151,7 @@ static fm_status_t save_model(fm_keep_t *keep, const fm_client_t *client) {
   return status;
 }
 
-/* Of what, besides plan and tensors, an update's bytes come from: this firmware's settings. */
+/* The CRC of the firmware's settings that, besides plan and tensors, determine an update's bytes. */
 uint32_t fm_keep_sealed_how(const fm_client_t *client) {
   const uint8_t how[2] = {client->encoding, client->kind};
   const char *id = client->config->device_id;
@@ -161,7 +161,7 @@ uint32_t fm_keep_sealed_how(const fm_client_t *client) {
 static fm_status_t save_update(fm_keep_t *keep, const fm_client_t *client) {
   const fm_keep_slot_t slot = {fm_keep_update_area(keep), 0u, 0u, 4u * client->elements, client->work.covered, false};
   uint32_t budget = FM_POLL_BUDGET;
-  fm_status_t status = FM_ERR_STORAGE; /* an update is worth nothing without its model */
+  fm_status_t status = FM_ERR_STORAGE; /* an update cannot be used without its model */
   if (!keep->saving_update) {
     keep->saving_update = true;
     keep->cursor = 0u;
@@ -183,7 +183,7 @@ static fm_status_t save_update(fm_keep_t *keep, const fm_client_t *client) {
   return status;
 }
 
-/* A device that declines every plan must not wear its flash out. */
+/* A device that declines every plan must not wear out its flash. */
 static fm_status_t save_idle(fm_keep_t *keep, const fm_client_t *client) {
   uint32_t done;
   const bool known = fm_keep_record(keep, FM_KEEP_RECORD_IDLE, &done) && (done == client->done_round);
@@ -195,8 +195,8 @@ fm_status_t fm_keep_save(void *self, const fm_client_t *client, uint8_t what) {
   fm_status_t status;
   if (what == (uint8_t)FM_KEEP_JOB) {
     status = save_job(keep, client);
-    status =
-        (status == FM_OK) ? FM_OK : save_job(keep, client); /* nothing of it is found without: into the other half */
+    /* Without the job record nothing is found, so a second try writes it into the other half. */
+    status = (status == FM_OK) ? FM_OK : save_job(keep, client);
   } else if (what == (uint8_t)FM_KEEP_IDLE) {
     status = save_idle(keep, client);
   } else if (keep->stride == 0u) {

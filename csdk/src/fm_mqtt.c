@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The MQTT link's life: connecting, keeping alive, losing and finding the broker; what to send when. Packets are
- * written by fm_mqtt_tx.c and read by fm_mqtt_rx.c. Sections named are those of the MQTT 3.1.1 specification. */
+/* The MQTT link: connect, keep alive, reconnect. fm_mqtt_tx.c writes packets, fm_mqtt_rx.c reads them. Sections named
+ * are those of the MQTT 3.1.1 specification. */
 #include "fedmote/fm_mqtt.h"
 
 #include <string.h>
@@ -38,13 +38,13 @@ static void open_stream(fm_mqtt_t *mqtt) {
   }
 }
 
-/* What is left of `limit` milliseconds since `then_ms`; 0: nothing. */
+/* Return what is left of `limit` milliseconds since `then_ms`; 0: it is over. */
 static uint32_t left(const fm_mqtt_t *mqtt, uint32_t then_ms, uint32_t limit) {
   const uint32_t gone = mqtt->now_ms - then_ms;
   return (gone < limit) ? (limit - gone) : 0u;
 }
 
-/* Give up what is silent, ping what is idle; how long until there is something of the kind to do. */
+/* Close a silent connection, ping an idle one. Return the time until the next such action. */
 static uint32_t keep_alive(fm_mqtt_t *mqtt) {
   const uint32_t quarter = 250u * (uint32_t)mqtt->config->keep_alive_s;
   const uint32_t silence = left(mqtt, mqtt->last_in_ms, 6u * quarter);
@@ -66,7 +66,7 @@ static uint32_t keep_alive(fm_mqtt_t *mqtt) {
   return ping;
 }
 
-/* What time brings, in every phase. */
+/* Do what is due by time, in every phase. */
 static void watch(fm_mqtt_t *mqtt, uint32_t *wait_ms) {
   if (mqtt->phase == FM_PHASE_UP) {
     lower(wait_ms, keep_alive(mqtt));
@@ -88,7 +88,7 @@ static void watch(fm_mqtt_t *mqtt, uint32_t *wait_ms) {
   } else if (mqtt->tx_fill != mqtt->tx_sent) {
     lower(wait_ms, BLOCKED_POLL_MS); /* or call when the stream can be written */
   } else {
-    /* all is said */
+    /* nothing more to send */
   }
 }
 

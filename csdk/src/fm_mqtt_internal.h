@@ -63,16 +63,16 @@ static inline void fm_mqtt_enter(fm_mqtt_t *mqtt, uint8_t phase) {
 }
 /* Close the connection. The next poll opens another one, unless fm_mqtt_break() has set a wait. */
 void fm_mqtt_shut(fm_mqtt_t *mqtt);
-/* Close a connection that is of no more use, and come back later. */
+/* Close a connection that failed, and reconnect after a back-off. */
 void fm_mqtt_break(fm_mqtt_t *mqtt);
-/* The broker refused the connection: close it and come back much later. */
+/* The broker refused the connection: close it, and reconnect after the longest back-off. */
 void fm_mqtt_refuse(fm_mqtt_t *mqtt);
 /* CONNACK, and then SUBACK, accepted the connection. */
 void fm_mqtt_accepted(fm_mqtt_t *mqtt);
 void fm_mqtt_subscribed(fm_mqtt_t *mqtt);
-/* Forget the message under way; closes the connection when part of it has left. */
+/* Drop the message in transit; close the connection when part of it was sent. */
 void fm_mqtt_give_up(fm_mqtt_t *mqtt);
-/* Tell the sink, which is there during poll only, that the message under way is broken off. */
+/* Tell the sink, which is set only during a poll, that the message being received will not be completed. */
 void fm_mqtt_forget_incoming(fm_mqtt_t *mqtt);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packets in, byte by byte; a publish's payload goes straight on to the sink. What MQTT 3.1.1 does not allow costs the
- * connection (section 4.8). */
+/* Packets in, byte by byte. A publish's payload goes straight to the sink. A packet that MQTT 3.1.1 does not allow
+ * closes the connection (section 4.8). */
 #include "fm_mqtt_internal.h"
 
 #define TYPE_CONNACK 0x20u
@@ -28,14 +28,14 @@ static void publish_done(fm_mqtt_t *mqtt) {
   } else if (mqtt->holds && (mqtt->rx_level[0] == mqtt->held_version) && (mqtt->rx_level[1] == mqtt->held_index)) {
     mqtt->due |= FM_MQTT_DUE_RELEASE; /* the chunk that was asked for */
   } else {
-    /* whatever else was published at QoS 0 */
+    /* any other message at QoS 0 */
   }
   mqtt->rx_stage = FM_RX_HEADER;
   mqtt->sink->end(mqtt->sink->user, true);
 }
 
-/* Of the topic no more is read than tells a model chunk, model/<version>/<index>, from another: whatever was subscribed
- * is for this device. False: a character that a topic name must not have (section 3.3.2.1). */
+/* Read only what tells the topic of a model chunk, model/<version>/<index>, from others: all subscribed topics are for
+ * this device. False: a character that a topic name must not have (section 3.3.2.1). */
 static bool topic_byte(fm_mqtt_t *mqtt, uint8_t byte) {
   if (byte == (uint8_t)'/') {
     mqtt->rx_level[0] = mqtt->rx_level[1];
@@ -93,7 +93,7 @@ static void on_connack(fm_mqtt_t *mqtt, uint8_t code) {
   } else if (code == 0u) {
     fm_mqtt_accepted(mqtt);
   } else if (code == 3u) {
-    fm_mqtt_break(mqtt); /* server unavailable: passes */
+    fm_mqtt_break(mqtt); /* server unavailable: try again soon */
   } else {
     fm_mqtt_refuse(mqtt);
   }
@@ -118,7 +118,7 @@ static void on_suback(fm_mqtt_t *mqtt) {
   } else if (expected && first) {
     fm_mqtt_subscribed(mqtt);
   } else {
-    /* the chunk comes by itself */
+    /* the broker sends the retained chunk next */
   }
 }
 

@@ -18,7 +18,7 @@ static void back_off(fm_mqtt_t *mqtt) {
   mqtt->backoff_ms = (next > (most / 2u)) ? most : (2u * next);
 }
 
-/* What was not acknowledged is sent again whole, or given up. */
+/* An unacknowledged message is sent again from its start, or dropped. */
 static void rewind_out(fm_mqtt_t *mqtt) {
   if (mqtt->out_state != FM_OUT_NONE) {
     if (mqtt->out_reliable) {
@@ -31,7 +31,7 @@ static void rewind_out(fm_mqtt_t *mqtt) {
   mqtt->out_offset = 0u;
 }
 
-/* There is a sink during poll only: what breaks outside is told by the next one. */
+/* The sink is set only during a poll. A break outside of it is reported by the next one. */
 void fm_mqtt_forget_incoming(fm_mqtt_t *mqtt) {
   if (mqtt->sink != NULL) {
     if (mqtt->rx_stage == FM_RX_PAYLOAD) {
@@ -51,7 +51,7 @@ void fm_mqtt_shut(fm_mqtt_t *mqtt) {
   mqtt->tx_sent = 0u;
   mqtt->packet = FM_PACKET_NONE;
   mqtt->ack_count = 0u; /* the broker sends those messages again */
-  mqtt->due = 0u;       /* what of the model is subscribed outlives the connection */
+  mqtt->due = 0u;       /* the subscription to a chunk survives the connection */
   if (mqtt->releases) {
     mqtt->due |= FM_MQTT_DUE_UNSUBSCRIBE;
   }
@@ -72,7 +72,7 @@ void fm_mqtt_break(fm_mqtt_t *mqtt) {
 void fm_mqtt_give_up(fm_mqtt_t *mqtt) {
   const uint32_t written = mqtt->packet_offset + mqtt->out_offset;
   if (mqtt->out_state == FM_OUT_WRITING) {
-    if (written <= (mqtt->tx_fill - mqtt->tx_sent)) { /* all that is written of it lies at the buffer's end */
+    if (written <= (mqtt->tx_fill - mqtt->tx_sent)) { /* its written part is at the buffer's end */
       mqtt->tx_fill -= written;
       mqtt->packet = FM_PACKET_NONE;
     } else {

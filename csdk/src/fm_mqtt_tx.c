@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packets out. A packet's head (all but a publish's body) is said twice each time some of it can be written: once to
- * measure it, once to copy the part that is next. So it needs no buffer of its own and may be longer than the transmit
+/* Packets out. A packet's head (all but a publish's body) is generated twice whenever part of it can be written: once
+ * to measure it, once to copy the next part. So it needs no buffer of its own and may be longer than the transmit
  * buffer. */
 #include <string.h>
 
@@ -14,7 +14,7 @@ static uint32_t half(const fm_mqtt_t *mqtt) { return mqtt->config->buffer_size /
 
 typedef struct {
   fm_mqtt_t *mqtt;
-  uint32_t end; /* bytes said */
+  uint32_t end; /* bytes generated */
   bool copies;
 } head_t;
 
@@ -42,7 +42,7 @@ static void add_u16(head_t *head, uint32_t value) {
   add_u8(head, value);
 }
 
-/* A string in parts, its length before it. */
+/* Generate a string from parts, with its length in front. */
 static void add_string(head_t *head, const char *const *parts, uint32_t count) {
   uint32_t size = 0u;
   for (uint32_t i = 0u; i < count; i++) {
@@ -93,7 +93,7 @@ static void add_connect(head_t *head) {
   static const uint8_t protocol[7] = {0x00u, 0x04u, 'M', 'Q', 'T', 'T', 0x04u};
   const fm_mqtt_config_t *config = head->mqtt->config;
   const char *const client_id[3] = {config->federation, ".", config->device_id};
-  uint32_t flags = 0u; /* clean session off: the broker keeps what comes while the device is away */
+  uint32_t flags = 0u; /* clean session off: the broker queues messages while the device is offline */
   flags |= (config->will != NULL) ? 0x0Cu : 0u; /* at QoS 1 */
   flags |= (config->username != NULL) ? 0x80u : 0u;
   flags |= (config->password != NULL) ? 0x40u : 0u;
@@ -123,7 +123,7 @@ static void add_publish(head_t *head) {
   add(head, mqtt->out.head, mqtt->out.head_size);
 }
 
-/* Say the variable header and what follows it, but for a publish's body; return the fixed header's first byte. */
+/* Generate the variable header and payload, without a publish's body; return the fixed header's first byte. */
 static uint32_t add_packet(head_t *head) {
   const fm_mqtt_t *mqtt = head->mqtt;
   uint32_t type = 0xC0u; /* PINGREQ */
@@ -182,8 +182,9 @@ static bool take_due(fm_mqtt_t *mqtt, uint8_t due, uint8_t packet) {
   return taken;
 }
 
-/* Unsubscribe the chunk that came, subscribe the one asked for. Both topics are remembered until the broker confirmed
- * (and over connections, as its session does), so that none is left subscribed; one at a time is waited for. */
+/* Unsubscribe from the chunk that arrived, subscribe to the one asked for. Both topics are remembered until the broker
+ * has confirmed, also over connections, as the broker's session is; so no subscription is left over. At most one
+ * confirmation is pending. */
 static bool choose_model_packet(fm_mqtt_t *mqtt) {
   bool chosen = true;
   if (!mqtt->releases && ((mqtt->due & FM_MQTT_DUE_RELEASE) != 0u)) {
@@ -206,7 +207,7 @@ static bool choose_model_packet(fm_mqtt_t *mqtt) {
   return chosen;
 }
 
-/* What to send next, most urgent first. Before the broker's CONNACK nothing but CONNECT. */
+/* Choose the packet to send next, the most urgent first. Before the broker's CONNACK only CONNECT is allowed. */
 static void choose_packet(fm_mqtt_t *mqtt) {
   mqtt->packet_offset = 0u;
   if (take_due(mqtt, FM_MQTT_DUE_CONNECT, FM_PACKET_CONNECT) || (mqtt->phase == FM_PHASE_CONNECTING)) {
@@ -224,7 +225,7 @@ static void choose_packet(fm_mqtt_t *mqtt) {
     mqtt->out_state = FM_OUT_WRITING;
     mqtt->counters.resent += mqtt->out_again ? 1u : 0u;
   } else {
-    /* nothing to say */
+    /* nothing to send */
   }
 }
 
@@ -268,7 +269,7 @@ static bool copy_body(fm_mqtt_t *mqtt) {
       mqtt->out_offset += size;
       mqtt->tx_fill += size;
     } else {
-      fm_mqtt_give_up(mqtt); /* it will not get better by sending it again */
+      fm_mqtt_give_up(mqtt); /* sending it again would fail again */
       complete = false;
     }
   }
@@ -304,7 +305,7 @@ bool fm_mqtt_transmit(fm_mqtt_t *mqtt) {
       moved = true;
       mqtt->last_out_ms = mqtt->now_ms;
       if (mqtt->packet != FM_PACKET_NONE) {
-        mqtt->last_in_ms = mqtt->now_ms; /* no PINGREQ fits into a packet: that it advances must do as a sign of life */
+        mqtt->last_in_ms = mqtt->now_ms; /* no PINGREQ fits into a packet, so its progress counts as a sign of life */
       }
       mqtt->tx_sent += (uint32_t)sent;
       mqtt->counters.bytes_out += (uint32_t)sent;

@@ -9,7 +9,7 @@
 #include "fm_serial_internal.h"
 
 #define LONGEST_GREET_MS 4000u
-#define LONGEST_DOUBLED_MS 2000u /* by doubling alone: noise, too, makes time run out */
+#define LONGEST_DOUBLED_MS 2000u /* by doubling alone, since noise also causes timeouts */
 #define DEFAULT_KEEP_ALIVE_MS 5000u
 #define LONGEST_KEEP_ALIVE_MS 0x10000000u
 #define RETRY_MS 10u /* opening, or a stream that takes nothing */
@@ -17,7 +17,7 @@
 
 /* ---- time ---- */
 
-/* A peer that is silent for so long is asked, and for four times as long is gone. */
+/* A peer silent for this long is probed; after four times as long it counts as gone. */
 static uint32_t silence_ms(const fm_serial_t *serial) {
   const uint32_t limit = serial->config->keep_alive_ms;
   return (limit != 0u) ? limit : DEFAULT_KEEP_ALIVE_MS;
@@ -32,13 +32,13 @@ static uint32_t patience(const fm_serial_t *serial) {
   return fm_serial_left_of(serial, serial->since_ms, limit);
 }
 
-/* What is left until silence means that the peer is gone. */
+/* Milliseconds until silence means that the peer is gone. */
 static uint32_t hope(const fm_serial_t *serial) {
   return (serial->phase >= FM_SERIAL_PHASE_UP) ? fm_serial_left_of(serial, serial->last_in_ms, 4u * silence_ms(serial))
                                                : LONGEST_GREET_MS;
 }
 
-/* Do what time brings while the stream is open. */
+/* Do what is due by time while the stream is open. */
 static void expire(fm_serial_t *serial) {
   if (hope(serial) == 0u) {
     fm_serial_start_over(serial, FM_SERIAL_PHASE_GREETING);
@@ -47,7 +47,7 @@ static void expire(fm_serial_t *serial) {
       serial->backoff_ms = fm_smaller(2u * serial->backoff_ms, LONGEST_GREET_MS);
       serial->due = FM_SERIAL_DUE_FRAME;
       if (serial->on.peer_tag == 0u) {
-        fm_serial_new_tag(serial); /* the peer may have the same, and takes this end's greeting for its echo */
+        fm_serial_new_tag(serial); /* the peer may have the same tag and take this greeting for its own echo */
       }
     } else if (fm_serial_outstanding(serial)) {
       serial->on.doubled_ms = fm_serial_expiry(serial);
@@ -79,7 +79,7 @@ static void open_line(fm_serial_t *serial) {
   }
 }
 
-/* How long until there is something to do. */
+/* Return the milliseconds until there is something to do. */
 static uint32_t rest(const fm_serial_t *serial) {
   uint32_t wait = fm_smaller(patience(serial), hope(serial));
   if (serial->tx_sent != serial->tx_size) {
@@ -88,7 +88,7 @@ static uint32_t rest(const fm_serial_t *serial) {
   return wait;
 }
 
-/* What there is to do on an open stream. True: there is more than one poll does. */
+/* Work on an open stream. True: there is more to do than one poll does. */
 static bool work(fm_serial_t *serial) {
   uint32_t reads = ROUNDS_A_POLL;
   uint32_t writes = ROUNDS_A_POLL;
@@ -96,7 +96,7 @@ static bool work(fm_serial_t *serial) {
     reads--;
   }
   if (reads != 0u) {
-    expire(serial); /* not before all that has come was looked at; a stream that just broke has time */
+    expire(serial); /* only after all received bytes were read; a stream that just broke needs no timer */
   }
   while ((serial->phase != FM_SERIAL_PHASE_CLOSED) && (writes != 0u) && fm_serial_transmit(serial)) {
     writes--;

@@ -40,7 +40,7 @@
 #define FM_SERIAL_EPOCH 0x10u /* what is added for the sender's next epoch */
 #define FM_SERIAL_EPOCH_MASK 0x30u
 
-/* fm_serial_t.out_state: what is to be sent, as the kind of the frames that it takes */
+/* fm_serial_t.out_state: what is being sent, as the kind of its frames */
 #define FM_SERIAL_OUT_NONE 0u
 #define FM_SERIAL_OUT_MESSAGE FM_SERIAL_KIND_DATA
 #define FM_SERIAL_OUT_CANCEL FM_SERIAL_KIND_CANCEL
@@ -65,7 +65,7 @@ static inline uint32_t fm_serial_expiry(const fm_serial_t *serial) {
   return (serial->on.doubled_ms != 0u) ? serial->on.doubled_ms : serial->expiry_ms;
 }
 
-/* Tell whether some of what was sent is not acknowledged. */
+/* Tell whether sent bytes are unacknowledged. */
 static inline bool fm_serial_outstanding(const fm_serial_t *serial) { return serial->on.high != serial->on.acked; }
 
 /* ---- fm_serial_rx.c ---- */
@@ -77,11 +77,11 @@ bool fm_serial_receive(fm_serial_t *serial);
 
 /* Write what is due, once. True: bytes moved. */
 bool fm_serial_transmit(fm_serial_t *serial);
-/* Forget the message under way. If the peer may have some of it, a last segment tells it so. */
+/* Drop the message in transit. If the peer may have part of it, a last segment says that it was cancelled. */
 void fm_serial_give_up(fm_serial_t *serial);
 /* Send again from the first byte that is not acknowledged, in smaller segments. */
 void fm_serial_go_back(fm_serial_t *serial);
-/* Begin the sequence numbers of the next message after those that were sent of this one. */
+/* Start the next message's sequence numbers after those sent of this one. */
 void fm_serial_next_base(fm_serial_t *serial);
 
 /* ---- fm_serial_state.c ---- */
@@ -92,7 +92,7 @@ void fm_serial_start_over(fm_serial_t *serial, uint32_t phase);
 void fm_serial_come_up(fm_serial_t *serial);
 /* Close the stream, which ends the connection. */
 void fm_serial_break_stream(fm_serial_t *serial);
-/* Tell the sink, which is there during poll only, that the message under way is broken off. */
+/* Tell the sink, which is set only during a poll, that the message being received will not be completed. */
 void fm_serial_drop_incoming(fm_serial_t *serial);
 /* Draw the tag of the next connection. */
 void fm_serial_new_tag(fm_serial_t *serial);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Frames in: what acknowledges, what carries a segment, what greets. */
+/* Frames in: acknowledgements, segments, greetings. */
 #include "fedmote/fm_crc32.h"
 #include "fm_bits.h"
 #include "fm_cobs.h"
@@ -20,8 +20,8 @@ static void measured(fm_serial_t *serial) {
   serial->expiry_ms = (target > serial->expiry_ms) ? target : ((target + serial->expiry_ms) / 2u);
 }
 
-/* `fresh`: of what was sent since the last go-back. An older one came after time had run out: too early, then. That
- * time ran out alone says little, since noise does that too. */
+/* Learn from an acknowledgement. `fresh`: it is for bytes sent since the last go-back. Otherwise it arrived after the
+ * timeout, so the timeout was too short. A timeout alone does not show that, since noise also causes timeouts. */
 static void on_progress(fm_serial_t *serial, uint32_t size, bool fresh) {
   if (!fresh) {
     serial->expiry_ms = fm_serial_expiry(serial);
@@ -43,7 +43,7 @@ static void on_progress(fm_serial_t *serial, uint32_t size, bool fresh) {
   }
 }
 
-/* Of what is older than the last acknowledgement, or was never sent, nothing is taken. */
+/* An acknowledgement older than the last one, or of bytes never sent, is ignored. */
 static void on_ack(fm_serial_t *serial, uint32_t control, uint32_t ack) {
   const uint32_t size = (ack - serial->on.base - serial->on.acked) & 0xFFFFu;
   const bool fresh = (((control >> ECHO_SHIFT) ^ serial->on.epochs) & FM_SERIAL_EPOCH_MASK) == 0u;
@@ -51,11 +51,11 @@ static void on_ack(fm_serial_t *serial, uint32_t control, uint32_t ack) {
     on_progress(serial, size, fresh);
   }
   if (((control & FM_SERIAL_FLAG_GAP) != 0u) && fm_serial_outstanding(serial) && fresh) {
-    fm_serial_go_back(serial); /* once: what comes of the segments before it has another epoch */
+    fm_serial_go_back(serial); /* only once: answers to earlier segments have another epoch */
   }
 }
 
-/* The next bytes of the run of messages. */
+/* Take the next bytes of the stream of messages. */
 static void deliver(fm_serial_t *serial, const uint8_t *bytes, uint32_t size) {
   uint32_t at = 0u;
   if ((serial->in_busy == 0u) && (size >= FM_SERIAL_PREFIX)) {
@@ -99,8 +99,8 @@ static void on_segment(fm_serial_t *serial, const uint8_t *frame, uint32_t size)
   }
 }
 
-/* The peer is not up. Once it was heard as being up, or names other tags than those of this connection, it has begun
- * anew: it sends no greeting after its first other frame, and the line keeps the order. */
+/* A greeting: the peer is not up. If it was up before, or names other tags than this connection's, it has restarted: a
+ * peer sends no greeting after its first other frame, and the line keeps the order. */
 static void on_greeting(fm_serial_t *serial, const uint8_t *frame) {
   const uint32_t to = fm_serial_get16(&frame[1]);
   const uint32_t payload = frame[4];
@@ -114,7 +114,7 @@ static void on_greeting(fm_serial_t *serial, const uint8_t *frame) {
     serial->on.peer_tag = from;
     serial->most = fm_smaller(payload, FM_SERIAL_PAYLOAD);
     serial->since_ms = serial->now_ms;
-    serial->due = FM_SERIAL_DUE_FRAME; /* when up: any frame will do for an answer */
+    serial->due = FM_SERIAL_DUE_FRAME; /* when up, any frame is an answer */
     if ((serial->phase == FM_SERIAL_PHASE_GREETING) && (to == serial->tag)) {
       fm_serial_come_up(serial);
     }

@@ -7,14 +7,14 @@
 
 #define DEFAULT_EXPIRY_MS 500u
 
-/* A linear congruential generator. The time takes part so that two ends with the same seed do not choose the same for
- * ever. */
+/* A linear congruential generator. The time is mixed in so that two ends with the same seed do not draw the same tags
+ * forever. */
 void fm_serial_new_tag(fm_serial_t *serial) {
   serial->random = (serial->random + serial->now_ms + 1u) * 1664525u;
   serial->tag = (serial->random >> 16) | 1u;
 }
 
-/* There is a sink during poll only: what breaks outside is told by the next one. */
+/* The sink is set only during a poll. A break outside of it is reported by the next one. */
 void fm_serial_drop_incoming(fm_serial_t *serial) {
   if ((serial->in_busy != 0u) && (serial->sink != NULL)) {
     serial->in_busy = 0u;

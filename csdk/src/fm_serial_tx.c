@@ -5,7 +5,7 @@
 #include "fm_cobs.h"
 #include "fm_serial_internal.h"
 
-/* What was sent of the message is behind us, whether the peer took it or not. */
+/* Skip the sequence numbers sent of this message, whether the peer received them or not. */
 void fm_serial_next_base(fm_serial_t *serial) {
   serial->on.base = serial->on.base + serial->on.high;
   serial->on.acked = 0u;
@@ -14,7 +14,7 @@ void fm_serial_next_base(fm_serial_t *serial) {
   serial->on.timed = 0u;
 }
 
-/* Forget the message under way. Where the peer may have some of it, a last segment says so. */
+/* Drop the message in transit. If the peer may have part of it, a last segment says that it was cancelled. */
 void fm_serial_give_up(fm_serial_t *serial) {
   if (serial->out_state == FM_SERIAL_OUT_MESSAGE) {
     serial->out_state = (serial->on.high != 0u) ? FM_SERIAL_OUT_CANCEL : FM_SERIAL_OUT_NONE;
@@ -26,7 +26,7 @@ void fm_serial_give_up(fm_serial_t *serial) {
 void fm_serial_go_back(fm_serial_t *serial) {
   serial->counters.retransmits++;
   serial->on.next = serial->on.acked;
-  serial->on.timed = 0u; /* measured anew: which sending an acknowledgement is of, its epoch tells */
+  serial->on.timed = 0u; /* measure again; an acknowledgement's epoch tells which transmission it is for */
   serial->on.epochs =
       (serial->on.epochs & ~FM_SERIAL_EPOCH_MASK) | ((serial->on.epochs + FM_SERIAL_EPOCH) & FM_SERIAL_EPOCH_MASK);
   if (serial->segment >= (2u * FM_SERIAL_LEAST_PAYLOAD)) {
@@ -54,8 +54,8 @@ static fm_status_t gather(const fm_serial_t *serial, uint32_t offset, uint8_t *o
 
 static uint8_t *frame_of(const fm_serial_t *serial) { return &serial->config->buffer[FM_SERIAL_RX_BUFFER]; }
 
-/* Until something is acknowledged after time ran out there is one segment on the line, so that a slow one is not filled
- * with copies. */
+/* After a timeout, send one segment at a time until one is acknowledged, so that a slow line is not filled with copies.
+ */
 static uint32_t segment_size(const fm_serial_t *serial) {
   const uint32_t window = (serial->on.doubled_ms != 0u) ? 0u : ((FM_SERIAL_WINDOW - 1u) * serial->segment);
   uint32_t size = 0u; /* nothing may be sent */
@@ -65,7 +65,7 @@ static uint32_t segment_size(const fm_serial_t *serial) {
   return size;
 }
 
-/* The segment at `next` goes out now. */
+/* Note that the segment at `next` is sent now. */
 static void advance(fm_serial_t *serial, uint32_t size) {
   const uint32_t end = serial->on.next + size;
   serial->on.next = end;
@@ -79,7 +79,7 @@ static void advance(fm_serial_t *serial, uint32_t size) {
   }
 }
 
-/* Finish the frame whose payload is in place. A zero before it ends whatever the line made up while it was idle. */
+/* Finish the frame whose payload is in place. A zero before it ends any noise that arrived while the line was idle. */
 static void put_frame(fm_serial_t *serial, uint32_t control, uint32_t sequence, uint32_t size) {
   const bool greet = control == FM_SERIAL_KIND_GREET;
   uint8_t *frame = frame_of(serial);
@@ -110,7 +110,7 @@ static void choose_frame(fm_serial_t *serial) {
     size = segment_size(serial);
     if ((size != 0u) && (serial->out_state == FM_SERIAL_OUT_MESSAGE) &&
         (gather(serial, serial->on.next, &frame_of(serial)[2u + FM_SERIAL_HEADER], size) != FM_OK)) {
-      fm_serial_give_up(serial); /* it will not get better by reading it again */
+      fm_serial_give_up(serial); /* reading it again would fail again */
       size = segment_size(serial);
     }
     control = serial->on.epochs | (serial->due & (FM_SERIAL_FLAG_GAP | FM_SERIAL_FLAG_PROBE)) |
@@ -125,7 +125,7 @@ static void choose_frame(fm_serial_t *serial) {
   }
 }
 
-/* Write what there is to write, once. True: bytes moved. */
+/* Write once what is due. True: bytes moved. */
 bool fm_serial_transmit(fm_serial_t *serial) {
   const fm_stream_t *stream = &serial->config->stream;
   bool moved = false;
