@@ -22,7 +22,7 @@ ABSENT_S = 30.0  # seconds without a server until the command gives up; a server
 
 
 def ask(database: Path, request: Request, sleep: Callable[[float], None] = time.sleep) -> Result:
-    """Have the server that has this database do a task; return its result. TaskError: why there is none."""
+    """Have the server of this database run a task; return its result. TaskError: why there is none."""
     absent_s = 0.0
     with submitted(database, to_json(request)) as pending:
         while (result := pending.result()) is None:

@@ -20,16 +20,18 @@ from fedmote.links.broker import private_broker
 
 
 @click.command()
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of everything that is drawn.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of all random numbers.")
 @click.option("--rounds", default=30, show_default=True, type=click.IntRange(1))
 @click.option("--local-epochs", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--devices", default=40, show_default=True, type=click.IntRange(2, 100))
-@click.option("--broker", help="mqtt://host:port of a broker that runs already; without it a private mosquitto.")
-@click.option("--one-at-a-time", is_flag=True, help="Devices one after the other: the same seed gives the same bits.")
+@click.option("--broker", help="mqtt://host:port of a running broker. [default: a private mosquitto]")
+@click.option("--one-at-a-time", is_flag=True, help="Run devices in turn: the same seed gives the same bits.")
 @click.option(
-    "--no-faults", "faults", flag_value=False, default=True, type=bool, help="No link breaks, no device is slow."
+    "--no-faults", "faults", flag_value=False, default=True, type=bool, help="Without broken links and slow devices."
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file."
+)
 @click.option("--out", default="fedmote-demo", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder for the plot and the model.")  # fmt: skip
 def demo(broker: str | None, json_path: Path | None, out: Path, **options: Any) -> None:

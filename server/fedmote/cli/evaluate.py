@@ -14,7 +14,7 @@ from fedmote.tasks.evaluate import Evaluate
 
 @click.command()
 @federation_argument
-@click.option("--version", "version", type=click.IntRange(0), default=0, help="Of the model; 0: the latest.")
+@click.option("--version", "version", type=click.IntRange(0), default=0, help="Version of the model; 0: the latest.")
 @cohort_option
 def evaluate(federation: Path, version: int, cohort: int) -> None:
     """Evaluate a committed model on the devices' own data; the server of FEDERATION must run."""

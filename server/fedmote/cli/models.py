@@ -13,9 +13,9 @@ from fedmote.cli.options import database_of, federation_argument, kept_versions
 
 @click.command()
 @federation_argument
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(federation: Path, as_json: bool) -> None:
-    """List the models that are kept."""
+    """List the stored models."""
     kept, released = kept_versions(database_of(federation))
     if as_json:
         click.echo(json.dumps([{"version": v, "round": r, "released": v == released} for v, r in kept.items()]))

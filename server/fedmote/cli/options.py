@@ -14,7 +14,7 @@ from fedmote.errors import ConfigError
 
 
 def kept_versions(database: Path) -> tuple[dict[int, int], int]:
-    """Return the kept models, version to round, and the released version, of which 0 is none."""
+    """Return the stored models, version to round, and the released version, 0: none."""
     if not database.exists():
         raise click.ClickException(f"{database} does not exist; start the server first")
     try:
@@ -28,7 +28,11 @@ def kept_versions(database: Path) -> tuple[dict[int, int], int]:
 federation_argument = click.argument("federation", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 
 version_option = click.option(
-    "--version", "version", type=click.IntRange(1), required=True, help="As models lists them."
+    "--version",
+    "version",
+    type=click.IntRange(1),
+    required=True,
+    help="Version of a stored model; see `fedmote models`.",
 )
 
 
@@ -41,5 +45,5 @@ def database_of(federation: Path) -> Path:
 
 
 cohort_option = click.option(
-    "--cohort", type=click.IntRange(0), default=0, help="Devices asked, at least; 0: all that are there."
+    "--cohort", type=click.IntRange(0), default=0, help="Minimum number of devices asked; 0: all that are online."
 )

@@ -18,11 +18,13 @@ from fedmote.tasks.requests import Request
 
 @click.command()
 @federation_argument
-@click.option("--field", required=True, help='Of the devices\' data: "label", "feature0", or what the firmware names.')
+@click.option(
+    "--field", required=True, help='Field of the devices\' data: "label", "feature0", or a name in the firmware.'
+)
 @click.option("--range", "limits", type=(float, float), required=True, metavar="LOW HIGH")
-@click.option("--histogram", type=click.IntRange(1, 32), metavar="BINS", help="Counts in so many bins, sum and mean.")
+@click.option("--histogram", type=click.IntRange(1, 32), metavar="BINS", help="Counts in this many bins, sum and mean.")
 @click.option("--quantile", type=float, multiple=True, metavar="SHARE", help="0.5: the median. May be repeated.")
-@click.option("--heavy", type=float, metavar="SHARE", help="Whole numbers that make up at least this share.")
+@click.option("--heavy", type=float, metavar="SHARE", help="Integers that make up at least this share of the values.")
 @cohort_option
 def query(
     federation: Path, field: str, limits: tuple[float, float], histogram: int | None, quantile: tuple[float, ...],

@@ -17,7 +17,7 @@ from fedmote.tasks.rollback import RollBack
 @federation_argument
 @version_option
 def rollback(federation: Path, version: int) -> None:
-    """Go on from an earlier model, which becomes the next version; the server of FEDERATION must run."""
+    """Return to an earlier model, which becomes the next version; the server of FEDERATION must run."""
     try:
         result = ask(database_of(federation), RollBack(version))
     except TaskError as error:

@@ -24,11 +24,11 @@ def _stages(context: click.Context, parameter: click.Parameter, value: tuple[flo
 @version_option
 @click.option("--former", type=click.IntRange(1), help="Model to compare with; by default the released one.")
 @click.option("--stage", "stages", type=float, multiple=True, default=STAGES, show_default=True, callback=_stages,
-              help="Share of the devices that are there; once for each stage.")  # fmt: skip
+              help="Share of the online devices; once for each stage.")  # fmt: skip
 @click.option("--tolerance", type=click.FloatRange(0), default=0.02, show_default=True,
-              help="By how much more, as a share, the loss may be.")  # fmt: skip
+              help="Allowed increase of the loss, as a share.")  # fmt: skip
 def rollout(federation: Path, version: int, former: int | None, stages: tuple[float, ...], tolerance: float) -> None:
-    """Bring a model to the devices in stages; the server of FEDERATION must run."""
+    """Release a model to the devices in stages; the server of FEDERATION must run."""
     database = database_of(federation)
     kept, released = kept_versions(database)
     former = former or released or version - 1

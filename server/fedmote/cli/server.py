@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
     "federations", metavar="FEDERATION...", nargs=-1, required=True,
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
 )  # fmt: skip
-@click.option("--rounds", type=click.IntRange(1), help="Stop when this round is committed; without it, never.")
+@click.option("--rounds", type=click.IntRange(1), help="Stop when this round is committed. [default: never]")
 def server(federations: tuple[Path, ...], rounds: int | None) -> None:
     """Run the aggregation server of each federation that a TOML file FEDERATION describes."""
     logging.basicConfig(level="INFO", format="%(message)s", datefmt="[%X]", handlers=[RichHandler(show_path=False)])
@@ -67,7 +67,7 @@ def _server(settings: Settings, private: str | None, several: bool) -> Server:
 
 
 def _check_apart(settings: list[Settings]) -> None:
-    """Refuse federations that would get into each other's way."""
+    """Refuse federations that would share a name or a serial port."""
     claims = Counter(f"name {one.name}" for one in settings)
     claims.update(f"serial port {port.url}" for one in settings for port in one.ports)
     for claim, count in claims.items():

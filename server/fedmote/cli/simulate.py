@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fedmote simulate`: a fleet's day in seconds."""
+"""`fedmote simulate`: simulate a fleet's day in seconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = 12
 
 
 def _read(federation: Path | None) -> tuple[FleetSettings, ServerSettings]:
-    """Read what the file says; without one, the preset. ConfigError says what is wrong with it."""
+    """Read the file, or return the preset without one. ConfigError: what is wrong in the file."""
     if federation is None:
         return FleetSettings(), ServerSettings(FedAvg(), PRESET_TRAINING, PRESET_POLICY)
     read = load(federation)
@@ -42,11 +42,15 @@ def _read(federation: Path | None) -> tuple[FleetSettings, ServerSettings]:
 
 @click.command()
 @click.argument("federation", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--devices", type=click.IntRange(1, 100_000), help="Of the fleet. [default: 1000]")
-@click.option("--hours", type=click.FloatRange(0.01, 24 * 366), help="To simulate. [default: 24]")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of everything that is drawn. [default: 1]")
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw accuracy over the hours there.")
+@click.option("--devices", type=click.IntRange(1, 100_000), help="Number of devices. [default: 1000]")
+@click.option("--hours", type=click.FloatRange(0.01, 24 * 366), help="Hours to simulate. [default: 24]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of all random numbers. [default: 1]")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures to this file."
+)
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Plot accuracy over the hours into this file."
+)
 def simulate(
     federation: Path | None, devices: int | None, hours: float | None, seed: int | None, json_path: Path | None,
     plot: Path | None,
@@ -100,7 +104,7 @@ def _show(console: Console, fleet: FleetSettings, result: Result) -> None:
 
 
 def draw(path: Path, commits: list[Commit]) -> None:
-    """Draw held-out accuracy and who reported, over the hours."""
+    """Plot held-out accuracy and the reporting devices over the hours."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -19,7 +19,7 @@ _DEVICE = r"(?!\.+$)[A-Za-z0-9_.-]{1,63}"
 
 
 def read_broker(reader: TomlReader) -> str | None:
-    """Read the broker's URL; None: none is named. A broker that lets anybody in must be on loopback (SECURITY.md)."""
+    """Read the broker's URL; None: there is none. A broker without passwords must be on loopback (SECURITY.md)."""
     url = reader.text("mqtt", "url", r"(?s).*", "a URL")
     if url is None:
         return None

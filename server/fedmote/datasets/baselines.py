@@ -27,7 +27,7 @@ def unflatten(model: NDArray[np.float32], widths: tuple[int, ...]) -> Weights:
 
 
 def accuracy(model: NDArray[np.float32], widths: tuple[int, ...], x: Features, y: Labels) -> float:
-    """Return the share of `x` that the network puts into the right class."""
+    """Return the network's accuracy on `x`, 0 to 1."""
     weights = unflatten(model, widths)
     h = x
     for i in range(0, len(weights), 2):

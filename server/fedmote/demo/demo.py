@@ -61,7 +61,7 @@ def table(records: list[Record], rounds: int) -> Table:
 
 
 class Demo:
-    """One run: data, devices in a process of their own, the server here."""
+    """One run: the data, devices in another process, the server in this one."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -78,7 +78,7 @@ class Demo:
         return baselines.accuracy(model, fleet.WIDTHS, self.x_held, self.y_held)
 
     def federate(self, broker: str, on_round: Callable[[Record], None]) -> None:
-        """Run the federation to its end: the last SERIAL devices on serial cables, the others on the broker."""
+        """Run the whole federation: the last SERIAL devices on serial cables, the others on the broker."""
         with contextlib.ExitStack() as stack:
             cables = [stack.enter_context(Cable()) for _ in range(min(SERIAL, self.options.devices - 1))]
             self._federate(broker, cables, on_round)
@@ -136,7 +136,7 @@ class Demo:
         self.model = server.model
 
     def compare(self) -> tuple[float, float]:
-        """Return the accuracy of training on the pooled data, and the mean of each device's alone."""
+        """Return the accuracy of training on pooled data, and the mean accuracy of devices that train alone."""
         o = self.options
         sgd = baselines.Sgd(o.rounds * o.local_epochs, BATCH, RATE)
 
@@ -149,7 +149,7 @@ class Demo:
         return trained(slice(None), 0), float(np.mean(alone))
 
     def summary(self, pooled: float, alone: float, training_s: float) -> dict[str, Any]:
-        """Return what --json writes."""
+        """Return the figures that --json writes."""
         totals = self.device_totals
         rounds = [
             {"round": r.round, "selected": r.selected, "reported": r.reported, "partial": r.partial,

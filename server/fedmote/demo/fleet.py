@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices of the demonstration, in a process of their own, and the faults that they meet."""
+"""The devices of the demonstration, run in another process, and their faults."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def round_half(x: float) -> int:
 
 
 def is_due(device: Device, fate: Fate, chunks: int) -> bool:
-    """Tell whether the device has come to the point where its link should break."""
+    """Tell whether the device's link should break now."""
     if device.state != fate.cut_state:
         return False
     if fate.cut_state == "working":
@@ -76,7 +76,7 @@ def is_due(device: Device, fate: Fate, chunks: int) -> bool:
 
 
 def apply_fates(devices: list[Device], sizes: list[int], misfortune: Misfortune, chunks: int) -> None:
-    """Break and mend links as drawn. sizes: number of examples of each device."""
+    """Break and restore links as drawn. sizes: number of examples of each device."""
     now = time.monotonic()
     for index, device in enumerate(devices):
         fate = misfortune.fates.get(index)
@@ -99,10 +99,10 @@ def _apply(fate: Fate, device: Device, now: float, chunks: int, rng: np.random.G
 
 @dataclass(frozen=True)
 class FleetSetup:
-    """The devices of the demonstration, as another process gets them.
+    """The devices of the demonstration, as passed to their process.
 
     urls: of the brokers or serial lines, one for each device. parts: their features and labels. chunks: of a model.
-    finish_at_limit: whether a device that reaches its step limit sends what it has. rounds: how many there will be.
+    finish_at_limit: whether a device that reaches its step limit sends what it has. rounds: planned number of rounds.
     """
 
     urls: list[str]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A serial cable without hardware: two pseudo-terminals joined, so that each end has a name to open."""
+"""A serial cable without hardware: two connected pseudo-terminals, so that each end has a path to open."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import tty
 from fedmote.faults.fault import Fault, Pace, wait_s
 
 _PIECE = 4096
-_MOST_WAITING = 65536  # bytes that nobody reads; what comes on top is lost, as on a line
+_MOST_WAITING = 65536  # unread bytes; more are lost, as on a real line
 
 
 class Cable:
-    """Carries bytes between `ends`, two paths, from the start of the context to its end.
+    """Carries bytes between `ends`, two paths, while the context lasts.
 
-    fault: is given what goes in and at which end (0 or 1), and returns what comes out; None: a good cable.
+    fault: called with the bytes that enter and the end, 0 or 1; returns the bytes that leave. None: a perfect cable.
     delay: seconds. bandwidth: bytes per second. loose: end 1 has no name; plug() joins it to a descriptor.
     """
 
@@ -28,10 +28,10 @@ class Cable:
         self, fault: Fault | None = None, *, delay: float = 0.0, bandwidth: float = math.inf, loose: bool = False
     ) -> None:
         self._fault = fault
-        self._paces = [Pace(delay, bandwidth), Pace(delay, bandwidth)]  # by the end that it leads to
+        self._paces = [Pace(delay, bandwidth), Pace(delay, bandwidth)]  # by receiving end
         self._waiting = [b"", b""]
         pairs = [os.openpty() for _ in range(1 if loose else 2)]
-        self._slaves = [slave for _, slave in pairs]  # kept open, so that an end may be opened and closed at will
+        self._slaves = [slave for _, slave in pairs]  # kept open, so that others can open and close an end at any time
         for master, slave in pairs:
             tty.setraw(slave)
             os.set_blocking(master, False)
@@ -44,7 +44,7 @@ class Cable:
         self._thread = threading.Thread(target=self._carry, daemon=True, name="cable")
 
     def __enter__(self) -> Cable:
-        """Begin to carry."""
+        """Start to carry bytes."""
         self._thread.start()
         return self
 
@@ -58,14 +58,14 @@ class Cable:
                 os.close(fd)
 
     def plug(self, fd: int) -> None:
-        """Join end 1 to a descriptor, which is the cable's from now on: closed when its other side is."""
+        """Connect end 1 to a descriptor. The cable owns it and closes it when its other side closes."""
         os.set_blocking(fd, False)
         with self._lock:
             self._plugged.append(fd)
         os.write(self._wake_write, b"x")
 
     def _take_plugged(self) -> None:
-        """Bytes on the way to whatever was plugged before are lost."""
+        """Connect the waiting descriptor; bytes in transit to the former one are lost."""
         with self._lock:
             plugged, self._plugged = self._plugged, []
         for fd in plugged:
@@ -96,7 +96,7 @@ class Cable:
                 self._take_plugged()
 
     def _wait(self) -> tuple[list[int], list[int]]:
-        """Wait until something can be done; return the descriptors that can be read and written."""
+        """Wait for work; return the descriptors that can be read and those that can be written."""
         readers = [fd for fd in self._fds if fd >= 0]
         writers = [fd for fd, data in zip(self._fds, self._waiting, strict=True) if data and fd >= 0]
         timeout = wait_s(self._paces, time.monotonic())

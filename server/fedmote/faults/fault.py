@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong on a line, from a seed: noise, cuts, delay, bandwidth. No I/O and no clock of its own."""
+"""Faults of a line, drawn from a seed: noise, cuts, delay, bandwidth. Does no I/O; the caller passes the time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-_PIECE_S = 0.005  # what a narrow line lets go at once
+_PIECE_S = 0.005  # bytes that a narrow line sends at once
 
 
 class Noise:
-    """Loses and corrupts bytes, and cuts the line. The n-th byte of a direction always fares the same.
+    """Loses and corrupts bytes, and cuts the line. The same seed treats the n-th byte of a direction the same.
 
     loss, corrupt: shares of the bytes. cut_at: cuts after so many bytes of both directions together; None: never.
     """
@@ -23,13 +23,13 @@ class Noise:
         if cut_at is not None and cut_at < 0:
             raise ValueError(f"cut_at {cut_at}: expected a number of bytes")
         self.loss, self.corrupt, self.cut_at = loss, corrupt, cut_at
-        self.passed = 0  # bytes that came, also those lost or corrupted
+        self.passed = 0  # bytes received, including those lost or corrupted
         self.hits = 0  # bytes lost or corrupted
         self.is_cut = False
         self._random = (random.Random(f"{seed}/0"), random.Random(f"{seed}/1"))
 
     def __call__(self, data: bytes, end: int) -> bytes:
-        """Return what comes out of `data` that went in at `end`, 0 or 1."""
+        """Return the bytes that leave when `data` enters at `end`, 0 or 1."""
         if self.is_cut:
             return b""
         if self.cut_at is not None and self.passed + len(data) >= self.cut_at:
@@ -52,7 +52,7 @@ class Noise:
 
 
 class Pace:
-    """Lets bytes go when they are due. delay: seconds. bandwidth: bytes per second, infinite without."""
+    """Holds bytes until they are due. delay: seconds. bandwidth: bytes per second, infinite without."""
 
     def __init__(self, delay: float = 0.0, bandwidth: float = math.inf) -> None:
         if not (0 <= delay < math.inf and bandwidth > 0):
@@ -60,10 +60,10 @@ class Pace:
         self.delay, self.bandwidth = delay, bandwidth
         self.held = 0  # bytes
         self._queue: deque[tuple[float, bytes]] = deque()
-        self._free = 0.0  # when the line has sent all that came so far
+        self._free = 0.0  # time at which the line has sent all bytes so far
 
     def push(self, data: bytes, now: float) -> None:
-        """Take what came at `now`, in seconds."""
+        """Take bytes that arrived at `now`, in seconds."""
         piece = len(data) if math.isinf(self.bandwidth) else max(1, int(self.bandwidth * _PIECE_S))
         for at in range(0, len(data), max(1, piece)):
             part = data[at : at + piece]
@@ -72,7 +72,7 @@ class Pace:
         self.held += len(data)
 
     def pop(self, now: float) -> bytes:
-        """Return what is due."""
+        """Return the bytes that are due."""
         out = b""
         while self._queue and self._queue[0][0] <= now:
             out += self._queue.popleft()[1]
@@ -81,11 +81,11 @@ class Pace:
 
     @property
     def due(self) -> float:
-        """When there is something to pop; infinity while nothing is held."""
+        """Return the time of the next bytes, in seconds; infinity: none are held."""
         return self._queue[0][0] if self._queue else math.inf
 
     def clear(self) -> None:
-        """Forget what is held."""
+        """Drop the held bytes."""
         self._queue.clear()
         self.held = 0
 
@@ -95,6 +95,6 @@ Fault = Callable[[bytes, int], bytes]
 
 
 def wait_s(paces: list[Pace], now: float) -> float | None:
-    """Return for how long select may sleep; None: until something comes."""
+    """Return how long select may sleep, in seconds; None: until bytes arrive."""
     due = min((pace.due for pace in paces), default=math.inf)
     return None if math.isinf(due) else max(0.0, due - now)

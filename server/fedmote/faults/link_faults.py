@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One description of a bad link, put between device and server: on a serial line, on TCP, on an IP network."""
+"""One description of a faulty link, for use on a serial line, on TCP, or on an IP network."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from fedmote.links.url import BrokerUrl
 
 @dataclass
 class LinkFaults:
-    """Links with these faults, open from when they are made to the end of the context.
+    """Makes links with these faults between device and server. The end of the context closes them.
 
     loss, corrupt: shares of the bytes on a serial line, of the packets on a network. delay, jitter: seconds.
     bandwidth: bytes per second, each way. cut_at: the link breaks after so many bytes, until restore().
-    jitter, reorder: on a network only. Every drawing comes from `seed` and the number of the byte or packet.
+    jitter, reorder: on a network only. All faults are drawn from `seed` and the number of the byte or packet.
     """
 
     _: KW_ONLY
@@ -41,13 +41,13 @@ class LinkFaults:
 
     def __post_init__(self) -> None:
         """Start without links."""
-        self.noises: list[Noise] = []  # of the links, in their order
+        self.noises: list[Noise] = []  # one for each link, in the order of making
         self.proxies: list[TcpProxy] = []
         self.networks: list[Network] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> LinkFaults:
-        """Nothing is open yet."""
+        """Return self; links are made later."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,7 +61,7 @@ class LinkFaults:
         return cable.ends[0]
 
     def cable(self) -> tuple[str, str]:
-        """Return the paths of two terminals: the server's, the device's."""
+        """Make a cable; return the paths of its terminals: (server's end, device's end)."""
         return self._cable(loose=False).ends
 
     def _cable(self, loose: bool) -> Cable:
@@ -70,7 +70,7 @@ class LinkFaults:
         return self._stack.enter_context(Cable(noise, delay=self.delay, bandwidth=self.bandwidth, loose=loose))
 
     def mqtt(self, url: str) -> str:
-        """Return the URL by which a device reaches the broker at `url`: cuts, stalls, delay and bandwidth."""
+        """Return the URL through which a device reaches the broker at `url`, with cuts, stalls, delay and bandwidth."""
         self._no_network_faults()
         if self.loss or self.corrupt:
             raise ValueError("TCP hides loss and corruption of packets; for those use network()")
@@ -83,7 +83,7 @@ class LinkFaults:
         return f"mqtt://{user}127.0.0.1:{proxy.port}"
 
     def network(self) -> Network:
-        """Return two hosts with the bad network between them; needs root."""
+        """Return two hosts with the faulty network between them. Needs root."""
         if self.cut_at is not None:
             raise ValueError("cut_at counts the bytes of a stream; use cut() and restore() on a network")
         bad = Network(loss=self.loss, corrupt=self.corrupt, delay=self.delay, jitter=self.jitter, reorder=self.reorder,
@@ -99,14 +99,14 @@ class LinkFaults:
             link.cut()
 
     def restore(self) -> None:
-        """Mend all links."""
+        """Undo cut() and stall() on all links."""
         for noise in self.noises:
             noise.is_cut = False
         for link in self._breakable():
             link.restore()
 
     def stall(self) -> None:
-        """Keep connections to brokers open while nothing passes, until restore()."""
+        """Pass no bytes to and from brokers, but keep connections open, until restore()."""
         for proxy in self.proxies:
             proxy.stall()
 
@@ -124,7 +124,7 @@ class LinkFaults:
 
 
 def open_end(path: str, baud: int) -> int:
-    """Open a device's end, a terminal or a UNIX socket; return a descriptor of its own."""
+    """Open a device's end, a terminal or a UNIX socket; return a new descriptor, which the caller owns."""
     if stat.S_ISSOCK(os.stat(path).st_mode):
         with socket.socket(socket.AF_UNIX) as end:
             end.connect(path)

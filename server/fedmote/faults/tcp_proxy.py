@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP proxy before a broker: cuts, stalls, delay and bandwidth, without knowing what passes."""
+"""A TCP proxy in front of a broker: cuts, stalls, delay and bandwidth. It does not parse the bytes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from fedmote.faults.fault import Fault, Pace, wait_s
 
 _PIECE = 65536
-_MOST_HELD = 65536  # bytes; the sender waits for the rest, as on any slow network
+_MOST_HELD = 65536  # bytes held; then the sender must wait, as on any slow network
 
 
 @dataclass(eq=False)
 class _Side:
-    """One end of a connection, and what is on its way to it."""
+    """One end of a connection, and the bytes in transit to it."""
 
     socket: socket.socket
     end: int  # 0: the broker, 1: a device, as on a cable
@@ -29,10 +29,10 @@ class _Side:
 
 
 class TcpProxy:
-    """Listens at `url` and passes on to host:port, from the start of the context to its end.
+    """Listens at `url` and forwards to host:port, while the context lasts.
 
-    fault: is given what passes and at which end it came in, 0 for the broker's; it may return less, after which cut()
-    is the only honest thing to do: TCP itself loses nothing.
+    fault: called with bytes and the end where they entered, 0 for the broker's; returns the bytes to forward. When it
+    drops some, call cut(): a TCP connection never loses bytes and stays open.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TcpProxy:
     ) -> None:
         self._target = (host, port)
         self._fault = fault
-        Pace(delay, bandwidth)  # says what is wrong with them, here and not at the first connection
+        Pace(delay, bandwidth)  # raises for wrong values here rather than at the first connection
         self._delay, self._bandwidth = delay, bandwidth
         self.accepted = 0  # connections so far
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -52,12 +52,12 @@ class TcpProxy:
         self._thread = threading.Thread(target=self._run, daemon=True, name="proxy")
 
     def __enter__(self) -> TcpProxy:
-        """Begin to accept."""
+        """Start to accept connections."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Break what is open, and stop."""
+        """Break all connections, and stop."""
         self._closing = True
         self._wake()
         self._thread.join()
@@ -67,17 +67,17 @@ class TcpProxy:
             end.close()
 
     def cut(self) -> None:
-        """Break all connections; new ones are broken as well, until restore()."""
+        """Break all connections, and new ones at once, until restore()."""
         self._refusing = self._break = True
         self._wake()
 
     def stall(self) -> None:
-        """Keep connections open while nothing passes, until restore()."""
+        """Pass no bytes, but keep connections open, until restore()."""
         self._stalled = True
         self._wake()
 
     def restore(self) -> None:
-        """Let everything pass again."""
+        """Undo cut() and stall()."""
         self._refusing = self._stalled = False
         self._wake()
 
@@ -100,7 +100,7 @@ class TcpProxy:
                     self._drop(side)
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait until something can be done; return what."""
+        """Wait for work; return the events."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.register(self._listener, selectors.EVENT_READ)
@@ -157,7 +157,7 @@ class TcpProxy:
                 side.waiting += side.pace.pop(time.monotonic())
 
     def _drop(self, side: _Side) -> None:
-        """Close both ends; what was due goes out first, as far as it fits."""
+        """Close both ends, after sending the due bytes that the sockets accept."""
         for end in (side, side.other):
             if end in self._sides:
                 self._sides.remove(end)

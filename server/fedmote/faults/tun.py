@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An IP network that loses, delays and reorders packets: two namespaces and, between them, this process.
+"""An IP network that loses, delays and reorders packets: two network namespaces, and this process between them.
 
-Needs root. Linux keeps TCP's own behaviour on both sides, so what a link does about a lost packet is the real thing.
+Needs root. Both sides use the kernel's TCP, so a link reacts to a lost packet exactly as on a real network.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _TUNSETIFF, _IFF_TUN, _IFF_NO_PI, _CLONE_NEWNET = 0x400454CA, 1, 0x1000, 0x40000
 _NAMESPACES = Path("/run/netns")
 _PACKET = 65536
 _IP_HEADER = 20
-_MOST_HELD = 4096  # packets; a full queue drops, as a router's does
+_MOST_HELD = 4096  # packets; a full queue drops more, as a router does
 _counter = itertools.count()
 
 
 class PacketPath:
-    """What becomes of packets one way, from a seed. No I/O and no clock of its own.
+    """Faults of packets in one direction, drawn from a seed. Does no I/O; the caller passes the time.
 
     loss, corrupt, reorder: shares of the packets. delay, jitter: seconds, evenly from delay - jitter to delay + jitter.
-    A reordered packet does not wait for the delay, and so overtakes. bandwidth: bytes per second.
+    A reordered packet skips the delay and so overtakes others. bandwidth: bytes per second.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PacketPath:
         self._free = 0.0
 
     def push(self, packet: bytes, now: float) -> None:
-        """Take a packet that came at `now`, in seconds. The n-th one always fares the same."""
+        """Take a packet that arrived at `now`, in seconds. The same seed treats the n-th one the same."""
         lost, corrupt, spread, reorder = (self._random.random() for _ in range(4))
         if self.cut or lost < self.loss or len(self._heap) >= _MOST_HELD:
             self.lost += 1
@@ -79,7 +79,7 @@ class PacketPath:
         heapq.heappush(self._heap, (self._free + wait, self.passed, packet))
 
     def pop(self, now: float) -> list[bytes]:
-        """Return the packets that are due, in their order."""
+        """Return the packets that are due, in order."""
         out = []
         while self._heap and self._heap[0][0] <= now:
             out.append(heapq.heappop(self._heap)[2])
@@ -87,24 +87,24 @@ class PacketPath:
 
     @property
     def due(self) -> float:
-        """When there is something to pop; infinity while nothing is held."""
+        """Return the time of the next packet, in seconds; infinity: none is held."""
         return self._heap[0][0] if self._heap else math.inf
 
 
 class Network:
-    """Two hosts, ADDRESS["server"] and ADDRESS["device"], and a bad network between them, while the context lasts.
+    """Two hosts, ADDRESS["server"] and ADDRESS["device"], with a faulty network between them, while the context lasts.
 
-    Options: those of PacketPath; both ways are alike, and each draws from the seed on its own.
+    Options: those of PacketPath. Both directions have the same faults, each drawn independently from the seed.
     """
 
     def __init__(self, *, seed: int = 1, **options: float) -> None:
-        self.ways = {side: PacketPath(**options, seed=f"{seed}/{side}") for side in SIDES}  # by the sender
+        self.ways = {side: PacketPath(**options, seed=f"{seed}/{side}") for side in SIDES}  # by sender
         prefix = f"fm{os.getpid()}x{next(_counter)}"
         self.names = {side: f"{prefix}{side[0]}" for side in SIDES}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Network:
-        """Make the hosts and begin to carry packets."""
+        """Make the hosts and start to carry packets."""
         if os.geteuid() != 0:
             raise PermissionError("a network of namespaces needs root; run the tests that use it as root")
         with contextlib.ExitStack() as stack:
@@ -130,7 +130,7 @@ class Network:
 
     @contextlib.contextmanager
     def inside(self, side: Side) -> Iterator[None]:
-        """Put the calling thread on that host: sockets and processes that it makes meanwhile are there."""
+        """Move the calling thread, its new sockets and processes to that host while the context lasts."""
         with open("/proc/thread-self/ns/net") as before, open(_NAMESPACES / self.names[side]) as there:
             _enter(there.fileno())
             try:
@@ -139,7 +139,7 @@ class Network:
                 _enter(before.fileno())
 
     def command(self, side: Side) -> list[str]:
-        """Return what to put before a command so that it runs on that host."""
+        """Return the words to put in front of a command so that it runs on that host."""
         return ["ip", "netns", "exec", self.names[side]]
 
     def cut(self) -> None:

@@ -71,7 +71,7 @@ class RoundCoordinator(ABC):
 
     @abstractmethod
     def device_connected(self, device: str) -> None:
-        """Note that the device said Hello, or that it offers an update which nobody awaits but which may count."""
+        """Note that the device said Hello, or that it offers an update that was not expected but may count."""
 
     @abstractmethod
     def device_lost(self, device: str) -> None:

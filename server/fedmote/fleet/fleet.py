@@ -114,7 +114,7 @@ class Fleet:
         self.sessions.forget_offline(keep=set(self.uploads.slots.by_device))
 
     def drop_work(self, device: str, round: int) -> None:
-        """Tell a device that nobody waits for its work of a round any longer."""
+        """Tell a device that its work for a round is no longer needed."""
         session = self.sessions.get(device)
         if session is not None and session.online:
             detail = f"round {round} is over; the update came too late"

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-MOST_AWAY_S: Final = 86_400.0  # longest time that a device is told to stay away
+MOST_AWAY_S: Final = 86_400.0  # longest absence that the server asks of a device
 GOLDEN: Final = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links: messages in and out, one file each, and where a broker is.
+"""Links: messages to and from devices, one file each, and the broker's URL.
 
 Import from here: Link, Send, Receive, MqttLink, SerialPorts, Port, BrokerUrl, private_broker.
 A new link is one file here that implements the protocol Link, and one line in server/links.py.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedmote.errors import BrokerError
 
-START_S = 60.0  # one that fails ends by itself, so only a machine that is far too busy waits for as long
+START_S = 60.0  # a mosquitto that fails ends by itself, so only an overloaded machine waits this long
 _CONFIG = """\
 listener {port} {host}
 allow_anonymous true
@@ -39,8 +39,8 @@ def _executable() -> str:
 
 
 def reserve_port(host: str = "127.0.0.1") -> socket.socket:
-    """Return a socket bound to a free port. While it is open, nobody else is given that port, neither to listen on nor
-    for an outgoing connection; on Linux a broker may listen there all the same, since both say SO_REUSEADDR.
+    """Return a socket bound to a free port. While it is open, the system gives that port to no other socket. On Linux a
+    broker can still listen there, since both set SO_REUSEADDR.
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,7 +58,7 @@ def _listens(host: str, port: int) -> bool:
 def private_broker(timeout_s: float = START_S, host: str = "127.0.0.1") -> Iterator[str]:
     """Run a mosquitto for as long as the context lasts; yield its URL, mqtt://host:port.
 
-    host: an address of this machine. Anybody who reaches it is let in, so anything but loopback is for tests.
+    host: an address of this machine. It accepts anonymous clients, so use another than loopback only in tests.
     """
     executable = _executable()
     with tempfile.TemporaryDirectory(prefix="fedmote-broker-") as folder, reserve_port(host) as holder:

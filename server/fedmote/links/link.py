@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links: messages in and out, one file each. They know no rounds."""
+"""The protocol that every link implements. A link moves messages; it knows neither sessions nor rounds."""
 
 from __future__ import annotations
 
@@ -7,27 +7,37 @@ from collections.abc import Callable
 from typing import Protocol
 
 Send = Callable[[str, bytes], None]
-"""A link's way to a device: (device, message)."""
+"""A link's function to send a message to one device: (device id, message). It queues and never blocks."""
 
 Receive = Callable[[str, bytes, float, Send], None]
-"""Where a link puts what it receives: (device, message, now in seconds on the monotonic clock, its own `send`)."""
+"""The server's function for a received message: (device id, message, time, send).
+
+time: seconds of time.monotonic(). send: this link's Send, by which the server answers.
+"""
 
 
 class Link(Protocol):
-    """What the server asks of a link."""
+    """What the server needs of a link. All calls come from the server's event loop, and none may block it.
+
+    A link is made with the Receive that it calls for each message. It may call it from `start` on, also on its own
+    tasks, but only on that event loop.
+    """
 
     async def start(self) -> None:
-        """Open; ConnectionError, with what to do, when that fails at first. Later losses heal by themselves."""
+        """Connect. ConnectionError, whose text says what to do: it failed. Later the link must reconnect by itself."""
         ...
 
     async def stop(self) -> None:
-        """Take leave and close."""
+        """Send what is queued, tell the peers, and close."""
         ...
 
     def broadcast(self, message: bytes) -> None:
-        """Send to all devices of this link."""
+        """Send a message to all devices of this link."""
         ...
 
     def publish_model(self, version: int, chunks: list[bytes]) -> None:
-        """Make a model's chunks available; without any, take them back."""
+        """Offer a model's chunks, encoded ModelChunk messages in order; an empty list withdraws them.
+
+        A link on which devices ask for each chunk by ChunkRequest does nothing here: their session answers.
+        """
         ...

@@ -29,7 +29,7 @@ CONNECT_S = 5.0
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """Closed when the handshake fails, which paho leaves to the garbage collector."""
+    """A TLS socket that closes when the handshake fails; paho leaves that to the garbage collector."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:
@@ -40,7 +40,7 @@ class _TlsSocket(ssl.SSLSocket):
 
 
 class _Client(mqtt.Client):
-    """Paho's, on a socket that is connected already when there is one: its own connecting stops the event loop."""
+    """Paho's client. It can use a socket that is connected already, since paho's own connect blocks the event loop."""
 
     connected_socket: socket.socket | None = None
 
@@ -50,7 +50,7 @@ class _Client(mqtt.Client):
 
 
 async def _connect(host: str, port: int) -> socket.socket:
-    """Connect to the first address of a host that answers; OSError when none does."""
+    """Connect to the first address of a host that answers. OSError: none does."""
     loop = asyncio.get_running_loop()
     last: OSError = OSError("the host has no address")
     for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -69,7 +69,7 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 
 async def _until(done: Callable[[], bool], checks: int) -> None:
-    """Wait until something is done, or for so many checks of 10 ms."""
+    """Wait until `done` returns True, for at most `checks` checks, 10 ms apart."""
     for _ in range(checks):
         if done():
             return
@@ -79,9 +79,9 @@ async def _until(done: Callable[[], bool], checks: int) -> None:
 class MqttLink:
     """One connection to a broker.
 
-    url: mqtt://[user:password@]host[:port], mqtts:// for TLS. ca_file: PEM of who signed the broker's certificate,
-    which must be for `host`; None: the authorities that the system trusts. Names devices by their topic, which the
-    broker's access rules must let only them publish to.
+    url: mqtt://[user:password@]host[:port], mqtts:// for TLS. ca_file: PEM file of the authority that signed the
+    broker's certificate, which must be for `host`; None: the authorities that the system trusts. The link takes a
+    device's id from the topic, so the broker's access rules must let each device publish only to its own.
     """
 
     def __init__(self, url: str, federation: str, receive: Receive, ca_file: Path | None = None) -> None:
@@ -96,7 +96,7 @@ class MqttLink:
         self._models: dict[int, list[bytes]] = {}  # retained chunks by version
         self._closing = False
         self._last: mqtt.MQTTMessageInfo | None = None
-        self._refused = ""  # the broker's reason, while nothing was accepted yet
+        self._refused = ""  # the broker's reason, if it refused the first connection
         self._early: list[tuple[str, bytes]] | None = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = client = _Client(
@@ -109,7 +109,9 @@ class MqttLink:
             context.sslsocket_class = _TlsSocket
             client.tls_set_context(context)
         client.max_inflight_messages_set(65535)
-        client.suppress_exceptions = True  # logged by paho; one that escapes would have it read the packet for ever
+        client.suppress_exceptions = (
+            True  # paho logs it; an exception that escaped would make it read the same packet forever
+        )
         client.enable_logger(log)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -120,10 +122,10 @@ class MqttLink:
         client.on_socket_unregister_write = self._on_written
 
     async def start(self) -> None:
-        """Connect; ConnectionError when there is no broker or it refuses. Later losses heal by themselves.
+        """Connect. ConnectionError: there is no broker, or it refuses. Later the link reconnects by itself.
 
-        Nothing is received before the caller is back at its event loop: the broker hands over at once what it kept of
-        an earlier connection.
+        The broker sends at once what it queued since the last connection. The link delivers that only after the caller
+        has returned to its event loop.
         """
         self._loop = asyncio.get_running_loop()
         self._answered = asyncio.Event()
@@ -132,7 +134,7 @@ class MqttLink:
         except ssl.SSLError as error:
             raise ConnectionError(
                 f"no TLS with the MQTT broker at {self.host}:{self.port} ({error}); its certificate must be for "
-                f"{self.host}, and signed by whom the CA file names"
+                f"{self.host} and signed by an authority in the CA file"
             ) from error
         except OSError as error:
             raise ConnectionError(
@@ -153,12 +155,12 @@ class MqttLink:
         self._loop.call_soon(self._deliver_early)
 
     async def stop(self) -> None:
-        """Take back the retained model, then disconnect."""
+        """Remove the retained model from the broker, then disconnect."""
         self._closing = True
         for version in list(self._models):
             self.publish_model(version, [])
         try:
-            # What the broker has not acknowledged could be lost with the socket: a receipt, a commit.
+            # Messages that the broker has not acknowledged, a receipt or a commit, could be lost with the socket.
             await _until(self._is_flushed, FLUSH_CHECKS)
             self._client.disconnect()
             await _until(lambda: self._client.socket() is None or not self._client.want_write(), 100)
@@ -170,17 +172,17 @@ class MqttLink:
         return not self.connected.is_set() or self._last is None or self._last.is_published()
 
     def send(self, device: str, message: bytes) -> None:
-        """Send to one device, at least once."""
+        """Send to one device at QoS 1."""
         self.bytes_out += len(message)
         self._last = self._client.publish(f"{self.prefix}dn/{device}", message, qos=1)
 
     def broadcast(self, message: bytes) -> None:
-        """Send to all devices, at least once."""
+        """Send to all devices at QoS 1."""
         self.bytes_out += len(message)
         self._last = self._client.publish(f"{self.prefix}all", message, qos=1)
 
     def publish_model(self, version: int, chunks: list[bytes]) -> None:
-        """Retain a model's chunks; without any, take back those that were."""
+        """Retain a model's chunks on the broker; an empty list removes them."""
         old = self._models.pop(version, [])
         if chunks:
             self._models[version] = chunks
@@ -198,7 +200,7 @@ class MqttLink:
             return
         client.subscribe(f"{self.prefix}up/+/+", qos=1)
         for version, chunks in self._models.items():
-            for index, chunk in enumerate(chunks):  # a broker without persistence forgot them
+            for index, chunk in enumerate(chunks):  # a broker without persistence has lost them
                 client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
         self.connected.set()
         self._answered.set()
@@ -214,7 +216,7 @@ class MqttLink:
         try:
             parts = message.topic.split("/")
         except UnicodeDecodeError:
-            return  # no topic of a device
+            return  # not the topic of a device
         if not message.retain and len(parts) == 6 and parts[4] == str(zlib.crc32(parts[5].encode()) & 255):
             self.bytes_in += len(message.payload)
             if self._early is None:
@@ -231,12 +233,12 @@ class MqttLink:
             self._hand_over(device, payload)
 
     def _on_socket_open(self, client: mqtt.Client, userdata: Any, sock: Any) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Nagle costs 40 ms whenever an answer is awaited
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Nagle's algorithm would delay each answer by 40 ms
         self._loop.add_reader(sock, self._read, sock)
 
     def _read(self, sock: Any) -> None:
         self._client.loop_read()
-        # What TLS has decrypted already makes no descriptor readable.
+        # Bytes that TLS has already decrypted do not make the descriptor readable.
         while self._client.socket() is sock and isinstance(sock, ssl.SSLSocket) and sock.pending():
             self._client.loop_read()
 
@@ -256,7 +258,7 @@ class MqttLink:
         running.add_done_callback(self._tasks.discard)
 
     async def _keep(self) -> None:
-        """Keep-alives, and the way back after a loss."""
+        """Send keep-alives, and reconnect after a lost connection."""
         while True:
             await asyncio.sleep(RETRY_S)
             if self._client.loop_misc() != mqtt.MQTT_ERR_SUCCESS and not self._closing:
@@ -265,7 +267,7 @@ class MqttLink:
                 except OSError as error:
                     reason = str(error) or f"no answer within {CONNECT_S:g} s"
                     log.warning("no broker at %s:%d (%s)", self.host, self.port, reason)
-                except Exception:  # whatever it was, the next attempt may do better; without one there is no way back
+                except Exception:  # whatever failed, try again: without an attempt the link would stay down
                     log.exception("connecting to the broker at %s:%d failed; trying again", self.host, self.port)
 
     async def _reconnect(self) -> None:

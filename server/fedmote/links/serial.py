@@ -20,12 +20,12 @@ from fedmote_device.links import SerialLink
 log = logging.getLogger(__name__)
 
 REOPEN_S = 1.0
-POLL_S = 0.005  # of a port without a descriptor to wait on (rfc2217://)
+POLL_S = 0.005  # between polls of a port that has no descriptor to wait on (rfc2217://)
 FLUSH_CHECKS = 200  # of 10 ms
 READ_BYTES = 4096
 MOST_UNSENT = 1024  # messages
 MOST_UNWRITTEN = 65536  # bytes
-FRAMES_BITS = 10 * 254 * 4  # of a full window on the line: the first guess of the time to an acknowledgement
+FRAMES_BITS = 10 * 254 * 4  # of a full window on the line: the initial time to an acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Port:
     """One serial line.
 
     url: as pyserial takes it, /dev/ttyUSB0, socket://host:port, rfc2217://host:port. baud: bits per second.
-    device: the only device id that is let in; None: the one that its first Hello names.
+    device: the only device id that is accepted; None: the one in the first Hello.
     """
 
     url: str
@@ -42,7 +42,7 @@ class Port:
 
 
 class _Line:
-    """A port and the device library's own serial link on it."""
+    """A port, and the device library's serial link on it."""
 
     def __init__(self, port: Port, owner: SerialPorts, seed: int) -> None:
         self.port, self.owner = port, owner
@@ -58,11 +58,11 @@ class _Line:
         self._broken = asyncio.Event()
 
     async def run(self) -> None:
-        """Open the port whenever it is not open; a network port may take its time, so not on the loop's thread."""
+        """Keep the port open. Opening a network port may take long, so that happens on another thread."""
         while True:
             try:
                 opened = await asyncio.to_thread(self._open)
-            except Exception as error:  # pyserial raises termios.error and others besides its own
+            except Exception as error:  # pyserial raises termios.error and others in addition to its own errors
                 self.trouble(f"cannot be opened: {error}")
             else:
                 self._use(opened)
@@ -72,7 +72,7 @@ class _Line:
 
     def _open(self) -> serial.SerialBase:
         if self.port.url.startswith("rfc2217:"):
-            return serial.serial_for_url(self.port.url, self.port.baud, timeout=0)  # it knows no other options
+            return serial.serial_for_url(self.port.url, self.port.baud, timeout=0)  # this handler has no other options
         return serial.serial_for_url(self.port.url, self.port.baud, timeout=0, write_timeout=0, exclusive=True)
 
     def _use(self, opened: serial.SerialBase) -> None:
@@ -88,7 +88,7 @@ class _Line:
         self.move()
 
     def close(self) -> None:
-        """Let go of the port."""
+        """Close the port."""
         if self._timer is not None:
             self._timer.cancel()
         if self._serial is not None:
@@ -99,7 +99,7 @@ class _Line:
             self._serial = None
 
     def stop(self) -> None:
-        """Tell the peer, as far as the line takes it, and close."""
+        """Tell the peer, if the line accepts that at once, and close."""
         if self._serial is not None:
             self._link.close()
             try:
@@ -119,17 +119,17 @@ class _Line:
         if self._link.unsent > MOST_UNSENT:
             log.warning("serial port %s: its device asks for more than it takes; messages are dropped", self.port.url)
         elif self._connection:
-            self._link.send(message, reliable=False)  # not on a later connection: Hello begins anew there
+            self._link.send(message, reliable=False)  # a later connection begins with a new Hello
             self._later(0.0, self.move)
 
     def move(self) -> None:
-        """Move bytes both ways, and do what is due."""
+        """Read, write, and do what is due."""
         if self._serial is None:
             return
         try:
             data = self._serial.read(READ_BYTES)
             while messages := self._link.feed(data, time.monotonic_ns() // 1_000_000):
-                data = b""  # once more without bytes, for what is answered
+                data = b""  # poll once more, to send the answers
                 self._follow()
                 for message in messages:
                     self._take(message)
@@ -151,7 +151,7 @@ class _Line:
             self.owner.took(self.device, message, self)
 
     def _follow(self) -> None:
-        """The connection came, went, or came anew: what was queued for the former one is void."""
+        """Follow the link's connection: when it ends or restarts, drop what was queued for the former one."""
         connection = self._link.connection
         if connection != self._connection:
             if self._connection:
@@ -160,7 +160,7 @@ class _Line:
             self._connection = connection
 
     def _write(self) -> None:
-        if len(self._unwritten) < MOST_UNWRITTEN:  # the link's own buffer fills up behind it, and then it says no more
+        if len(self._unwritten) < MOST_UNWRITTEN:  # the link's own buffer fills, and then it writes no more
             self._unwritten += self._link.take()
         if self._unwritten and self._serial is not None and self._writable():
             written = self._serial.write(self._unwritten) or 0
@@ -172,7 +172,7 @@ class _Line:
                 self._loop.remove_writer(self._fd)
 
     def _writable(self) -> bool:
-        """Ask first: pyserial spins on a descriptor that takes nothing."""
+        """Tell whether the port accepts bytes; without asking, pyserial would spin."""
         return self._fd < 0 or bool(select.select([], [self._fd], [], 0)[1])
 
     def _break(self, error: Exception) -> None:
@@ -185,7 +185,7 @@ class _Line:
         self._broken.set()
 
     def trouble(self, what: str) -> None:
-        """Warn, once for each kind of trouble."""
+        """Log a warning, once for each kind of trouble."""
         if what != self._told:
             log.warning("serial port %s %s", self.port.url, what)
             self._told = what
@@ -197,7 +197,7 @@ class _Line:
 
 
 class SerialPorts:
-    """All serial lines of a federation. lost: called with a device whose line broke, and with this link's `send`."""
+    """All serial lines of a federation. lost: called with (device, send) when a device's line broke."""
 
     def __init__(self, ports: Sequence[Port], receive: Receive, lost: Callable[[str, Send], None]) -> None:
         self.ports, self.receive, self.lost = ports, receive, lost
@@ -208,12 +208,12 @@ class SerialPorts:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Open the ports; one that is not there yet is tried again and again."""
+        """Open the ports. A port that does not exist yet is retried until it does."""
         self.lines = [_Line(port, self, seed) for seed, port in enumerate(self.ports, start=2)]
         self._tasks = [asyncio.create_task(line.run()) for line in self.lines]
 
     async def stop(self) -> None:
-        """Close the ports, once the devices have what was sent to them: a receipt, a commit."""
+        """Close the ports after the devices have received what was sent to them: a receipt, a commit."""
         try:
             for _ in range(FLUSH_CHECKS):
                 if not any(line.unsent for line in self.lines):
@@ -226,13 +226,13 @@ class SerialPorts:
                 line.stop()
 
     def left(self, line: _Line) -> None:
-        """Tell that the line's device is gone, if it was let in, and free its id."""
+        """Report that the line's device, if it was accepted, is gone, and free its id."""
         if line.device is not None and self._by_device.get(line.device) is line:
             del self._by_device[line.device]
             self.lost(line.device, self.send)
 
     def took(self, device: str, message: bytes, line: _Line) -> None:
-        """Hand over what came from a device. An id belongs to its line for as long as the connection lasts."""
+        """Deliver a device's message. A device id belongs to one line while the connection lasts."""
         pinned = self._pinned.get(device, line.port.url)
         if pinned == line.port.url and self._by_device.setdefault(device, line) is line:
             self.bytes_in += len(message)
@@ -252,4 +252,4 @@ class SerialPorts:
             self.send(device, message)
 
     def publish_model(self, version: int, chunks: list[bytes]) -> None:
-        """Nothing: devices on serial lines ask for chunks, and the session answers."""
+        """Do nothing: devices on serial lines ask for each chunk, and their session answers."""

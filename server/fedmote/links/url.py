@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a broker is, and who asks."""
+"""A broker's URL: its address, and the user and password for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXPECTED = "expected mqtt://[user:password@]host[:port], or mqtts:// for TLS"
 
 @dataclass(frozen=True, slots=True)
 class BrokerUrl:
-    """A broker's URL in parts. Whoever prints it shows no password: str() leaves user and password out."""
+    """The parts of a broker's URL. str() shows neither user nor password, repr() no password."""
 
     scheme: str
     host: str
@@ -24,7 +24,7 @@ class BrokerUrl:
 
     @classmethod
     def parse(cls, url: str) -> BrokerUrl:
-        """Take a URL apart, decoding %xx in user and password; ValueError says what is wrong, without the password."""
+        """Parse a URL, decoding %xx in user and password. ValueError: what is wrong, without the password."""
         parts = _split(url)
         user = unquote(parts.username) if parts.username else None
         password = unquote(parts.password) if parts.password is not None else None
@@ -33,13 +33,13 @@ class BrokerUrl:
         return cls(parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme], user, password)
 
     def __str__(self) -> str:
-        """As a URL without user and password."""
+        """Return the URL without user and password."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
     @property
     def loopback(self) -> bool:
-        """Whether nobody but this machine can reach it."""
+        """Whether the broker is on this machine's loopback interface."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -47,7 +47,7 @@ class BrokerUrl:
 
 
 def _split(url: str) -> SplitResult:
-    """Split a URL and check all parts but user and password; ValueError says what is wrong."""
+    """Split a URL and check all parts but user and password. ValueError: what is wrong."""
     try:
         parts = urlsplit(url)
         if parts.path not in ("", "/") or parts.query or parts.fragment:

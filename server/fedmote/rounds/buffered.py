@@ -123,7 +123,7 @@ class BufferedRounds(RoundMachine):
     # ---- the fold
 
     def prepare_update(self, update: Update) -> Update | None:
-        """Return the update, discounted by its staleness. None: nobody awaits it."""
+        """Return the update, discounted by its staleness. None: it is not expected."""
         work = self.open_work.get(update.device)
         if work is None:
             return None

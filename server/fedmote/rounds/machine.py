@@ -31,7 +31,7 @@ RESELECT_S = 1.0  # seconds until the next search for devices, when too few were
 
 
 class RoundMachine(RoundCoordinator):
-    """One federation's rounds. A subclass is a policy: whom to select, when a round closes, when it is committed.
+    """One federation's rounds. A subclass is a policy: it selects devices, closes rounds and commits them.
 
     number: of the present round. version, model: of the last commit, which the round starts from. record, receipts,
     times: of the present round; receipts: the CRC-32 of each device's folded update, which makes it count once; times:
@@ -85,7 +85,7 @@ class RoundMachine(RoundCoordinator):
 
     @abstractmethod
     def prepare_update(self, update: Update) -> Update | None:
-        """Return the update as it is to be folded. None: nobody awaits it."""
+        """Return the update as it is to be folded. None: it is not expected."""
 
     @abstractmethod
     def planned_at(self, device: str) -> float | None:

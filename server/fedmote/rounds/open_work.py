@@ -74,7 +74,7 @@ class OpenWork:
         self.working.clear()
 
     def expire(self, now: float) -> float | None:
-        """Take overdue devices out of `working`; return when the next one becomes overdue. None: nobody is at work."""
+        """Take overdue devices out of `working`; return the time of the next one. None: no device is working."""
         while self._due:
             at, device = self._due[0]
             if device in self.working and self.by_device[device].overdue_at == at:

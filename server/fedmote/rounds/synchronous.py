@@ -132,7 +132,7 @@ class SynchronousRounds(RoundMachine):
     # ---- the fold
 
     def prepare_update(self, update: Update) -> Update | None:
-        """Return the update unchanged. None: nobody awaits it."""
+        """Return the update unchanged. None: it is not expected."""
         return update if update.device in self.cohort.outstanding else None
 
     def planned_at(self, device: str) -> float | None:
@@ -226,7 +226,7 @@ class SynchronousRounds(RoundMachine):
     def _is_at_work(self, device: str) -> bool:
         """Tell whether the device may have this round's work in hand, which a task's plan would replace.
 
-        After a restart nobody knows which devices the former server had selected. For one hard deadline it may be any.
+        After a restart the former server's selection is unknown, so for one hard deadline any device may report.
         """
         since = self._selects_from or 0.0
         if self._may_hold_work and not self.done and self.fleet.now < since + self.policy.hard_deadline_s:

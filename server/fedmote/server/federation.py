@@ -24,7 +24,7 @@ class Federation:
 
     name: 1 to 32 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port], mqtts:// for TLS, None for none. ports:
     serial lines. initial: the first model; None: Glorot's from the policy's seed. ca_file: who signed the broker's
-    certificate; None: whom the system trusts. selection: who is asked. pace: when devices are to come.
+    certificate; None: the system's authorities. selection: client selection. pace: when devices connect.
     """
 
     name: str

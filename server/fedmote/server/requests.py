@@ -33,7 +33,7 @@ class OperatorRequests:
         waiting = self._requests.waiting(MOST_QUEUED)
         for request in self._queued.keys() - {request for request, _ in waiting}:
             if (task := self._queued.pop(request)) is not None:
-                self._tasks.cancel(task)  # it has its result, or nobody waits for it any longer
+                self._tasks.cancel(task)  # it has its result, or its caller no longer waits
         for request, text in waiting:
             if request not in self._queued:
                 self._submit(request, text)

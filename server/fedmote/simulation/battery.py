@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batteries: emptied by time, work and radio, charged by night. One number a device."""
+"""Batteries: drained by time, training and radio, charged at night. One number per device."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DAY_H = 24.0
 
 @dataclass(frozen=True, slots=True)
 class BatteryModel:
-    """What a full charge is good for, and when it comes back.
+    """How long a full charge lasts, and when the device charges.
 
-    idle_h: hours until it is empty when nothing is done; 0: the device is on the mains. train_h: hours of training,
+    idle_h: hours that a charge lasts an idle device; 0: mains powered. train_h: hours of training,
     radio_mb: megabytes sent and received that a charge lasts, each by itself. charge_h: from empty to full. plugged_h,
-    unplugged_h: hours of the day between which it charges, give or take an hour. reserve: share of the charge below
-    which the device says that it is busy; an empty one is switched off until it has this much again.
+    unplugged_h: hours of the day between which it charges, plus or minus an hour. reserve: share of the charge below
+    which the device reports that it is busy. An empty device is off until it has this share again.
     """
 
     idle_h: float = 0.0
@@ -32,7 +32,7 @@ class BatteryModel:
 
 
 class Batteries:
-    """All batteries of a fleet; `advance` is to be called now and then."""
+    """The batteries of a fleet. Call `advance` regularly."""
 
     def __init__(self, models: Sequence[BatteryModel], start_h: float, random: np.random.Generator) -> None:
         """`start_h`: time of the day at which the clock starts. Charges are drawn from the reserve to full."""
@@ -62,7 +62,7 @@ class Batteries:
         return np.asarray(self.mains | (since < (self._unplugged - self._plugged) % DAY_H))
 
     def advance(self, now_s: float) -> None:
-        """Let the time up to `now_s` pass; see then who charges and who is switched on."""
+        """Advance to `now_s`: drain and charge, then update which devices charge and which are on."""
         rate = np.where(self.charging, self._charge, -self._idle)
         self.level = np.clip(self.level + (now_s - self._at_s) * rate, 0.0, 1.0)
         self._at_s = now_s
@@ -70,16 +70,16 @@ class Batteries:
         self.on = np.where(self.on, self.level > 0, self.level >= np.maximum(self.reserve, 1e-9))
 
     def spend(self, device: int, training_s: float, radio_bytes: int) -> None:
-        """Take what so many seconds of training and so many bytes of radio cost."""
+        """Subtract the cost of these seconds of training and bytes of radio."""
         if self._is_mains[device]:
             return
         cost = training_s * self._step_s[device] + radio_bytes * self._byte[device]
         self.level[device] = max(0.0, self.level[device] - cost)
 
     def percent(self, device: int) -> int:
-        """Return the charge as DeviceState tells it: percent, 255 on the mains."""
+        """Return the charge as in DeviceState: percent; 255: mains powered."""
         return 255 if self.mains[device] else round(100 * float(self.level[device]))
 
     def busy(self) -> NDArray[np.bool_]:
-        """Return who keeps what is left for itself."""
+        """Return which devices are below their reserve and so report that they are busy."""
         return ~self.charging & (self.level < self.reserve)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A virtual device with work to do: the real C client, on a clock of its own that drifts."""
+"""A virtual device with work: the real C client, on its own drifting clock."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fedmote.wire.codec import decode, encode
 from fedmote.wire.Hello import Hello
 from fedmote_device import Device
 
-_MOST_POLLS = 100_000  # in a row without a rest, which the client never reaches
+_MOST_POLLS = 100_000  # polls in a row without a rest; the client never needs as many
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a device did when it was polled.
+    """The result of polling a device.
 
-    rest_s: until it wants to be polled again, unless a message arrives. steps: of training that it did, at most one.
+    rest_s: seconds until it must be polled again, unless a message arrives. steps: training steps done, 0 or 1.
     """
 
     rest_s: float
@@ -28,12 +28,12 @@ class Outcome:
 
 @dataclass(slots=True)
 class VirtualDevice:
-    """A C client, and what the simulation knows of it.
+    """A C client, and its state in the simulation.
 
     step_s: seconds of one training step. rate, offset_ms: of its clock. inbox: messages that arrived during a training
-    step, which blocks the device. busy_until: end of that step. steps: of the present plan. due: when its next poll is
-    due. fetching: whether a model chunk is under way. before: what the client counted while it was resumed. fetch_lost:
-    the number of its timeouts when a chunk was lost; after one more it asks again.
+    step, which blocks the device. busy_until: end of that step. steps: done for the current plan. due: when its next
+    poll is due. fetching: whether a model chunk is in transit. before: the client's counters after it was resumed.
+    fetch_lost: the number of its timeouts when a chunk was lost; after one more it asks again.
     """
 
     index: int
@@ -51,7 +51,7 @@ class VirtualDevice:
 
     @classmethod
     def make(cls, population: Population, workload: Workload, index: int, name: str, seed: int) -> VirtualDevice:
-        """Make the device, on a link that is up."""
+        """Make the device, with its link up."""
         retry_ms = int(1000 * population.class_of(index).retry_s)
         client = Device(
             name, "memory:", federation="simulation", seed=seed, retry_ms=(retry_ms, 60 * retry_ms),
@@ -61,11 +61,11 @@ class VirtualDevice:
         return cls(index, client, step_s, float(population.rate[index]), int(population.offset_ms[index]))
 
     def own_ms(self, now: float) -> int:
-        """Return what its clock shows."""
+        """Return the device's own time in milliseconds."""
         return self.offset_ms + int(1000 * self.rate * now)
 
     def resume(self, now: float, battery: int, flags: int) -> None:
-        """Bring it back to where it was parked: welcomed and idle. The server hears nothing of it."""
+        """Restore the parked state: welcomed and idle. No message reaches the server."""
         own = self.own_ms(now)
         self.client.set_state(battery, flags)
         self.client.poll(own)
@@ -74,17 +74,17 @@ class VirtualDevice:
             raise AssertionError("a new client says Hello first")
         self.client.deliver(encode("Welcome", boot=hello.Boot()), own)
         self.client.poll(own)
-        self.client.take()  # its state, which the server knows
+        self.client.take()  # its state, which the server already knows
         self.before = Counter(self.client.counters)
 
     def counted(self) -> Counter[str]:
-        """Return what the client counted, except while it was resumed."""
+        """Return the client's counters, without those of its resumption."""
         counters = Counter(self.client.counters)
         counters.subtract(self.before)
         return counters
 
     def poll(self, now: float) -> Outcome:
-        """Poll until it rests, has a message to send, or has done a step."""
+        """Poll until the client rests, has a message to send, or has done a step."""
         own = self.own_ms(now)
         for _ in range(_MOST_POLLS):
             wait = self.client.deliver(self.inbox.pop(0), own) if self.inbox else self.client.poll(own)
@@ -97,14 +97,14 @@ class VirtualDevice:
         raise AssertionError(f"{self.client.state}: the client never rests")
 
     def lose_chunk(self) -> None:
-        """Note that the chunk under way was lost."""
+        """Note that the chunk in transit was lost."""
         if self.fetching:
             self.fetching = False
             self.fetch_lost = self.client.counters["timeouts"]
 
     @property
     def wants_chunk(self) -> bool:
-        """Whether it waits for a model chunk that is not under way."""
+        """Whether it waits for a model chunk that is not in transit."""
         if self.fetching or self.client.wanted is None:
             return False
         if self.fetch_lost >= 0 and self.client.counters["timeouts"] == self.fetch_lost:

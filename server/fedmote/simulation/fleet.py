@@ -25,7 +25,7 @@ from fedmote_device import kernels
 BATTERY_CHECK_S = 300.0  # seconds between two checks of the batteries
 NOTICE_S = 45.0  # seconds until the broker notices a lost device: 1.5 times the keep-alive
 _AT_MOST_ONCE = (Body.UpdateChunk, Body.Progress)
-_WAKES = (Body.Plan, Body.Refusal)  # an idle device for; it ignores any other message
+_WAKES = (Body.Plan, Body.Refusal)  # an idle device only for these; it ignores any other message
 
 _CHARGING, _METERED, _BUSY = 1, 2, 4
 
@@ -43,7 +43,7 @@ class ServerSide(Protocol):
     """The other end of the virtual links."""
 
     def receive(self, name: str, message: bytes) -> None:
-        """Take a message that arrived from a device."""
+        """Receive a message from a device."""
         ...
 
     def model_chunk(self, version: int, index: int) -> bytes | None:
@@ -61,7 +61,7 @@ class VirtualFleet:
         self.server = server
         self.awake: dict[int, VirtualDevice] = {}
         self.most_awake = 0
-        self._counted = [Counter[str]() for _ in population.classes]  # by parked clients, for each class
+        self._counted = [Counter[str]() for _ in population.classes]  # counters of parked clients, for each class
         self.steps = 0
         self._welcomed = [False] * len(population)
         self._width = len(str(len(population) - 1))
@@ -99,7 +99,7 @@ class VirtualFleet:
         self.network.counters["bytes_down_idle"] += idle * len(message)
 
     def retire(self, open_round: Callable[[str], int]) -> None:
-        """Drop the work of offline devices whose round is over, as they would do when they come back."""
+        """Drop the work of offline devices whose round is over, as they would when they reconnect."""
         for device, woken in list(self.awake.items()):
             if not self.network.up[device] and woken.client.round != open_round(self.name(device)):
                 self._park(device)
@@ -114,7 +114,7 @@ class VirtualFleet:
         self._poll_at(device, self.clock.now)
 
     def totals(self) -> dict[str, Counter[str]]:
-        """Return what all clients counted, by the name of their class."""
+        """Return the sum of all clients' counters, by name of class."""
         totals = {c.name: Counter(counted) for c, counted in zip(self.population.classes, self._counted, strict=True)}
         for device, woken in self.awake.items():
             totals[self.population.class_of(device).name].update(woken.counted())
@@ -180,7 +180,7 @@ class VirtualFleet:
         for device, on in enumerate(self.batteries.on.tolist()):
             self.network.power(device, on)
             if not on and device in self.awake:
-                self._park(device)  # without power it forgets everything
+                self._park(device)  # without power it loses all its state
         self.clock.at(self.clock.now + BATTERY_CHECK_S, self._check_batteries)
 
     # ---- polling a device
@@ -207,7 +207,7 @@ class VirtualFleet:
         if outcome.steps:
             self._poll_at(device, rest)
         elif woken.client.state in ("idle", "offline") and free_at <= now and not woken.inbox:
-            self._park(device)  # nothing to do and nothing to say
+            self._park(device)  # it has no work and no message
         else:
             self._poll_at(device, min(rest, free_at) if free_at > now else rest)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual links: how long a message takes, whether it arrives, and when a device can be reached."""
+"""Virtual links: how long a message takes, whether it arrives, and when a device is online."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class LinkModel:
 class Network:
     """Every device's link to the server.
 
-    changed: called with a device and whether its link came up. What is under way when a link goes down is lost, both
-    ways. settle_s: seconds within which the first links come up, so that not all do so at once.
+    changed: called with a device and whether its link came up. Messages in transit when a link goes down are lost, in
+    both directions. settle_s: seconds within which the first links come up, so that not all do so at once.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Network:
         self.up = [False] * count
         self.connection = [0] * count  # changes whenever the link does
         self.counters: Counter[str] = Counter()
-        self.digest = hashlib.sha256()  # of all that arrived, when and where
+        self.digest = hashlib.sha256()  # hash of each arrived message, its time and its device
         self._radio_up = [False] * count  # `up` also needs power
         self._powered = [True] * count
         self._free = ([0.0] * count, [0.0] * count)
@@ -91,16 +91,16 @@ class Network:
             self.changed(device, up)
 
     def free_at(self, device: int) -> float:
-        """Return when the device's last message is out."""
+        """Return when the device's last message has been sent."""
         return self._free[UP][device]
 
     def send(
         self, way: int, device: int, message: bytes, arrive: Callable[..., None], *args: Any,
         repeated: bool = True, lost: Callable[[int], None] | None = None, ahead_s: float = 0.0,
     ) -> None:  # fmt: skip
-        """Pass a message UP or DOWN; `arrive(device, message, *args)` is called when it arrives.
+        """Send a message UP or DOWN; `arrive(device, message, *args)` is called when it arrives.
 
-        repeated: until it arrives, while the link is up. lost: called with the device when it has not arrived.
+        repeated: send it again until it arrives, while the link is up. lost: called with the device when it was lost.
         ahead_s: seconds from now until it is sent, as for an answer.
         """
         link, free, clock = self.links[device], self._free[way], self.clock

@@ -17,10 +17,9 @@ from fedmote.simulation.network import LinkModel
 class DeviceClass:
     """A class of devices.
 
-    share: of the fleet, as a weight among the classes. steps_per_s: mini-batches a second, plus or minus the share
-    `spread`. drift_ppm: how much faster or slower its clock runs at most. retry_s: after so many seconds the client
-    repeats what is not answered; it must be longer than a chunk takes. metered: whether its link costs money, as
-    DeviceState tells.
+    share: of the fleet, as a weight among the classes. steps_per_s: mini-batches per second, plus or minus the share
+    `spread`. drift_ppm: maximum error of its clock. retry_s: seconds after which the client repeats a message without
+    an answer; must be longer than a chunk takes. metered: whether its link costs money, as in DeviceState.
     """
 
     name: str = "device"
@@ -50,10 +49,10 @@ PRESET = (
 
 @dataclass(frozen=True)
 class Population:
-    """A fleet as numbers, one of each for a device.
+    """A fleet as arrays with one element per device.
 
-    class_index: of its class in `classes`. steps_per_s: mini-batches a second. rate: speed of its clock, 1 + drift.
-    offset_ms: what its clock shows at the start.
+    class_index: of its class in `classes`. steps_per_s: mini-batches per second. rate: speed of its clock, 1 + drift.
+    offset_ms: its clock at the start.
     """
 
     classes: Sequence[DeviceClass]
@@ -73,7 +72,7 @@ class Population:
 def populate(
     classes: Sequence[DeviceClass], class_index: NDArray[np.int64], rng: np.random.Generator
 ) -> Population:  # fmt: skip
-    """Draw the speeds and clocks of devices whose classes are settled."""
+    """Draw speeds and clocks of devices with these classes."""
 
     def numbers(name: str) -> NDArray[np.float64]:
         return np.array([getattr(c, name) for c in classes], np.float64)[class_index]

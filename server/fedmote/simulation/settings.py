@@ -61,7 +61,7 @@ _BATTERY: dict[str, Setting] = {
 class FleetSettings:
     """The settings of [simulation].
 
-    alpha: of the Dirichlet distribution of a device's labels; a small one gives one-sided data. least_examples,
+    alpha: of the Dirichlet distribution of a device's labels; the smaller, the fewer labels dominate. least_examples,
     most_examples: number of examples that a device holds. start_h: time of day at which the run starts.
     """
 
@@ -76,7 +76,7 @@ class FleetSettings:
 
 
 def load(path: Path) -> FleetSettings:
-    """Read [simulation] and [[simulation.class]]; a setting that is not given is the preset's."""
+    """Read [simulation] and [[simulation.class]]; a missing setting is the preset's."""
     reader = TomlReader(path, {}, ())
     table = reader.tables.get("simulation", {})
     if not isinstance(table, dict):

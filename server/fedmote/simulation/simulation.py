@@ -49,7 +49,7 @@ class ServerSettings:
 class Commit:
     """A committed round.
 
-    at_s: when it was committed. bytes_up, bytes_down: that arrived at the server, and at the devices, until then.
+    at_s: when it was committed. bytes_up, bytes_down: bytes that arrived at the server, and at devices, until then.
     """
 
     at_s: float
@@ -67,8 +67,8 @@ class Commit:
 class Result:
     """The results of a run.
 
-    most_awake: the largest number of C clients at a time. clients: what the C clients of each class counted. digest:
-    SHA-256 of all messages that arrived, when and where, and of the last model.
+    most_awake: the largest number of C clients at a time. clients: the summed counters of each class. digest: SHA-256
+    of each arrived message, its time and its device, and of the last model.
     """
 
     commits: list[Commit]
@@ -110,7 +110,7 @@ class Simulation:
         self._changed()
 
     def run(self, hours: float, stop: Callable[[Commit], bool] = lambda commit: False) -> Result:
-        """Run to this hour since the start, or until `stop` returns True for a commit; a further call goes on."""
+        """Run to this hour since the start, or until `stop` returns True for a commit. A further call continues."""
         started = time.perf_counter()
         self._should_stop = stop
         self.clock.run(3600 * hours)
@@ -130,7 +130,7 @@ class Simulation:
     # ---- between fleet and server
 
     def receive(self, name: str, message: bytes) -> None:
-        """Take a message that arrived at the server."""
+        """Receive a message at the server."""
         self.sessions.receive(name, message, self.clock.now, self.fleet.send)
 
     def _changed(self) -> None:
@@ -175,7 +175,7 @@ def model_crc32(model: NDArray[np.float32]) -> int:
 
 
 def summary(result: Result) -> dict[str, Any]:
-    """Return what --json writes."""
+    """Return the figures that --json writes."""
     return {
         "virtual_seconds": result.virtual_s,
         "events": result.events,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random numbers for many devices, at eight bytes a device: each device has a stream of its own (SplitMix64).
+"""Random numbers for many devices: each has its own stream (SplitMix64), of eight bytes.
 
-So what happens to one device does not depend on the others, and two policies can be compared under the same conditions.
+So one device's numbers do not depend on the others, and two policies can be compared under the same conditions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def mixed(*numbers: int) -> int:
 
 
 class RandomStreams:
-    """One stream for each device. purpose: tells streams of one seed apart."""
+    """One stream per device. purpose: distinguishes streams with the same seed."""
 
     def __init__(self, seed: int, purpose: int, devices: int) -> None:
         self._states = [mixed(seed, purpose, device) for device in range(devices)]
@@ -38,5 +38,5 @@ class RandomStreams:
         return (_scramble(state) >> 11) * 2.0**-53
 
     def exponential(self, device: int, mean: float) -> float:
-        """Return a waiting time with this mean."""
+        """Return the device's next exponential number with this mean."""
         return -mean * math.log(1.0 - self.uniform(device))

@@ -77,7 +77,7 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Make everything that is written within it durable when it ends, or nothing."""
         if self._file is not None and not _is_same_file(self.path, self._file):
-            # SQLite would go on writing to a file that nobody finds.
+            # SQLite would go on writing to a file without a name.
             raise StoreUnavailableError(f"{self.path} was moved or deleted while the server runs; put it back")
         with self._translate_errors():
             self._connection.execute("BEGIN IMMEDIATE")

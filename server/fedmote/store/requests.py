@@ -27,7 +27,7 @@ class Requests:
         return self._database.read("SELECT id, request FROM task WHERE result IS NULL ORDER BY id LIMIT ?", most)
 
     def answer(self, request: int, result: dict[str, Any]) -> None:
-        """Write the result of a request, unless nobody waits for it any longer."""
+        """Write the result of a request, unless its caller no longer waits."""
         with self._database.transaction():
             self._database.write("UPDATE task SET result = ? WHERE id = ?", json.dumps(result), request)
 

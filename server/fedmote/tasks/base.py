@@ -36,7 +36,7 @@ def check_types(request: object) -> None:
     """Refuse fields of a wrong type, and numbers that neither the wire nor the database takes. TaskError: what is
     wrong.
 
-    A request may come from anybody's JSON.
+    A request may be made from untrusted JSON.
     """
     for name, kind in get_type_hints(type(request)).items():
         value = getattr(request, name)

@@ -87,7 +87,7 @@ class TaskRunner:
         return task
 
     def cancel(self, task: QueuedTask) -> None:
-        """Take a task out of the queue that nobody waits for any longer."""
+        """Remove a task from the queue when its caller no longer waits."""
         self.queue = deque(other for other in self.queue if other is not task)
 
     def stop(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real board on a serial port, with the face of an emulated one."""
+"""A real board on a serial port, with the same interface as an emulated one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fedmote.testing.log import WAIT_S, Log, follow
 
 
 class Board:
-    """A board that runs already, from the start of the context to its end.
+    """A running board, used while the context lasts.
 
-    port: its serial port. power: a command that is called with "on" or "off" behind it. log: a command that prints what
-    the firmware says, line by line, until it is ended.
+    port: its serial port. power: a command to switch it, called with "on" or "off" as last argument. log: a command
+    that prints the firmware's log, line by line, until it is terminated.
     """
 
     def __init__(self, port: str, *, power: str | None = None, log: str | None = None) -> None:
@@ -28,7 +28,7 @@ class Board:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Board:
-        """Begin to listen; a board that can be switched is started anew."""
+        """Start to read the log. If there is a power command, restart the board first."""
         with contextlib.ExitStack() as stack:
             if self._log is None:
                 self.log.close("no --fedmote-log command says what the board says")
@@ -48,17 +48,17 @@ class Board:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening; the board goes on."""
+        """Stop reading the log; the board keeps running."""
         self._stack.close()
 
     @property
     def lines(self) -> list[str]:
-        """What the firmware said."""
+        """The lines of the firmware's log."""
         return self.log.lines
 
     @property
     def state(self) -> str:
-        """The last state that the firmware told; "" before the first."""
+        """The last state in the firmware's log; "" before the first."""
         return self.log.last(r"^state (\w+)")
 
     def wait_for(self, pattern: str, after: int = 0, timeout_s: float = WAIT_S) -> re.Match[str]:

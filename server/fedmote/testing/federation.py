@@ -36,12 +36,12 @@ Floats = NDArray[np.float32]
 
 WIDTHS = (64, 32, 10)
 WAIT_S = 120.0
-LONG_S = 3600.0  # a round ends when all devices reported, however busy the machine is
+LONG_S = 3600.0  # a round ends when all devices have reported, even on a busy machine
 DEVICE_OPTIONS: dict[str, Any] = {"backoff_ms": (50, 1000), "retry_ms": (500, 4000)}
 
 
 def _trainers(setup: FederationSetup) -> tuple[list[Any], tuple[data.Features, data.Labels]]:
-    """Return the desktop devices' trainers, by default of the digits, and the held-out digits."""
+    """Return the desktop devices' trainers, by default for the digits, and the held-out digits."""
     rng = np.random.default_rng(setup.seed)
     x, y, x_held, y_held = data.split(rng)
     if setup.trainers is not None:
@@ -56,7 +56,7 @@ def _known_devices(fleet: Fleet) -> str:
 
 
 class RunningFederation:
-    """A federation that runs from the start of the context until `rounds` are committed, or to the context's end.
+    """A federation that runs until `rounds` are committed, or until the context ends.
 
     model, models, records: the last model, all of them by round from round 1 on, and the rounds' records. devices: the
     desktop devices. broker: its URL. options: as FederationSetup has them.
@@ -105,7 +105,7 @@ class RunningFederation:
         if self._watch.error is not None and kind is None:
             raise self._watch.error
 
-    # ---- what a test asks
+    # ---- results
 
     @property
     def model(self) -> Floats:
@@ -117,15 +117,15 @@ class RunningFederation:
         return self.recorder.finished[round - 1]
 
     def model_without(self, round: int, devices: Sequence[str]) -> Floats:
-        """Return the model that a committed round would have made without these devices' updates."""
+        """Return the model of a committed round as it would be without these devices' updates."""
         return self.recorder.without(self.folds(round), devices)
 
     def folded(self, device: str) -> bool:
-        """Tell whether the round in progress has folded the device's update: its receipt is out."""
+        """Tell whether the current round has folded the device's update, so that its receipt was sent."""
         return device in self.recorder.current.devices
 
     def accuracy(self, model: Floats | None = None) -> float:
-        """Return the share of held-out digits that the model, by default the last, puts into the right class."""
+        """Return the accuracy, 0 to 1, of a model, by default the last, on the held-out digits."""
         if self.setup.layout is not None:
             raise ValueError("accuracy is of the digits; this federation has a layout of its own")
         return baselines.accuracy(self.model if model is None else model, WIDTHS, *self._held_out)
@@ -138,21 +138,21 @@ class RunningFederation:
         return self.records[:count]
 
     def wait_folded(self, device: str, timeout_s: float = WAIT_S) -> None:
-        """Wait until the round in progress has folded the device's update."""
+        """Wait until the current round has folded the device's update."""
         self._until(lambda: self.folded(device), timeout_s, f"no update of {device}")
 
     def order(self, what: Callable[[], None]) -> None:
-        """Have the devices' thread do something; theirs is the only one that may touch a Device."""
+        """Have the devices' thread call a function. No other thread may use a Device."""
         self._orders.append(what)
 
     def release(self, index: int = 0) -> None:
-        """Let a held device finish the round that it is in, or else the next one."""
+        """Let a held device finish its current round, or its next one if it is in none."""
         self.order(lambda: self._released.add(index))
 
     def _let_go(self) -> None:
         for index in list(self._released):
             device = self.devices[index]
-            if device.state == "working" and device.steps[0] > 0:  # a limit set before would be forgotten
+            if device.state == "working" and device.steps[0] > 0:  # an earlier limit would be lost
                 device.step_limit = 0
                 self._released.remove(index)
 
@@ -177,7 +177,7 @@ class RunningFederation:
         stack.callback(end)
 
     def _until(self, done: Callable[[], bool], timeout_s: float, problem: str) -> None:
-        """Wait for a change after which `done` returns True. TimeoutError: the problem, and the state of everything."""
+        """Wait for a change after which `done` returns True. TimeoutError: the problem, and the state of all."""
         if self._watch.wait(done, timeout_s):
             return
         states = ", ".join(device.state for device in self.devices) or "none"
@@ -216,7 +216,7 @@ class RunningFederation:
             run_many(self.devices, until)
         finally:
             for device in self.devices:
-                device.close()  # or the server would wait for them to take what it said last
+                device.close()  # so that the server does not wait for them to acknowledge its last messages
 
     def _committed(self, record: Record) -> None:
         self.models.append(self._server.rounds.model.copy())
@@ -249,7 +249,7 @@ class RunningFederation:
 
     def _end_server(self) -> None:
         def cancel() -> None:
-            if len(self.records) < self.setup.rounds:  # otherwise it is about to end by itself, and closes its links
+            if len(self.records) < self.setup.rounds:  # otherwise it ends by itself and closes its links
                 self._task.cancel()
 
         if self._ready:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a device says, line by line, and waiting for it."""
+"""A device's log, line by line, and functions that wait for a line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WAIT_S = 120.0
 
 
 class Log:
-    """The lines of one device over all of its starts.
+    """The log of one device over all its starts.
 
     Firmware writes one event a line: `boot restored=<n> round=<r>`, `state <name> round=<r>`, `chunk <n>`,
     `fault <what>`.
@@ -20,36 +20,36 @@ class Log:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.closed = ""  # why nothing more will come
+        self.closed = ""  # why the log has ended
         self._changed = threading.Condition()
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take what came; the last line may be incomplete."""
+        """Add text; the last line may be incomplete."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         with self._changed:
             self.lines += [line.decode(errors="replace").rstrip("\r") for line in lines]
             self._changed.notify_all()
 
     def open(self) -> None:
-        """More will come, and what was incomplete stays so."""
+        """Expect more lines. An incomplete last line stays incomplete."""
         with self._changed:
             self.closed, self._rest = "", b""
 
     def close(self, why: str) -> None:
-        """Nothing more will come."""
+        """Expect no more lines."""
         with self._changed:
             self.closed = why
             self._changed.notify_all()
 
     def wait_for(self, pattern: str, after: int = 0, timeout_s: float = WAIT_S) -> re.Match[str]:
-        """Return the first match in a line, from line number `after` on; EOFError when none can come any more."""
+        """Return the first match in a line, from line number `after` on; EOFError: the log has ended without one."""
         match = re.search(pattern, self.lines[self.wait_line(pattern, after, timeout_s)])
         assert match is not None
         return match
 
     def wait_line(self, pattern: str, after: int = 0, timeout_s: float = WAIT_S) -> int:
-        """Do the same, and return the number of the line."""
+        """Wait as wait_for() does; return the number of the line."""
         wanted = re.compile(pattern)
         deadline = time.monotonic() + timeout_s
         at = after
@@ -72,7 +72,7 @@ class Log:
 
 
 def follow(log: Log, read: Callable[[], bytes], ended: Callable[[], str]) -> threading.Thread:
-    """Feed the log on a thread from `read` until that returns nothing; ended: says why."""
+    """Feed the log on a thread from `read`, until that returns nothing. ended: called for the reason."""
 
     def run() -> None:
         while True:

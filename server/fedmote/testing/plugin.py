@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pytest finds of fedmote by itself. Whatever is heavy is imported by the fixture that needs it."""
+"""The pytest plugin: fixtures and options. Each fixture imports what it needs, so that other tests start fast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def link_faults() -> Iterator[Callable[..., LinkFaults]]:
-    """Make links that fail: `link_faults(loss=0.01, seed=3).serial(path)`; see LinkFaults."""
+    """Make faulty links: `link_faults(loss=0.01, seed=3).serial(path)`; see LinkFaults."""
     from fedmote.faults.link_faults import LinkFaults
 
     with contextlib.ExitStack() as stack:
@@ -35,7 +35,7 @@ def link_faults() -> Iterator[Callable[..., LinkFaults]]:
 def federation(link_faults: object) -> Iterator[Callable[..., RunningFederation]]:
     """Run a federation: `federation(devices=3, ports=[device.serial_path])`; see RunningFederation.
 
-    It ends before the links do.
+    It ends before the links are closed.
     """
     from fedmote.testing.federation import RunningFederation
 
@@ -48,7 +48,7 @@ def federation(link_faults: object) -> Iterator[Callable[..., RunningFederation]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of a real board."""
+    """Add the options for a real board."""
     group = parser.getgroup("fedmote", "firmware on a real board instead of QEMU")
     group.addoption("--fedmote-port", metavar="PORT", help="its serial port, /dev/ttyACM0; no QEMU is started then")
     group.addoption("--fedmote-power", metavar="COMMAND", help="switches it: called as COMMAND on and COMMAND off")
@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def emulated_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., EmulatedDevice | Board]]:
     """Boot firmware: `emulated_device("app.elf", machine="mps2-an385")`; see EmulatedDevice.
 
-    With --fedmote-port it is the Board there.
+    With --fedmote-port it is the real Board at that port.
     """
     from fedmote.testing.board import Board
     from fedmote.testing.qemu import EmulatedDevice
@@ -82,7 +82,7 @@ def emulated_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., Em
 
 @pytest.fixture
 def power_cycle() -> Callable[..., Boot | None]:
-    """Cut the power at a moment and give it back: `power_cycle(device, at="uploading")`; see fedmote.testing.power."""
+    """Cut the power at a moment, then restore it: `power_cycle(device, at="uploading")`; see fedmote.testing.power."""
     from fedmote.testing.power import power_cycle
 
     return power_cycle

@@ -15,24 +15,24 @@ from fedmote_device.device import STATES
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When the power goes.
+    """When to cut the power.
 
-    at: the name of a state that the firmware enters, the number of a model chunk that it has received, or seconds from
-    now on. after_s: so much later.
+    at: a state that the firmware enters (str), the number of a model chunk that it has received (int), or seconds from
+    now (float). after_s: additional seconds.
     """
 
     at: str | int | float
     after_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a state that never comes."""
+        """Check the state's name. ValueError: no firmware logs it."""
         if isinstance(self.at, str) and self.at not in STATES:
             raise ValueError(f"no device is ever {self.at!r}: expected one of {', '.join(STATES)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What the firmware said about a start: chunks, or an update, that its storage still had, and their round."""
+    """The firmware's log line at a start: how many chunks, or updates, its storage restored, and their round."""
 
     restored: int
     round: int
@@ -41,7 +41,7 @@ class Boot:
 def wait_for_moment(
     device: EmulatedDevice | Board, moment: Moment, round: int | None = None, timeout_s: float = WAIT_S
 ) -> None:
-    """Return at the moment, as soon as it comes; round: that of the moment, which may have begun already."""
+    """Wait for the moment. round: the moment's round, which may have started already."""
     after = len(device.lines)
     if round is not None:
         after = device.log.wait_line(rf"^state downloading round={round}$", 0, timeout_s)
@@ -56,10 +56,10 @@ def power_cycle(
     device: EmulatedDevice | Board, at: str | int | float | Moment, *, round: int | None = None,
     timeout_s: float = WAIT_S,
 ) -> Boot | None:  # fmt: skip
-    """Cut the power at a moment and give it back; return what the device said at its start.
+    """Cut the power at a moment, then restore it; return what the device logged at its start.
 
-    round: that of the moment, which may have begun already; without it, what comes from now on counts. None is returned
-    for a board whose log nobody reads.
+    round: the moment's round, which may have started already; None: only log lines from now on count. Returns None for
+    a board whose log is not read.
     """
     moment = at if isinstance(at, Moment) else Moment(at)
     wait_for_moment(device, moment, round, timeout_s)

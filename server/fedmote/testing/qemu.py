@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A board in QEMU whose storage outlives its power."""
+"""A board in QEMU whose storage survives power cuts."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ START_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What QEMU needs to know.
+    """A machine that QEMU emulates.
 
-    program: of QEMU. options: besides the machine's name. own_bus: the CPU's memory is not on the machine's bus, where
-    QEMU's commands look for it otherwise.
+    program: QEMU's executable. options: in addition to the machine's name. own_bus: whether the CPU's memory is on a
+    bus of its own, so that QEMU's memory commands must name the CPU.
     """
 
     program: str
@@ -47,10 +47,10 @@ MACHINES = {
 
 
 class EmulatedDevice:
-    """An image on a machine, from the start of the context to its end.
+    """A firmware image on an emulated machine, while the context lasts.
 
-    image: an ELF; what lies between its symbols __storage_start and __storage_end outlives power_cut(). machine: one of
-    MACHINES. arguments: for QEMU, in addition.
+    image: an ELF; the memory between its symbols __storage_start and __storage_end survives power_cut(). machine: one
+    of MACHINES. arguments: for QEMU, in addition.
     """
 
     def __init__(self, image: str | Path, machine: str = "mps2-an385", *, arguments: Sequence[str] = ()) -> None:
@@ -63,13 +63,13 @@ class EmulatedDevice:
         self._storage, self._entry = storage_of(self.image)
         self._cable = Cable(loose=True)
         self._process: subprocess.Popen[bytes] | None = None
-        self._running = contextlib.ExitStack()  # what lives as long as the power is on
+        self._running = contextlib.ExitStack()  # open while the power is on
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> EmulatedDevice:
         """Switch on."""
         with contextlib.ExitStack() as stack:
-            # Not pytest's own folder: the path of a UNIX socket has 107 bytes at most.
+            # pytest's own folder is too long: the path of a UNIX socket has at most 107 bytes.
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedmote-")))
             stack.enter_context(self._cable)
             stack.callback(self._kill)
@@ -78,27 +78,27 @@ class EmulatedDevice:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Switch off, for good."""
+        """Switch off and remove the storage."""
         self._stack.close()
 
     @property
     def serial_path(self) -> str:
-        """What goes into the server's serial ports; it stays over power cuts."""
+        """The path for the server's serial ports; it stays the same over power cuts."""
         return self._cable.ends[0]
 
     @property
     def lines(self) -> list[str]:
-        """What the firmware said through semihosting, over all starts."""
+        """The lines that the firmware logged through semihosting, over all starts."""
         return self.log.lines
 
     @property
     def state(self) -> str:
-        """The last state that the firmware told; "" before the first."""
+        """The last state in the firmware's log; "" before the first."""
         return self.log.last(r"^state (\w+)")
 
     @property
     def power(self) -> str:
-        """One of "on"; "off"; "halted": the firmware reset or stopped the board, and its memory is as it was."""
+        """One of "on"; "off"; "halted": the firmware reset or stopped the board, and its memory is unchanged."""
         if self._process is None:
             return "off"
         return "on" if self._qmp.execute("query-status")["running"] else "halted"
@@ -108,7 +108,7 @@ class EmulatedDevice:
         return self.log.wait_for(pattern, after, timeout_s)
 
     def power_cut(self) -> None:
-        """Take the power away, in the middle of whatever the firmware does."""
+        """Cut the power at once."""
         if self._process is None:
             raise RuntimeError("the device has no power to cut; power_on() first")
         self._qmp.execute("stop")
@@ -119,7 +119,7 @@ class EmulatedDevice:
         self._kill()
 
     def power_on(self) -> None:
-        """Start, with what the storage held when the power went."""
+        """Start, with the storage as it was when the power was cut."""
         if self._process is not None:
             raise RuntimeError("the device has power already; power_cut() first")
         with contextlib.ExitStack() as stack:
@@ -159,7 +159,7 @@ class EmulatedDevice:
         if self._flash.exists():
             loader = f"loader,file={self._flash},addr={self._storage[0]:#x},force-raw=on"
             command += ["-device", f"{loader},cpu-num=0" if self._machine.own_bus else loader]
-            if self._machine.own_bus:  # naming the CPU has set its program counter, too
+            if self._machine.own_bus:  # loading through the CPU has set its program counter, too
                 command += ["-device", f"loader,addr={self._entry:#x},cpu-num=0"]
         return command + self._arguments
 
@@ -208,17 +208,17 @@ class Qmp:
         raise ConnectionError(f"QEMU ended during {command}")
 
     def __enter__(self) -> Qmp:
-        """Nothing is left to do."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 def storage_of(image: Path) -> tuple[tuple[int, int], int]:
-    """Return where the image's storage begins and ends, (0, 0) when it has none, and where the image starts."""
+    """Return the addresses where the image's storage starts and ends, (0, 0): it has none, and the entry point."""
     from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import SymbolTableSection
 

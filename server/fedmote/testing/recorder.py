@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A strategy that keeps what another one folded, so that a test can look at each update."""
+"""A strategy that records what another one folds, so that a test can look at each update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedmote.model.layout import Model
 
 @dataclass(frozen=True)
 class Folds:
-    """What one round folded: each update once, in the order of arrival."""
+    """The updates that one round folded, each once, in order of arrival."""
 
     base: Model
     updates: list[Update] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Folds:
 
 
 class Recorder:
-    """A strategy that keeps what another one folded, which a server never does.
+    """A strategy that records what another one folds. A server never keeps single updates.
 
     changed: called when an update was folded.
     """
@@ -54,7 +54,7 @@ class Recorder:
         return self.strategy.finish(accumulator)
 
     def without(self, folds: Folds, devices: Sequence[str]) -> Model:
-        """Return the model that the round would have made without these devices."""
+        """Return the round's model as it would be without these devices."""
         accumulator = self.strategy.begin(folds.base)
         for update in folds.updates:
             if update.device not in devices:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a test federation consists of."""
+"""The parts of a test federation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fedmote.rounds.policy import Policy, Training
 
 @dataclass(kw_only=True)
 class FederationSetup:
-    """What a test federation consists of.
+    """The parts of a test federation.
 
     devices: desktop devices, "desktop-0" and so on; the last `serial` of them on cables, the others on the broker.
     ports: the server's serial ports of other devices. trainers: one for each desktop device; None: the digits, dealt
     out among the devices and `others` further shares. layout: of the model; None: the digits' network. network: broker
-    and server are on its one host, the desktop devices on the other. through: given the broker's URL, returns the one
-    that the devices use; cable: makes a serial cable, (server's end, device's end): LinkFaults has both. broker: if one
-    is started; None: if a device needs it. options: of every Device. rounds: the federation ends after so many. held:
-    desktop devices that stop in the middle of each round's training until they are released; so the round stays open.
+    and server run on its host "server", the desktop devices on "device". through: given the broker's URL, returns the
+    one that the devices use; cable: makes a serial cable, (server's end, device's end): LinkFaults has both. broker:
+    whether to start one; None: if a device needs it. options: of every Device. rounds: after which the federation ends.
+    held: desktop devices that pause in the middle of each round's training until released, so the round stays open.
     """
 
     devices: int = 2
@@ -49,7 +49,7 @@ class FederationSetup:
     held: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        """Refuse numbers that do not fit together. ValueError: what is wrong."""
+        """Check that the numbers fit together. ValueError: what is wrong."""
         if not 0 <= self.serial <= self.devices:
             raise ValueError(f"devices {self.devices}, serial {self.serial}: serial must be from 0 to devices")
         if self.trainers is not None and len(self.trainers) != self.devices:
@@ -60,5 +60,5 @@ class FederationSetup:
 
     @property
     def needs_broker(self) -> bool:
-        """Whether a broker is started."""
+        """Whether to start a broker."""
         return self.devices > self.serial if self.broker is None else self.broker

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wait for what other threads do, and for their errors."""
+"""Wait for changes by other threads, and raise their errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Watch:
         self._changed = threading.Condition()
 
     def notify(self) -> None:
-        """Have waiting tests look again."""
+        """Wake the waiting tests, which check their condition again."""
         with self._changed:
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """Note what a thread raised."""
+        """Record an exception of a thread."""
         self.error = error
         self.notify()
 
