@@ -31,8 +31,7 @@ static fm_status_t counted(fm_keep_t *keep, fm_status_t status) {
   return (status == FM_OK) ? FM_OK : FM_ERR_STORAGE;
 }
 
-/* Read, and try again on failure: a brown-out may leave a chip busy, and data that cannot be read at the start is lost.
- */
+/* Read, and try again on failure: a brown-out may leave a chip busy, and data unreadable at the start is lost. */
 fm_status_t fm_keep_read(fm_keep_t *keep, uint32_t offset, void *out, uint32_t size) {
   fm_status_t status = FM_AGAIN;
   for (uint32_t i = 0u; (i < MOST_READS) && (status != FM_OK); i++) {
@@ -254,8 +253,7 @@ fm_status_t fm_keep_append(fm_keep_t *keep, uint32_t type, const void *payload) 
   fm_status_t status;
   record_supersede(keep, type);
   if (type == (uint32_t)FM_KEEP_RECORD_JOB) {
-    /* If this write fails, the old job must not return without the record that ended it. */
-    keep->records[FM_KEEP_RECORD_JOB] = 0u;
+    keep->records[FM_KEEP_RECORD_JOB] = 0u; /* the old job must not return without the record that ended it */
   }
   if ((keep->generation == 0u) || ((keep->end + record_size(keep, payload_size(type))) > keep->half_size)) {
     status = journal_turn(keep, type, payload);

@@ -109,9 +109,7 @@ class MqttLink:
             context.sslsocket_class = _TlsSocket
             client.tls_set_context(context)
         client.max_inflight_messages_set(65535)
-        client.suppress_exceptions = (
-            True  # paho logs it; an exception that escaped would make it read the same packet forever
-        )
+        client.suppress_exceptions = True  # paho logs them; one that escaped would make it read the packet forever
         client.enable_logger(log)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
