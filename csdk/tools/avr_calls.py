@@ -21,7 +21,7 @@ POINTER = re.compile(r"\te?i(?:call|jmp)\b")
 
 @dataclass
 class Calls:
-    """What one file says: its functions, whom they call, and the lines at which they call through pointers."""
+    """The contents of one file: its functions, their calls, and the lines at which they call through pointers."""
 
     functions: list[str] = field(default_factory=list)
     direct: list[tuple[str, str]] = field(default_factory=list)
