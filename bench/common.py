@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the figures share: the model measured, medians, tables, results, and Flower's own virtual environment."""
+"""Shared by all figures: the measured model, medians, tables, results, and Flower's virtual environment."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FEDERATION = "bench"
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def microseconds(call: Callable[[], object], repeats: int) -> float:
-    """Mean time of a call over one batch."""
+    """Return the mean time of a call over one batch, in microseconds."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()
@@ -38,7 +38,7 @@ def microseconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def interleave(what: Mapping[str, Callable[[], float]], times: int) -> dict[str, float]:
-    """Take each measurement in turn, A B C A B C ..., after a first turn that does not count. Return the medians."""
+    """Alternate the measurements, A B C A B C ..., and return their medians. The first turn does not count."""
     taken: dict[str, list[float]] = {name: [] for name in what}
     for turn in range(times + 1):
         for name, measure in what.items():
@@ -49,7 +49,7 @@ def interleave(what: Mapping[str, Callable[[], float]], times: int) -> dict[str,
 
 
 def table(title: str, rows: Sequence[Sequence[object]]) -> None:
-    """Print a title and aligned rows: the first column to the left, the others to the right."""
+    """Print a title and rows: the first column left-aligned, the others right-aligned."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
     print(f"\n{title}")
@@ -65,13 +65,13 @@ def note(text: str) -> None:
 
 
 def save(name: str, figures: Mapping[str, Any]) -> None:
-    """Keep a figure's numbers in bench/results/<name>.json."""
+    """Write a figure's numbers to bench/results/<name>.json."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def flwr_python() -> Path | None:
-    """Flower's virtual environment, made at the first call; None (and a remark) when it cannot be installed."""
+    """Return the Python of Flower's virtual environment, made at the first call; None, with a note: it failed."""
     python = FLWR_VENV / "bin" / "python"
     done = FLWR_VENV / ".installed"
     wanted = (BENCH / "flwr" / "requirements.txt").read_text()
@@ -94,7 +94,7 @@ def flwr_python() -> Path | None:
 
 
 def flwr_environment(home: Path) -> dict[str, str]:
-    """Environment for Flower's commands: its own home, no telemetry, no look for updates, its venv first."""
+    """Return the environment for Flower's commands: its own home and venv, no telemetry, no check for updates."""
     return {
         **os.environ,
         "FLWR_HOME": str(home),

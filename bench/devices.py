@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices for the figures: real C clients in a process of their own, until standard input says something or ends.
+"""Devices for the figures: real C clients in one process, which ends when standard input has a line or ends.
 
-Usage: devices.py URL FIRST COUNT [ENCODING]. One training step on one example is all the work they have.
-Prints `ready` before the first poll, and at the end one line: the counters of all devices as JSON.
+Usage: devices.py URL FIRST COUNT [ENCODING]. The work of a round is one training step on one example.
+Prints `ready` before the first poll, and at the end the counters of all devices as one line of JSON.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ STAMP = re.compile(r"bench round (\d+) at (\d+\.\d+)")
 
 @dataclass
 class Deployment:
-    """A running one."""
+    """A running deployment."""
 
     started: float  # time.time() before the first process
     superlink: int  # process ids
@@ -60,14 +60,14 @@ class Deployment:
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60.0) -> None:
-    """Until somebody listens."""
+    """Wait until a process listens on the port."""
     deadline = time.monotonic() + timeout_s
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -78,7 +78,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60.
 
 @contextlib.contextmanager
 def deployment(nodes: int) -> Iterator[Deployment]:
-    """Start it; end it with the context."""
+    """Start a deployment; the end of the context stops it."""
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedmote-bench-flwr-")))
         log = stack.enter_context((home / "log").open("wb"))
@@ -105,7 +105,7 @@ def deployment(nodes: int) -> Iterator[Deployment]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End one of our own, gently at first."""
+    """Stop one of our processes: terminate, then kill."""
     process.terminate()
     try:
         process.wait(timeout=15)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one update of 2,410 float32 parameters costs the server, against Flower and against NumPy.
+"""The server's cost of one update of 2,410 float32 parameters, compared with Flower and with NumPy.
 
-Ours is the server's real path: the update's UpdateChunk messages as bytes go into Fleet.receive(), which verifies them
-and puts the data in place; then its CRC-32 is compared and RoundMachine.fold_update() folds it, with its check
-for NaN. A second
-figure is the whole conversation, UpdateBegin to UpdateEnd, with the answers encoded. Flower's is RecordDict bytes to a
-RecordDict, and aggregate_arrayrecords() of it. NumPy's is `sum += weight * update` in place, with nothing checked.
-All of them take turns in one run, and medians are compared.
+Ours is the server's real path: Fleet.receive() verifies the update's UpdateChunk messages and puts the data in place,
+the CRC-32 is compared, and RoundMachine.fold_update() checks for NaN and folds. A second figure is the whole
+conversation, UpdateBegin to UpdateEnd, with the answers encoded. Flower's: decode RecordDict bytes, then
+aggregate_arrayrecords(). NumPy's: `sum += weight * update` in place, without checks. The measurements alternate in one
+run; the figures are medians.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class Ours:
             "Hello", device_id=DEVICE, boot=1, elements=LAYOUT.elements, layout_crc32=LAYOUT.crc32, examples=EXAMPLES
         )
         self.receive(hello)
-        self.rounds.tick(0.0)  # the plan goes out, and the round stays open
+        self.rounds.tick(0.0)  # send the plan; the round stays open
         self.conversation()
         if self.rounds.accumulator.whole != EXAMPLES:
             raise RuntimeError(f"the update was not folded: {self.fleet.counters}")
@@ -78,15 +77,15 @@ class Ours:
         self.slot = slot
 
     def receive(self, message: bytes) -> None:
-        """As a link hands it over."""
+        """Pass a message to the server, as a link does."""
         self.fleet.receive(DEVICE, message, 0.0, self.link)
 
     @staticmethod
     def link(device: str, message: bytes) -> None:
-        """Take what the server answers."""
+        """Discard the server's answer, in place of a link."""
 
     def fold(self) -> None:
-        """The elements' way: chunks verified and put in place, checksum, fold."""
+        """Measure the path of the elements: verify chunks, put them in place, compare the checksum, fold."""
         for chunk in self.chunks:
             self.receive(chunk)
         update = self.slot.update
@@ -97,7 +96,7 @@ class Ours:
         self.again()
 
     def conversation(self) -> None:
-        """All messages of an upload, and the answers to them encoded."""
+        """Measure all messages of an upload, with the answers encoded."""
         self.receive(self.begin)
         for chunk in self.chunks:
             self.receive(chunk)
@@ -105,13 +104,13 @@ class Ours:
         self.again()
 
     def again(self) -> None:
-        """Have the same device's update count anew."""
+        """Reset the round, so that the same device's update counts again."""
         self.rounds.receipts.clear()
         self.rounds.cohort.outstanding.add(DEVICE)
 
 
 class Flower:
-    """flwr's side, in its own interpreter: a word in, microseconds out."""
+    """Flower's measurements, in their own interpreter: send a word, read microseconds."""
 
     def __init__(self, python: str) -> None:
         self.process = subprocess.Popen(
@@ -126,7 +125,7 @@ class Flower:
         return float(self.process.stdout.readline())
 
     def __enter__(self) -> Flower:
-        """Started already."""
+        """Return self; __init__ has started the interpreter."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,7 +136,7 @@ class Flower:
 
 
 def numpy_sum() -> Callable[[], None]:
-    """The bare weighted sum in place."""
+    """Measure a weighted sum in place, without checks."""
     update = np.random.default_rng(1).standard_normal(LAYOUT.elements).astype(np.float32)
     total, scratch = np.zeros_like(update), np.empty_like(update)
     weight = np.float32(EXAMPLES)
@@ -188,7 +187,7 @@ def show(medians: dict[str, float]) -> dict[str, float]:
         rows.append(("flwr decode + a tenth of aggregate of ten", f"{ten:.1f}", "", f"{ten / numpy:.1f}"))
         rows.append(("flwr Array.numpy(), within aggregate", f"{medians['flwr numpy']:.1f}"))
     rows.append(("NumPy, weighted sum in place", f"{numpy:.1f}", "", "1.0"))
-    table("Fold: what an update costs the server", rows)
+    table("Fold: the server's cost of an update", rows)
     return ratios
 
 

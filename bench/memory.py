@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory of one device's process after it took part in rounds, against Flower's SuperNode; sizes of the C structs.
 
-RSS and PSS are Linux's (smaps_rollup), read between rounds: of a device in C (bench/device.c with the library), of the
-same C client driven from Python, and of a SuperNode with its helper processes after a run of the app of bench/flwr/app.
-PSS shares out pages that several processes map. sizeof is asked of the compilers, for this machine and for a
-Cortex-M0+.
+RSS and PSS (Linux, smaps_rollup) are read between rounds: of a device in C (bench/device.c with the library), of the
+same C client run from Python, and of a SuperNode with its helper processes after a run of the app in bench/flwr/app.
+PSS divides a page among the processes that map it. sizeof comes from the compilers for this machine and a Cortex-M0+.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ Usage = dict[str, int]
 
 
 def usage(pid: int) -> Usage:
-    """Of one process, now."""
+    """Return the present memory of one process."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return {name.lower(): int(re.search(rf"^{name}:\s+(\d+)", text, re.M)[1]) for name in ("Rss", "Pss")}  # type: ignore[index]
 
 
 def descendants(pid: int) -> list[int]:
-    """A process's children, theirs, and so on."""
+    """Return all descendants of a process."""
     children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return children + [below for child in children for below in descendants(child)]
 
 
 def device_usage(command: list[str], broker: str) -> Usage:
-    """Of a device's process, after its last but one round."""
+    """Return the memory of a device's process after its last but one round."""
     seen: list[Usage] = []
     with process(command) as running:
 
@@ -61,7 +60,7 @@ def device_usage(command: list[str], broker: str) -> Usage:
 
 
 def build(folder: Path) -> Path:
-    """bench/device.c with the whole library, as firmware for this machine would be built."""
+    """Build bench/device.c with the whole library, as firmware for this machine."""
     sources = [
         str(file)
         for part in ("src", "train", "port/posix", "port/socket")
@@ -74,7 +73,7 @@ def build(folder: Path) -> Path:
 
 
 def struct_sizes(compiler: list[str]) -> dict[str, int]:
-    """The sizes of the public structs, read off an object file's symbols."""
+    """Return the sizes of the public structs, read from the symbols of an object file."""
     present = {name: header for name, header in STRUCTS.items() if (CSDK / "include" / "fedmote" / header).exists()}
     with tempfile.TemporaryDirectory() as name:
         source, output = Path(name) / "sizes.c", Path(name) / "sizes.o"
@@ -87,7 +86,7 @@ def struct_sizes(compiler: list[str]) -> dict[str, int]:
 
 
 def flower_usage() -> tuple[Usage, Usage]:
-    """Of one SuperNode's process, and of it with its helpers, after a run of two rounds on two nodes."""
+    """Return the memory of a SuperNode, alone and with its helpers, after two rounds on two nodes."""
     from flower import deployment
 
     with deployment(2) as running:
@@ -105,7 +104,7 @@ def flower_usage() -> tuple[Usage, Usage]:
 
 
 def measure() -> dict[str, Usage]:
-    """Everything that is a process."""
+    """Return the memory of each kind of process."""
     found = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedmote-bench-")))

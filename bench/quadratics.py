@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FedAvg and FedNova on quadratics, through the server's real session and round: where they converge, and the plot.
+"""FedAvg and FedNova on quadratics, through the server's real session and round: the points of convergence.
 
 Device i minimises h_i / 2 (x - e_i)^2 by tau_i gradient steps of size eta, so a round takes it from x to
 (1 - K_i) x + K_i e_i with K_i = 1 - (1 - eta h_i)^tau_i. With p_i its share of the examples, FedAvg converges to
 sum(p K e) / sum(p K) and FedNova to sum(p (K / tau) e) / sum(p (K / tau)) (Wang et al. 2020, arXiv:2007.07481, sec. 3).
 The optimum is sum(p h e) / sum(p h). Each element of the model is a problem of its own.
 
-The wire and the model are float32, whose steps near 0.01 are 1e-9: so the e_i are small, and 1e-9 is meant absolutely.
+The wire and the model are float32, whose resolution near 0.01 is 1e-9. So the e_i are small, and 1e-9 is absolute.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Fields:
 
     @classmethod
     def draw(cls, seed: int, devices: int = 5) -> Fields:
-        """Draw random ones."""
+        """Draw random fields."""
         rng = np.random.default_rng(seed)
         shape = (devices, ELEMENTS)
         return cls(
@@ -53,22 +53,22 @@ class Fields:
         )  # fmt: skip
 
     def pulls(self, eta: float) -> Floats:
-        """Return the K_i: how far a device goes of its way in a round."""
+        """Return the K_i: the share of its distance that a device covers in a round."""
         return 1 - (1 - eta * self.h) ** self.tau[:, None]
 
     def mean(self, weights: Floats) -> Floats:
-        """Optima weighed by examples and by `weights`."""
+        """Return the mean of the optima, weighted by examples and `weights`."""
         p = self.examples[:, None] * weights
         return np.asarray((p * self.e).sum(0) / p.sum(0))
 
     @property
     def optimum(self) -> Floats:
-        """Where the sum of all is least."""
+        """Return the minimum of the sum of all quadratics."""
         return self.mean(self.h)
 
 
 def converge(fields: Fields, strategy: FedAvg | FedNova, eta: float, idle: int = 0) -> Floats:
-    """Run rounds until the model stays where it is; `idle` devices more withdraw each time, having done no step."""
+    """Run rounds until the model no longer changes. In each, `idle` further devices withdraw without a step."""
     fleet = Fleet(LAYOUT)
     names = [f"d{i}" for i in range(len(fields.tau) + idle)]
     policy = Policy(devices=len(names), goal=1.0, chunk_elements=16, encodings=("float32",))
@@ -78,7 +78,7 @@ def converge(fields: Fields, strategy: FedAvg | FedNova, eta: float, idle: int =
     pulls = fields.pulls(eta)
 
     def answer(device: str, message: bytes) -> None:
-        """Nobody needs one."""
+        """Discard the server's answer."""
 
     def hear(name: str, message: str, **values: int | bytes | str) -> None:
         fleet.receive(name, codec.encode(message, **values), 0.0, answer)
@@ -102,7 +102,7 @@ def converge(fields: Fields, strategy: FedAvg | FedNova, eta: float, idle: int =
             hear(name, "UpdateEnd", round=number, chunks=2, crc32=crc32)
         rounds.tick(0.0)
         assert rounds.number == number + 1
-        if np.abs(before - rounds.model).max() < 2e-10:  # what float32 can tell apart there
+        if np.abs(before - rounds.model).max() < 2e-10:  # the resolution of float32 there
             break
     return rounds.model.astype(np.float64)
 
@@ -111,12 +111,12 @@ ETAS = (0.16, 0.08, 0.04, 0.02, 0.01)
 
 
 def distance(fields: Fields, strategy: FedAvg | FedNova, eta: float) -> float:
-    """How far from the optimum the strategy ends."""
+    """Return the distance between optimum and the strategy's point of convergence."""
     return float(np.linalg.norm(converge(fields, strategy, eta) - fields.optimum))
 
 
 def main() -> None:
-    """Print the distances and draw them."""
+    """Print and plot the distances."""
     import matplotlib
 
     matplotlib.use("Agg")

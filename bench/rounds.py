@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a round without local work takes, against Flower's deployment engine.
+"""Duration of a round without local work, compared with Flower's deployment engine.
 
 Ours: mosquitto, the real server with its database on disk, and 2, 10 and 100 C clients in another process. A round is
-measured from the plan to the commit, which is durable by then, with every device's update folded. Flower's: one
-SuperLink and two SuperNodes, FedAvg without evaluation, a client that sends back the model it got. Start-up included is
-from the first process's start to the end of round 5, of two devices in two processes in both cases. Flower is measured
-as it comes, and with its SuperExec asked to poll for tasks every 10 ms instead of every second.
+measured from the plan to the durable commit, with every device's update folded. Flower's: one SuperLink and two
+SuperNodes, FedAvg without evaluation, a client that returns the model. "With start-up" is measured from the start of
+the first process to the end of round 5, with two devices in two processes on both sides. Flower is measured with its
+defaults, and with its SuperExec polling for tasks every 10 ms instead of every second.
 
-`rounds.py --serve DEVICES PROCESSES ROUNDS` is one federation of ours; it prints its figures as JSON.
-`rounds.py --profile DEVICES ROUNDS` prints where the server's time goes instead.
+`rounds.py --serve DEVICES PROCESSES ROUNDS` runs one federation of ours and prints its figures as JSON.
+`rounds.py --profile DEVICES ROUNDS` prints a profile of the server.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FLWR_ROUNDS = 5
 
 
 def federate(devices: int, processes: int, rounds: int, profile: cProfile.Profile | None = None) -> dict[str, Any]:
-    """Run a federation; return the seconds of each round, and the server's part of the processor's time."""
+    """Run a federation; return the seconds of each round, and the server's processor time."""
     from fedmote.links.broker import private_broker
     from fedmote.model.layout import dense
     from fedmote.rounds.policy import Policy
@@ -85,7 +85,7 @@ def federate(devices: int, processes: int, rounds: int, profile: cProfile.Profil
 
 
 def ours(devices: int, processes: int, rounds: int) -> tuple[dict[str, Any], float]:
-    """A federation in processes of its own; return its figures, and the seconds that all of it took."""
+    """Run a federation in new processes; return its figures, and the seconds from start to end."""
     started = time.monotonic()
     command = [sys.executable, __file__, "--serve", str(devices), str(processes), str(rounds)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
@@ -103,7 +103,7 @@ def flower() -> dict[str, float]:
 
 
 def measure() -> None:
-    """All figures, Flower's between ours."""
+    """Measure everything, Flower between ours."""
     python = flwr_python()
     figures: dict[str, Any] = {"ours with start-up": ours(2, 2, FLWR_ROUNDS)[1]}
     figures["2 devices"], _ = ours(2, 1, ROUNDS)
@@ -142,7 +142,7 @@ def show(figures: dict[str, Any]) -> dict[str, float]:
         ratios["five rounds with start-up, flwr / ours"] = value / mine
         rows.append(("flwr", f"{value:.2f}", f"{value / mine:.1f}"))
     table("Five rounds with start-up", rows)
-    note("ours includes the end of all processes, flwr's does not")
+    note("ours includes the exit of all processes, flwr's does not")
     return ratios
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whom to ask, and for how long: fixed against adaptive deadlines, tiers, and utility.
+"""Client selection and deadlines: fixed and adaptive deadlines, tiers, and utility.
 
-200 devices of the preset fleet of `fedmote simulate`, three virtual hours, 20 asked a round, three seeds, the same for
-every row. The deadlines, 10 and 15 minutes, are those of somebody who does not know the fleet.
+200 devices of the preset fleet of `fedmote simulate`, three virtual hours, 20 devices selected in each round, the same
+three seeds for every row. The fixed deadlines, 10 and 15 minutes, are a guess without knowledge of the fleet.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WAYS: dict[str, tuple[Policy, Selection]] = {
 
 
 def run(policy: Policy, selection: Selection, seed: int) -> dict[str, float]:
-    """Run the fleet; return where it got to, and how evenly devices were asked."""
+    """Run the fleet; return accuracy, rounds, and how evenly devices were selected."""
     fleet = FleetSettings(devices=DEVICES, hours=HOURS, seed=seed)
     virtual = simulate_digits(
         fleet, ServerSettings(FedAvg(), PRESET_TRAINING, replace(policy, seed=seed), selection=selection)
@@ -76,7 +76,7 @@ def main() -> None:
             (name, f"{of['minutes']:.0f}", f"{of['rounds']:.0f}", f"{of['accuracy']:.3f}", f"{of['partial']:.0%}",
              f"{of['least']:.2f} to {of['most']:.2f}")
         )  # fmt: skip
-    table("Whom to ask, and for how long", rows)
+    table("Client selection and deadlines", rows)
     note("asked: the 10th and the 90th percentile of how often a device was")
     note(f"medians of {len(SEEDS)} seeds; {DEVICES} devices of the preset, {HOURS:g} virtual hours")
     save("selection", figures)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A virtual day of a thousand devices: how many seconds it takes, and where it gets to.
+"""A virtual day of a thousand devices: the seconds it takes, and the accuracy it reaches.
 
-The preset fleet of `fedmote simulate`: sensors, trackers and phones that come and go, 64 of those there in each round,
-the real C client and the real server code for each message and each step of training. With a tenth and with ten times
-as many devices, too: the work is then much the same, what grows is the coming and going of those who idle.
+The preset fleet of `fedmote simulate`: sensors, trackers and phones that connect and disconnect, 64 of the online ones
+in each round. The real C client and the real server code run for each message and each training step. Also with a tenth
+and ten times as many devices: the training is about the same, but more idle devices connect and disconnect.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to do about devices that are ten times slower: time and rounds to 0.93, and what becomes of their labels.
+"""Policies for devices that are ten times slower: time and rounds to accuracy 0.93, and accuracy on their labels.
 
 The demo's fleet (40 devices, digits, 64-32-10, five local epochs) in simulated time. Twelve devices do a tenth of the
-steps a second, and hold nine tenths of the examples of two labels, so that it matters whether they are heard. Three
-seeds, the same for every policy: the same data, start, speeds and orders.
+steps per second and hold nine tenths of the examples of two labels, so the results show whether the model learns from
+them. The same three seeds for every policy: the same data, initial model, speeds and orders.
 
-It draws docs/img/stragglers.png, which docs/stragglers.md shows; `stragglers.py --plot PATH` draws elsewhere.
+Plots docs/img/stragglers.png, which docs/stragglers.md shows; `stragglers.py --plot PATH` plots into another file.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ SEEDS = (1, 2, 3)
 DEVICES, STRAGGLERS = 40, 12
 STEPS_PER_S, SLOWER = 5.0, 10
 LABELS = (8, 9)
-"""Most of whose examples the stragglers hold."""
+"""The labels of which the stragglers hold most examples."""
 HELD_BY_STRAGGLERS = 0.9
 ALPHA = 0.3
 LEAST = 8
 TARGET = 0.93
 DEADLINE_S = 15.0
 HOURS, LONGEST_HOURS = 1.0, 3.0
-"""What is compared at the end, and how long the target is waited for."""
+"""The hour at which policies are compared, and the longest wait for the target."""
 LATELY = 0.9
-"""Accuracy is the mean over the last tenth of the time: a single round's model is a matter of luck."""
+"""Accuracy is the mean over the last tenth of the time, since single rounds vary by chance."""
 TRAINING = Training(epochs=5, batch_size=8, learning_rate=0.2)
 ALL = Policy(devices=DEVICES, goal=1.0, soft_deadline_s=1e5, hard_deadline_s=1e5, encodings=("float32",))
 CUT = replace(ALL, goal=1 - STRAGGLERS / DEVICES, soft_deadline_s=DEADLINE_S, hard_deadline_s=2 * DEADLINE_S)
-"""The notice comes when as many have reported as are fast; a straggler ends its step and sends what it has."""
+"""The notice is sent when as many have reported as are fast. A straggler finishes its step and sends its update."""
 BUFFERED = replace(ALL, buffer=10, max_staleness=100, staleness_exponent=0.5)
-"""Buffer and discount of the paper; at this staleness no straggler is too late."""
+"""Buffer size and discount of the paper; with this limit of staleness no straggler is too late."""
 
 Examples = list[np.ndarray[Any, Any]]  # indices of each device's examples
 
@@ -96,7 +96,7 @@ def deal(y: data.Labels, random: np.random.Generator) -> Examples:
 def _add(
     parts: Examples, y: data.Labels, chosen: np.ndarray[Any, Any], first: int, end: int, random: np.random.Generator
 ) -> Examples:
-    """Deal the chosen examples to devices first to end."""
+    """Deal the chosen examples to the devices `first` to `end`."""
     index = np.flatnonzero(chosen)
     dealt = data.partition(y[index], end - first, ALPHA, random, least=0)
     return [
@@ -106,7 +106,7 @@ def _add(
 
 @dataclass(frozen=True)
 class StragglerFleet:
-    """The devices, what they learn, and which examples of the labels y each of them holds."""
+    """The devices, their workload, and the examples of each, as indices of the labels y."""
 
     population: Population
     workload: Workload
@@ -115,7 +115,7 @@ class StragglerFleet:
 
 
 def straggler_fleet(seed: int) -> StragglerFleet:
-    """The fleet of a seed; the figure "labels" is the accuracy on the stragglers' labels."""
+    """Make the fleet of a seed. Its figure "labels" is the accuracy on the stragglers' labels."""
     random = np.random.default_rng(seed)
     x, y, x_held, y_held = data.split(random)
     link = LinkModel(mean_down_s=0)
@@ -137,7 +137,7 @@ def straggler_fleet(seed: int) -> StragglerFleet:
 def run(
     way: Way, seed: int, hours: float = HOURS, longest_hours: float = LONGEST_HOURS, target: float = TARGET
 ) -> list[Commit]:
-    """Run the fleet for so many hours, and for as long as the target takes on average; return its commits."""
+    """Run the fleet for these hours, and on until the mean accuracy reaches the target; return the commits."""
     fleet = straggler_fleet(seed)
     server = ServerSettings(way.strategy(), TRAINING, replace(way.policy, seed=seed), Limits(slots=DEVICES))
     simulation = Simulation(fleet.population, fleet.workload, server, seed=seed, settle_s=0)
@@ -148,19 +148,19 @@ def run(
 
 
 def lately(commits: Sequence[Commit]) -> float:
-    """Accuracy at the last of the commits: the mean over the last tenth of the time."""
+    """Return the accuracy at the last commit: the mean over the last tenth of the time."""
     since = LATELY * commits[-1].at_s
     return float(np.mean([c.accuracy for c in takewhile(lambda c: c.at_s > since, reversed(commits))]))
 
 
 def smoothed(commits: Sequence[Commit], target: float) -> float:
-    """Return when the target was there on average lately: one good model among hundreds is no more than luck."""
+    """Return when the mean over the last tenth of the time reached the target; a single model may by chance."""
     reached = (c.at_s for i, c in enumerate(commits) if lately(commits[: i + 1]) >= target)
     return next(reached, float("inf"))
 
 
 def first_at(commits: list[Commit], target: float) -> dict[str, float]:
-    """When a model first reached the target, after how many rounds and megabytes; infinite: none did."""
+    """Return the hour, the rounds and the megabytes until a model first reached the target; infinite: none did."""
     reached = next((c for c in commits if c.accuracy >= target), None)
     if reached is None:
         return dict.fromkeys(("seconds", "rounds", "megabytes"), float("inf"))
@@ -169,7 +169,7 @@ def first_at(commits: list[Commit], target: float) -> dict[str, float]:
 
 
 def figures(commits: list[Commit], hours: float = HOURS, target: float = TARGET) -> dict[str, float]:
-    """Of one run: when it came to the target, and where it was after so many hours."""
+    """Return a run's figures: when it reached the target, and its accuracy after these hours."""
     timely = [c for c in commits if c.at_s <= 3600 * hours]
     last = [c for c in timely if c.at_s > LATELY * 3600 * hours] or timely[-1:]
     return first_at(commits, target) | {
@@ -191,7 +191,7 @@ def smooth(commits: list[Commit], metric: str, minutes: np.ndarray[Any, Any]) ->
 
 
 def draw(path: Path, runs: dict[str, list[list[Commit]]]) -> None:
-    """Accuracy over virtual time, on all labels and on the stragglers': each seed's, and the seeds' mean."""
+    """Plot accuracy over virtual time, on all labels and on the stragglers': each seed and their mean."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nested sub-models of three widths in one federation, against a federation of each class by itself.
+"""Nested sub-models of three widths in one federation, compared with a separate federation for each class.
 
-40 devices, digits dealt by Dirichlet(0.3), 64-32-10 / 64-16-10 / 64-8-10 in thirds: the real C client and the real
-rounds in memory. Five seeds, the same data and orders for both ways; starts of the same seed, drawn for each shape.
+40 devices, digits dealt by Dirichlet(0.3), a third each of 64-32-10, 64-16-10 and 64-8-10: the real C client and the
+real rounds in memory. Five seeds; both ways have the same data, orders and seeds of initial models.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Model = NDArray[np.float32]
 
 
 def federate(layout: Layout, start: Model, trainers: Sequence[CTrainer], rounds: int, seed: int) -> Model:
-    """Return the model after so many rounds of all these devices, on links in memory."""
+    """Return the model after these rounds of all these devices, on links in memory."""
     store = Store(":memory:", layout, start)
     fleet = Fleet(layout)
     devices = [
@@ -78,7 +78,7 @@ def federate(layout: Layout, start: Model, trainers: Sequence[CTrainer], rounds:
 
 
 def compare(seed: int, rounds: int) -> dict[str, list[float]]:
-    """Return the held-out accuracy of each class, largest first: cut from the nested model, and by itself."""
+    """Return the held-out accuracy of each class, largest first: of the nested model, and of its own federation."""
     rng = np.random.default_rng(seed)
     x, y, x_held, y_held = data.split(rng)
     parts = data.partition(y, DEVICES, ALPHA, rng)
@@ -96,7 +96,7 @@ def compare(seed: int, rounds: int) -> dict[str, list[float]]:
 
 
 def draw(seeds: dict[int, dict[str, list[float]]]) -> None:
-    """Draw the medians, and each seed as a point."""
+    """Plot the medians, and each seed as a point."""
     import matplotlib as mpl
 
     mpl.use("Agg")

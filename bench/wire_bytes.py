@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes on the wire for one update, against its payload of 9,640 bytes (2,410 float32).
 
-A proxy between the C client and mosquitto reads every MQTT packet on the socket, in both directions, and books it under
-the message it carries or acknowledges. An update is UpdateBegin, its chunks and UpdateEnd, the server's answers to them
-(UpdateStatus, Receipt), and all PUBACKs of these. A round besides has the plan, the model's way down (SUBSCRIBE to
-UNSUBACK) and the commit. Packets are counted with their MQTT headers and topics, without those of TCP and IP. Topics
-are fm/1/bench/up/<shard>/device-0 and alike.
+A proxy between the C client and mosquitto reads every MQTT packet on the socket, in both directions, and counts it
+under the message that it carries or acknowledges. An update is UpdateBegin, its chunks and UpdateEnd, the server's
+answers to them (UpdateStatus, Receipt), and all PUBACKs of these. A round also has the plan, the model's download
+(SUBSCRIBE to UNSUBACK) and the commit. Counts include MQTT headers and topics, but no headers of TCP and IP. A topic
+is, for example, fm/1/bench/up/<shard>/device-0.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ TYPES = ("", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "", "", "", "SUBSCRIBE",
          "PINGREQ", "PINGRESP", "DISCONNECT", "")  # fmt: skip
 
 Book = Counter[tuple[str, str]]
-"""Bytes by direction (`up` from the device, `down` to it) and what they were for."""
+"""Bytes by direction (`up` from the device, `down` to it) and message."""
 
 
 class Reader:
-    """Cuts one direction's bytes into MQTT 3.1.1 packets and books them."""
+    """Splits one direction's bytes into MQTT 3.1.1 packets and counts them."""
 
     def __init__(self, direction: str, book: Book, sent: dict[int, str], acknowledged: dict[int, str]) -> None:
         self.direction, self.book = direction, book
@@ -47,14 +47,14 @@ class Reader:
         self.bytes = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take what came."""
+        """Add received bytes."""
         self.bytes += data
         while (size := self.packet_size()) is not None and len(self.bytes) >= size:
             self.packet(bytes(self.bytes[:size]))
             del self.bytes[:size]
 
     def packet_size(self) -> int | None:
-        """Of the first packet, None while that is not known."""
+        """Return the size of the first packet; None while it is not known."""
         size = 0
         for i, byte in enumerate(self.bytes[1:5]):
             size |= (byte & 127) << (7 * i)
@@ -63,7 +63,7 @@ class Reader:
         return None
 
     def packet(self, packet: bytes) -> None:
-        """Book one."""
+        """Count one packet."""
         kind = packet[0] >> 4
         head = 1 + next(i for i, byte in enumerate(packet[1:], 1) if byte < 128)
         name = TYPES[kind]
@@ -80,7 +80,7 @@ class Reader:
 
 
 async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, reader: Reader) -> None:
-    """Pass bytes on and book them."""
+    """Forward bytes and count them."""
     while data := await source.read(65536):
         sink.write(data)
         reader.feed(data)
@@ -89,7 +89,7 @@ async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, reader:
 
 
 async def count(broker: str, encoding: str, chunk_elements: int) -> Book:
-    """Bytes of one round after the first, by what they were for."""
+    """Return the bytes of one round after the first, by message."""
     book: Book = Counter()
     after: list[Book] = []
     target = urlsplit(broker)
@@ -117,7 +117,7 @@ async def count(broker: str, encoding: str, chunk_elements: int) -> Book:
 
 
 def count_serial(encoding: str) -> dict[str, float]:
-    """Bytes of one round after the first on a serial line, by direction."""
+    """Return the bytes of one round after the first on a serial line, by direction."""
     book: Counter[str] = Counter()
     after: list[Counter[str]] = []
 
@@ -140,7 +140,7 @@ def count_serial(encoding: str) -> dict[str, float]:
 
 
 def measure() -> dict[str, Book]:
-    """One book for each way to send an update."""
+    """Return the counts for each way to send an update."""
     ways = {
         "float32, chunks of 4 KiB": ("float32", 1024),
         "float32, one chunk": ("float32", dense(WIDTHS).elements),
@@ -155,7 +155,7 @@ def measure() -> dict[str, Book]:
 
 
 def total(book: Book, direction: str, names: tuple[str, ...] | None = None) -> float:
-    """Bytes in one direction: of these messages, or of all."""
+    """Return the bytes in one direction: of these messages, or of all."""
     return sum(size for (way, name), size in book.items() if way == direction and (names is None or name in names))
 
 
@@ -174,7 +174,7 @@ def show_mqtt(books: dict[str, Counter[tuple[str, str]]]) -> dict[str, float]:
         )  # fmt: skip
     table("Bytes on the wire", rows)
     parts = books["float32, chunks of 4 KiB"]
-    note("float32, chunks of 4 KiB, with acknowledgements booked under what they are for:")
+    note("float32, chunks of 4 KiB, with acknowledgements counted under the acknowledged message:")
     for direction in ("up", "down"):
         listed = sorted((name, size) for (way, name), size in parts.items() if way == direction and size)
         note(f"  {direction}: " + ", ".join(f"{name} {size:.0f}" for name, size in listed))

@@ -44,7 +44,7 @@ def called_text(path: str, line: int, column: int) -> str:
 
 @dataclass
 class Graph:
-    """Functions, their frames and the functions that they call. Static ones are named `folder/file.c:name`, as gcc does."""
+    """Functions, their frames and their calls. Static ones are named `folder/file.c:name`, as gcc does."""
 
     frames: dict[str, int] = field(default_factory=dict)
     calls: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
