@@ -57,7 +57,7 @@ def simulate(
 ) -> None:  # fmt: skip
     """Run a virtual fleet for a virtual day: the real C clients and the real rounds on one virtual clock.
 
-    Settings and the fleet ([simulation], docs/simulation.md) are FEDERATION's; without it, of a preset.
+    FEDERATION has the settings and the fleet ([simulation], docs/simulation.md); without it, a preset is used.
     """
     console = Console()
     try:
