@@ -24,7 +24,7 @@ NOTICE = """/* SPDX-License-Identifier: Apache-2.0 */
 
 
 def version() -> str:
-    """The library's version, as FM_VERSION says it."""
+    """Return the library's version, from FM_VERSION."""
     text = (CSDK / "include/fedmote/fm_client.h").read_text()
     found = re.search(r"FM_VERSION 0x([0-9a-f]{8})u", text)
     if found is None:
@@ -34,26 +34,26 @@ def version() -> str:
 
 
 def undefs(lines: list[str]) -> list[str]:
-    """What ends the names that a file defines for its own use, as they would end if it were compiled alone."""
+    """Return #undef lines for the macros that a file defines, which would end with it if it were compiled alone."""
     return [f"#undef {found.group(1)}" for line in lines if (found := DEFINE.match(line))]
 
 
 class Writer:
-    """Puts files in the place of their #include lines, each once."""
+    """Replaces #include lines by the files' text, each file once."""
 
     def __init__(self) -> None:
         self.done: set[Path] = set()
         self.system: list[str] = []
 
     def find(self, name: str) -> Path:
-        """A header of the library."""
+        """Return the path of a header of the library."""
         for folder in ("include", "src"):
             if (CSDK / folder / name).exists():
                 return CSDK / folder / name
         raise FileNotFoundError(name)
 
     def text_of(self, file: Path) -> list[str]:
-        """The file's lines with what it includes before them; nothing if it was put in already."""
+        """Return the file's lines, its includes in front; nothing if it was included before."""
         if file in self.done:
             return []
         self.done.add(file)
@@ -73,12 +73,12 @@ class Writer:
 
 
 def tidy(lines: list[str]) -> str:
-    """One blank line at most between two others."""
+    """Reduce blank lines to one in a row."""
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
 
 
 def amalgamate() -> dict[str, str]:
-    """Both files' texts by name."""
+    """Return the text of both files by name."""
     writer = Writer()
     notice = NOTICE.format(version=version())
     public = [line for file in sorted(CSDK.glob("include/fedmote/*.h")) for line in writer.text_of(file)]
@@ -91,14 +91,14 @@ def amalgamate() -> dict[str, str]:
     rest = [line for file in sources for line in writer.text_of(file)]
     system = sorted(f"#include <{name}>" for name in writer.system)
     source = ['#include "fedmote.h"', "", *system, *rest]
-    # What the adapters in csdk/port include, so that they compile beside the two files.
+    # Headers that the adapters in csdk/port include, so that they compile next to the two files.
     names = [f"fedmote/{file.name}" for file in CSDK.glob("include/fedmote/*.h")]
     forward = dict.fromkeys(names, f'{notice}#include "../fedmote.h"\n')
     return {"fedmote.h": notice + tidy(header), "fedmote.c": notice + tidy(source), **forward}
 
 
 def main() -> int:
-    """Entry of the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the two files go")
     parser.add_argument("--arduino", type=Path, metavar="FOLDER", help="make a library for Arduino, too")

@@ -14,7 +14,7 @@ from stack import Graph, source_lines
 FILE = re.compile(r'\t\.file (\d+) "([^"]+)"')
 FUNCTION = re.compile(r"\t\.type\t(\S+), @function")
 PLACE = re.compile(r"\t\.loc (\d+) (\d+)")
-# Jumps count too: one to another function is a call whose return is the caller's own.
+# Jumps to another function count too: they are tail calls.
 DIRECT = re.compile(r"\t(?:r?call|r?jmp) ([A-Za-z_][\w.]*)$")
 POINTER = re.compile(r"\te?i(?:call|jmp)\b")
 
@@ -29,7 +29,7 @@ class Calls:
 
 
 def calls_of(assembly: str) -> Calls:
-    """Read what the compiler wrote for one file."""
+    """Read the compiler's output for one file."""
     calls, files = Calls(), dict(FILE.findall(assembly))
     name, place = "", ("", 0)
     for line in assembly.splitlines():

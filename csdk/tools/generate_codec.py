@@ -32,7 +32,7 @@ SCHEMA = ROOT / "schema" / "fedmote.fbs"
 HEADER = ROOT / "csdk" / "include" / "fedmote" / "fm_wire.h"
 TABLES = ROOT / "csdk" / "src" / "fm_wire_tables.h"
 PYTHON = ROOT / "server" / "fedmote" / "wire"
-GENERATED = "[A-Z]*.py*"  # the files below PYTHON that flatc writes
+GENERATED = "[A-Z]*.py*"  # written by flatc, below PYTHON
 
 # flatc's reflection.fbs, BaseType: the ones this wire uses, as (C type, bytes).
 BOOL, FLOAT, STRING, VECTOR, OBJECT = 2, 11, 13, 14, 15
@@ -43,7 +43,7 @@ class Node:
     """A table of a compiled schema, its fields reached by their number in flatc's reflection.fbs."""
 
     def __init__(self, buffer: bytes, position: int) -> None:
-        """Stand on the table at `position` of `buffer`."""
+        """Wrap the table at `position` of `buffer`."""
         self.table = Table(buffer, position)
 
     def _at(self, field: int) -> int:
@@ -116,7 +116,7 @@ def flatc() -> str:
 
 
 class Schema:
-    """What the generator needs of a compiled schema."""
+    """The parts of a compiled schema that the generator uses."""
 
     def __init__(self, compiled: bytes) -> None:
         """Read a .bfbs."""
@@ -185,7 +185,7 @@ BANNER = """/* SPDX-License-Identifier: Apache-2.0 */
 
 
 def header(schema: Schema) -> str:
-    """Return fm_wire.h: what a message is to a C program."""
+    """Return fm_wire.h: the C types of messages."""
     out = [BANNER, "#ifndef FM_WIRE_H\n#define FM_WIRE_H\n\n#include <stdbool.h>\n#include <stdint.h>\n"]
     out.append(
         "/* A string or vector inside a message: `size` bytes, without a string's terminator. Ends with the buffer it points into. */\n"
@@ -248,7 +248,7 @@ def refuse_unless_streamable(schema: Schema) -> None:
 
 
 def body_problem(fields: list[Field]) -> str:
-    """Return what is wrong with a table, to be read after its name; nothing if all is well."""
+    """Return a table's problem, as text to follow its name; an empty text: none."""
     if [f.id for f in fields] != list(range(len(fields))):
         return " has gaps in its field numbers (a deprecated field?)"
     if strange := [f.name for f in fields if not is_known(f)]:
@@ -330,7 +330,7 @@ def tables(schema: Schema) -> str:
 
 
 def formatted(text: str, path: Path) -> str:
-    """Return `text` as clang-format leaves it, so that the generated files pass the same check as the others."""
+    """Return `text` formatted by clang-format, so that generated files pass the same check as the others."""
     result = subprocess.run(
         ["clang-format", f"--assume-filename={path}"], input=text, capture_output=True, text=True, check=True, cwd=ROOT
     )
@@ -338,7 +338,7 @@ def formatted(text: str, path: Path) -> str:
 
 
 def generate(schema_path: Path, into: Path) -> dict[Path, Path]:
-    """Generate everything below `into`; return where each file or folder belongs."""
+    """Generate everything below `into`; return the destination of each file or folder."""
     subprocess.run([flatc(), "--schema", "-b", "-o", str(into), str(schema_path)], check=True)
     schema = Schema((into / f"{schema_path.stem}.bfbs").read_bytes())
     (into / HEADER.name).write_text(formatted(header(schema), HEADER))
@@ -350,7 +350,7 @@ def generate(schema_path: Path, into: Path) -> dict[Path, Path]:
 
 
 def same(made: Path, kept: Path) -> bool:
-    """Tell whether the file or flat folder `made` is what is committed as `kept`."""
+    """Tell whether the file or flat folder `made` equals the committed `kept`."""
     if made.is_file():
         return kept.is_file() and made.read_bytes() == kept.read_bytes()
     names = sorted(p.name for p in made.iterdir())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold csdk/src and csdk/train to MISRA C:2012, but for the deviations that csdk/MISRA.md records.
+"""Check csdk/src and csdk/train against MISRA C:2012, except for the deviations in csdk/MISRA.md.
 
 Runs cppcheck with its MISRA addon and compares what it finds with the table of MISRA.md. Usage: misra.py [CPPCHECK].
 Exit code 1: a violation that no row excuses, or a row that excuses nothing.
@@ -35,7 +35,7 @@ class Deviation(NamedTuple):
     where: str
 
     def excuses(self, finding: Finding) -> bool:
-        """Whether the row speaks for the finding."""
+        """Tell whether the row covers the finding."""
         if self.rule != finding.rule:
             return False
         if self.where == "marked":
@@ -61,14 +61,14 @@ def findings(cppcheck: str, sources: list[Path]) -> list[Finding]:
 
 
 def complaints(found: list[Finding], rows: list[Deviation]) -> list[str]:
-    """What is wrong, a line each."""
+    """Return the problems, one line each."""
     out = [f"{f.file}:{f.line}: MISRA {f.rule}" for f in found if not any(row.excuses(f) for row in rows)]
     idle = [row for row in rows if not any(row.excuses(f) for f in found)]
     return out + [f"MISRA.md: {row.number} (rule {row.rule}) excuses nothing" for row in idle]
 
 
 def main() -> int:
-    """Entry of the command line."""
+    """Run the command line."""
     cppcheck = sys.argv[1] if len(sys.argv) > 1 else str(Path(sys.executable).parent / "cppcheck")
     wrong = complaints(findings(cppcheck, FOLDERS), deviations((CSDK / "MISRA.md").read_text()))
     print("\n".join(wrong), end="\n" if wrong else "")

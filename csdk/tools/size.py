@@ -40,7 +40,7 @@ class Target:
     cc: str
     machine: tuple[str, ...]
     constants_in_ram: bool = False
-    call_graph: bool = True  # the compiler writes one: gcc does from version 10 on
+    call_graph: bool = True  # whether the compiler writes call graphs, as gcc does from version 10 on
 
 
 TARGETS = {
@@ -57,7 +57,7 @@ TARGETS = {
 BUDGETED = TARGETS["m0plus"]
 INCLUDES = [f"-I{CSDK / folder}" for folder in ("include", "src", "train")]
 
-# A module is what a firmware takes or leaves; a file belongs to the first whose prefix fits.
+# A firmware links a module whole or not at all; a file belongs to the first module whose prefix matches.
 MODULES = {
     "codec": ("fm_codec", "fm_wire", "fm_crc32", "fm_verify"),
     "client": ("fm_client", "fm_tensor", "fm_encoding"),
@@ -95,10 +95,10 @@ INDIRECT = [
     (r"\bout\.read$", "fm_client_update.c:read_chunk"),
 ]
 KEEPER_LEFT_OUT = (r"\bkeeper(\.|->)api->", APPLICATION)
-# Entry points: with which link, whether fm_keep is there, and which functions of the library the application calls.
+# Entry points: the link, whether fm_keep is used, and the library's functions that the application calls.
 ENTRIES = {
     "codec": ("", False, ["fm_message_decode", "fm_message_encode"]),
-    "client, with a link of one's own": ("", False, ["fm_client_init", "fm_client_poll", "fm_client_withdraw"]),
+    "client, with your own link": ("", False, ["fm_client_init", "fm_client_poll", "fm_client_withdraw"]),
     "MQTT link": ("mqtt", False, ["fm_mqtt_init", "fm_mqtt_close"]),
     "client over MQTT": ("mqtt", False, ["fm_client_poll"]),
     "client over MQTT, with fm_keep": ("mqtt", True, ["fm_client_poll"]),
@@ -120,7 +120,7 @@ class Size:
     variables: int = 0
 
     def add(self, other: Size) -> None:
-        """Sum up in place."""
+        """Add in place."""
         self.flash += other.flash
         self.ram += other.ram
         self.variables += other.variables
@@ -136,7 +136,7 @@ class Report:
     structs: dict[str, int] = field(default_factory=dict)
     stacks: dict[str, int] = field(default_factory=dict)
     paths: dict[str, list[str]] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)  # that nothing excuses
+    faults: list[str] = field(default_factory=list)  # for which no exception applies
     excesses: list[str] = field(default_factory=list)  # over a budget
 
 
@@ -149,7 +149,7 @@ def module_of(name: str) -> str:
 
 
 def compile_file(target: Target, source: Path, output: Path) -> None:
-    """Compile one file, with what tells its calls and frames beside the object."""
+    """Compile one file, with call graph and frame sizes next to the object."""
     command: list[str | Path] = [target.cc, *target.machine, *FLAGS, *INCLUDES, source]
     if target.call_graph:
         subprocess.run([*command, "-fcallgraph-info=su", "-c", "-o", output], check=True)
@@ -171,7 +171,7 @@ def object_size(target: Target, file: Path) -> Size:
 
 
 def struct_sizes(target: Target, folder: Path) -> dict[str, int]:
-    """Sizes of the public structs, read off the symbol table of arrays that are as long."""
+    """Return the sizes of the public structs, read from the symbols of arrays of these sizes."""
     present = {name: header for name, header in STRUCTS.items() if (CSDK / "include" / header).exists()}
     probe = folder / "structs.c"
     lines = [f'#include "{header}"' for header in present.values()]
@@ -235,7 +235,7 @@ def used_flash(report: Report, modules: tuple[str, ...]) -> int:
 
 
 def compare_with_budgets(report: Report) -> None:
-    """Note what takes more than it may."""
+    """Record the figures that exceed their budget."""
     for title, (modules, budget) in BUDGETS.items():
         used = used_flash(report, modules)
         if used > budget:
@@ -251,7 +251,7 @@ def compare_with_budgets(report: Report) -> None:
 
 
 def show(report: Report) -> None:
-    """Print the budgeted target for a person, file by file."""
+    """Print the target that has budgets, file by file."""
     print(f"{report.target.title}, -Os{'':<17}flash    RAM")
     for module, size in sorted(report.modules.items(), key=lambda item: list(MODULES).index(item[0])):
         print(f"  {module:<28}{size.flash:>8}{size.ram:>7}")
@@ -268,7 +268,7 @@ def show(report: Report) -> None:
 
 
 def rows_of(report: Report) -> dict[str, str]:
-    """The figures of one target in the table of all; "not measured" where there is none."""
+    """Return a target's column of the table; "not measured" for a missing figure."""
     rows = {f"flash: {MODULE_TITLES.get(m, m)}": str(used_flash(report, (m,))) for m in MODULES}
     rows |= {f"flash: {title}": str(used_flash(report, modules)) for title, (modules, _) in BUDGETS.items()}
     rows["static RAM, all modules"] = str(sum(size.ram for size in report.modules.values()))
@@ -289,7 +289,7 @@ def table(reports: list[Report], markdown: bool) -> str:
 
 
 def aligned(lines: list[list[str]]) -> str:
-    """Columns: the first to the left, the others to the right."""
+    """Align columns: the first to the left, the others to the right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
@@ -298,7 +298,7 @@ def aligned(lines: list[list[str]]) -> str:
 
 
 def main() -> int:
-    """Entry of the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--target", action="append", choices=TARGETS, help="only this one; may be given again")
     parser.add_argument("--json", action="store_true", help="print JSON")

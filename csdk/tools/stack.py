@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
-# What the C library's and the compiler's own functions take, which bring no call graph. The deepest of the string
+# Stack of the C library's and the compiler's functions, which have no call graph. The deepest of the string
 # functions (newlib, picolibc, avr-libc) and of libgcc's division and soft floating point take 32 bytes: float division
 # on Cortex-M0+ and RV32IMAC.
 LIBRARY_FRAME = 40
@@ -22,19 +22,19 @@ INDIRECT_CALL = "__indirect_call"
 
 
 class Unbounded(Exception):
-    """The stack has no bound that could be proven; the text says why."""
+    """No bound of the stack can be proven; the text says why."""
 
 
 @lru_cache(maxsize=64)
 def source_lines(path: str) -> list[str]:
-    """The lines of a source file."""
+    """Return the lines of a source file."""
     return Path(path).read_text().splitlines()
 
 
 def called_text(path: str, line: int, column: int) -> str:
-    """The expression before the parenthesis of the call that starts at a place in the source."""
+    """Return the called expression of the call that starts at this place in the source."""
     text = source_lines(path)[line - 1]
-    # gcc points at the start of the call or at its last member; the whole expression is wanted.
+    # gcc points at the start of the call or at its last member; return the whole expression.
     start = column - 1
     while start > 0 and (text[start - 1].isalnum() or text[start - 1] in "_.->"):
         start -= 1
@@ -91,7 +91,7 @@ class Graph:
         self.faults[source] = f"nothing says where {source} calls through {called}"
 
     def deepest(self, name: str, above: tuple[str, ...] = ()) -> tuple[int, list[str]]:
-        """Return the most bytes that a call of `name` takes, and the path that takes them."""
+        """Return the largest stack of a call of `name`, in bytes, and the path that needs it."""
         if name in above:
             raise Unbounded("recursion: " + " > ".join((*above[above.index(name) :], name)))
         if name in self.faults:

@@ -184,7 +184,7 @@ def test_the_library_compiles_without_warnings_and_its_stack_is_bounded(
     assert report.modules.keys() == size.MODULES.keys()
     assert report.structs.keys() == size.STRUCTS.keys()
     # A sink, a link and an update's reader lie on the way: the table of calls through pointers was followed.
-    assert report.stacks["client over MQTT"] >= report.stacks["client, with a link of one's own"] > 100
+    assert report.stacks["client over MQTT"] >= report.stacks["client, with your own link"] > 100
     assert report.stacks.keys() == size.ENTRIES.keys()
 
 
