@@ -17,7 +17,6 @@ from fedmote.config.settings import Settings, load
 from fedmote.errors import BrokerError, ConfigError, StoreError
 from fedmote.learning.strategies.registry import STRATEGIES
 from fedmote.links.broker import private_broker
-from fedmote.links.url import BrokerUrl
 from fedmote.rounds.record import Record
 from fedmote.server.server import Server, run_all
 
@@ -39,7 +38,7 @@ def server(federations: tuple[Path, ...], rounds: int | None) -> None:
             settings = [load(path) for path in federations]
             _check_apart(settings)
             private = None
-            if any(one.broker is None and not one.ports for one in settings):
+            if not all(one.addresses for one in settings):
                 private = stack.enter_context(private_broker())
             asyncio.run(run_all([_server(one, private, len(settings) > 1) for one in settings], rounds))
     except (ConfigError, BrokerError, ConnectionError, StoreError) as error:
@@ -50,13 +49,8 @@ def server(federations: tuple[Path, ...], rounds: int | None) -> None:
 
 def _server(settings: Settings, private: str | None, several: bool) -> Server:
     """Make a federation's server, with its log."""
-    url = settings.broker
-    if url is None and not settings.ports:
-        url = private
-    where = [port.url for port in settings.ports]
-    if url is not None:
-        where.insert(0, str(BrokerUrl.parse(url)))  # without the password
-    log.info("federation %s on %s", settings.name, ", ".join(where))
+    url = settings.broker if settings.addresses else private
+    log.info("federation %s on %s", settings.name, ", ".join(settings.addresses or [str(url)]))
     prefix = f"{settings.name}: " if several else ""
 
     def committed(record: Record) -> None:

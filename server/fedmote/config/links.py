@@ -12,8 +12,8 @@ from fedmote.config.reader import TomlReader
 from fedmote.links.serial import Port
 from fedmote.links.url import BrokerUrl
 
-MQTT_KEYS: Final = ("url", "ca_file")
-SERIAL_KEYS: Final = ("ports", "baud")
+SECTIONS: Final = {"mqtt": ("url", "ca_file"), "serial": ("ports", "baud")}
+"""The sections of links, and their keys."""
 BAUD: Final = (50, 20_000_000)
 _DEVICE = r"(?!\.+$)[A-Za-z0-9_.-]{1,63}"
 
@@ -51,7 +51,7 @@ def read_ca_file(reader: TomlReader, broker: str | None) -> Path | None:
 
 def read_ports(reader: TomlReader) -> tuple[Port, ...]:
     """Read the serial ports, each a URL or { url, baud, device }, and the baud rate of those that name none."""
-    section = reader.section("serial", SERIAL_KEYS)
+    section = reader.section("serial", SECTIONS["serial"])
     listed = section.get("ports", [])
     if not isinstance(listed, list) or (section and not listed):
         raise reader.error("serial.ports", 'is missing; list the ports: ["/dev/ttyUSB0", "socket://host:4000"]')

@@ -19,6 +19,7 @@ from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.learning.strategies.registry import STRATEGIES
 from fedmote.links.serial import Port
+from fedmote.links.url import BrokerUrl
 from fedmote.model.encodings import ENCODINGS
 from fedmote.model.layout import Layout
 from fedmote.rounds.policy import Policy, Training
@@ -45,8 +46,7 @@ RECORDS: dict[str, type[Any]] = {
 """Sections that are a dataclass each."""
 
 OTHERS: dict[str, Sequence[str]] = {
-    "federation": ("name", "data"), "model": model.KEYS, "mqtt": links.MQTT_KEYS, "serial": links.SERIAL_KEYS,
-    "strategy": ("name",),
+    "federation": ("name", "data"), "model": model.KEYS, "strategy": ("name",), **links.SECTIONS,
 }  # fmt: skip
 """The keys of the other sections."""
 
@@ -73,9 +73,26 @@ class Settings:
     def federation(self, broker: str | None) -> Federation:
         """Return what the server runs."""
         return Federation(
-            self.name, self.layout, broker, self.training, self.policy, self.limits, self.database, self.initial,
-            self.ports, self.ca_file, self.selection, self.pace, self.tasks,
-        )  # fmt: skip
+            name=self.name,
+            layout=self.layout,
+            broker=broker,
+            training=self.training,
+            policy=self.policy,
+            limits=self.limits,
+            database=self.database,
+            initial=self.initial,
+            ports=self.ports,
+            ca_file=self.ca_file,
+            selection=self.selection,
+            pace=self.pace,
+            tasks=self.tasks,
+        )
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where devices connect, for people: without passwords. Empty: the file names no link."""
+        broker = [] if self.broker is None else [str(BrokerUrl.parse(self.broker))]
+        return broker + [port.url for port in self.ports]
 
 
 def load(path: Path) -> Settings:
