@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One federation's session and rounds without I/O: the test says every message, and what time it is."""
+"""The session and rounds of one federation without I/O: the test supplies every message and the time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def new_store() -> Store:
 
 
 class Bench:
-    """One federation, and what it said."""
+    """Bench: the server side of one federation, and the messages it sent."""
 
     def __init__(
         self, slots: int = 64, store: Store | None = None, selection: Selection | None = None, pace: Pace | None = None,
@@ -43,7 +43,7 @@ class Bench:
         self.said: list[tuple[str, str]] = []  # (device, message)
         self.records: list[Record] = []
         self.fleet = Fleet(LAYOUT, Limits(slots=slots), selection=selection or Selection())
-        self.published: set[int] = set()  # versions of models that are available
+        self.published: set[int] = set()  # versions of the models that are available
         chosen = Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy))
         setup = RoundSetup(FedAvg(), Training(), chosen, pace or Pace())
         outlets = Outlets(lambda message: self.send("all", message), self.publish, on_commit=self.records.append)
@@ -51,17 +51,17 @@ class Bench:
 
     @property
     def sync(self) -> SynchronousRounds:
-        """The rounds, of the synchronous policy."""
+        """Return the rounds of the synchronous policy."""
         assert isinstance(self.rounds, SynchronousRounds)
         return self.rounds
 
     def state(self) -> State:
-        """The state of synchronous rounds."""
+        """Return the state of the synchronous rounds."""
         return self.sync.state
 
     @property
     def buffered(self) -> BufferedRounds:
-        """The rounds, of the asynchronous policy."""
+        """Return the rounds of the asynchronous policy."""
         assert isinstance(self.rounds, BufferedRounds)
         return self.rounds
 

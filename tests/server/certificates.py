@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Certificates made by openssl's own program: authorities, and what they sign."""
+"""Certificates made with the openssl program: certificate authorities and the certificates that they sign."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _openssl(*arguments: str | Path) -> None:
 
 
 class Authority:
-    """Signs certificates for servers, whose keys are of the same kind as its own. `file` is its own certificate."""
+    """Signs certificates for servers, with keys of the same kind as its own. `file` is its own certificate."""
 
     def __init__(self, folder: Path, kind: str = "P-256") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ class Authority:
                  "-keyout", folder / "ca.key", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
 
     def issue(self, name: str, days: int = 30) -> Certificate:
-        """Sign for a DNS name; negative days: it has expired."""
+        """Sign a certificate for a DNS name. With a negative number of days the certificate has already expired."""
         made = Certificate(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=critical,CA:FALSE\n")

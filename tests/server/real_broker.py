@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Over 350 lines: the broker, its clients and its proxy are used together by every test of a real broker.
-"""A real mosquitto that can die, a TCP proxy that sees and spoils packets, and a federation on them."""
+# Over 350 lines: every test with a real broker uses the broker, its clients and its proxy together.
+"""A real mosquitto that can be killed, a TCP proxy that can damage packets, and a federation that uses both."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from fedmote.server.server import Server
 from fedmote.wire import codec
 from fedmote_device import Device, run_many
 
-WAIT_S = 120.0  # for what takes a second or two, unless others keep the machine busy
-LONG_S = 3600.0  # no round is to end since the machine is busy
+WAIT_S = 120.0  # for what takes a second or two on an idle machine
+LONG_S = 3600.0  # no round may end because the machine is busy
 PATH = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
 Floats = NDArray[np.float32]
 
 
 async def until(what: Callable[[], object]) -> None:
-    """Let the loop run until it is true."""
+    """Run the event loop until the condition is true."""
     deadline = time.monotonic() + WAIT_S
     while not what():
         assert time.monotonic() < deadline, "it did not happen"
@@ -84,7 +84,7 @@ class Broker:
         (folder / "conf").write_text("\n".join(lines) + "\n")
 
     def _reserve_port(self) -> int:
-        """A port that stays this broker's while it is down, too."""
+        """Reserve a port that stays this broker's, also while the broker is down."""
         holder = reserve_port()
         weakref.finalize(self, holder.close)
         return int(holder.getsockname()[1])
@@ -106,13 +106,13 @@ class Broker:
 
     @property
     def log(self) -> str:
-        """What it said, over all of its starts."""
+        """Return the log of all starts of the broker."""
         path = self.folder / "log"
         return path.read_text() if path.exists() else ""
 
     @property
     def connections(self) -> int:
-        """How often somebody has connected to one of its ports, as far as its log tells; it may be a little late."""
+        """Return how many connections the broker's log shows on its ports; the log may be a little late."""
         return len(re.findall(r"New connection from \S+ on port |Client connection from \S+ failed: ", self.log))
 
     def start(self) -> None:
@@ -121,7 +121,7 @@ class Broker:
             [shutil.which("mosquitto", path=PATH) or "", "-c", str(self.folder / "conf")], stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + WAIT_S
-        while " running" not in self.log[before:]:  # all of its ports are open; a look at one would be a connection
+        while " running" not in self.log[before:]:  # all ports are open; a probe would be a connection
             assert self.process.poll() is None and time.monotonic() < deadline, self.log
             time.sleep(0.005)
 
@@ -150,7 +150,7 @@ class Packet:
 
     @property
     def message(self) -> str:
-        """Name of the message that a PUBLISH carries, "" for anything else."""
+        """Return the name of the message that a PUBLISH carries, or "" for any other packet."""
         if self.kind != PUBLISH:
             return ""
         body = codec.decode(self.raw[self._topic_end + (2 if self.qos else 0) :])
@@ -158,12 +158,12 @@ class Packet:
 
     @property
     def topic(self) -> str:
-        """Of a PUBLISH."""
+        """Return the topic of a PUBLISH."""
         return self.raw[_body(self.raw) + 2 : self._topic_end].decode()
 
     @property
     def identifier(self) -> bytes:
-        """What a PUBACK and the PUBLISH of QoS 1 that it answers have in common."""
+        """Return the packet identifier, which a PUBACK shares with the PUBLISH of QoS 1 that it answers."""
         at = self._topic_end if self.kind == PUBLISH else _body(self.raw)
         return self.raw[at : at + 2]
 
@@ -177,7 +177,7 @@ CONNECT, CONNACK, PUBLISH, PUBACK = 1, 2, 3, 4
 
 
 def _body(raw: bytes | bytearray) -> int:
-    """Where the variable header starts."""
+    """Return where the variable header starts."""
     at = 1
     while raw[at] & 0x80:
         at += 1
@@ -222,7 +222,7 @@ class Proxy:
         self.error: BaseException | None = None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"mqtt://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.connections: list[str] = []  # client identifiers, in order
+        self.connections: list[str] = []  # client identifiers, in the order of connection
         self._closing = False
         self._sides: set[_Side] = set()
         self._thread = threading.Thread(target=self._run)
@@ -238,7 +238,7 @@ class Proxy:
         try:
             while not self._closing:
                 for side in [side for side in self._sides if side.buffer]:
-                    self._pass_on(side)  # what a stall held back
+                    self._pass_on(side)  # bytes held back by a stall
                 with selectors.DefaultSelector() as selector:
                     selector.register(self.listener, selectors.EVENT_READ)
                     for side in self._sides:
@@ -310,7 +310,7 @@ class Proxy:
 
 
 class Known:
-    """A NumPyClient whose training is known: exact in float64 in any order of summing."""
+    """A NumPyClient with a known result: the sums are exact in float64 in any order."""
 
     def __init__(self, index: int, elements: int) -> None:
         self.index, self.elements = index, elements
@@ -333,7 +333,7 @@ class Known:
 
 
 def mean(trainers: list[Known], round: int) -> Floats:
-    """What the round's model must be, to the bit, when each of them counted once."""
+    """Return the exact model of the round if each device counted once."""
     total = sum(t.examples * t.weights(round).astype(np.float64) for t in trainers)
     return np.asarray(total / sum(t.examples for t in trainers)).astype(np.float32)
 
@@ -346,7 +346,7 @@ TRY_AGAIN_MS = (100, 400)
 def federation(
     broker: str, folder: Path, count: int, elements: int = ELEMENTS, name: str = "f", **policy: Any
 ) -> Federation:
-    """A federation that waits for `count` devices and for all of their updates."""
+    """Return the settings of a federation that waits for `count` devices and for all of their updates."""
     layout = Layout((Tensor("parameter0", (elements,)),))
     wanted: dict[str, Any] = {"devices": count, "goal": 1.0, "chunk_elements": CHUNK, "encodings": ("float32",),
               "soft_deadline_s": LONG_S, "hard_deadline_s": LONG_S}  # fmt: skip
@@ -401,7 +401,7 @@ class Devices:
 
 
 async def serve(server: Server, rounds: int, during: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Run the server until the round is committed, and what happens to it meanwhile."""
+    """Run the server until the round is committed; run `during` at the same time."""
     started = asyncio.Event()
     task = asyncio.create_task(server.run(rounds, started.set))
     waiting = asyncio.create_task(started.wait())

@@ -39,7 +39,7 @@ devices = 1000
 min_cohort = 3
 """
 LABELS = [0, 1, 1, 2, 2, 2]
-EACH_S = 120  # for what takes a second or two, on a busy machine
+EACH_S = 120  # for what takes a second or two on an idle machine
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def until(what: Callable[[], bool]) -> None:
 
 @contextlib.contextmanager
 def serving(described: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that has its database."""
+    """Run a server and wait until it has its database."""
     database = load(described).database
     process = subprocess.Popen([FEDMOTE, "server", str(described)])
     try:
@@ -79,7 +79,7 @@ def serving(described: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def fleet(broker: Broker) -> Iterator[None]:
-    """Three devices that run."""
+    """Run three devices."""
     x = np.ones((len(LABELS), 4), np.float32)
     devices = [
         Device(f"d{i}", broker.url, federation="f", trainer=CTrainer((4, 3), x, np.array(LABELS)), seed=i + 1)
@@ -117,7 +117,7 @@ def test_an_operator_asks_a_running_server_also_across_its_death(broker: Broker,
     with serving(described):
         query = started(described, "query", "--field", "label", "--range", "0", "3", "--histogram", "3")
         until(lambda: waiting() == 1)
-    with serving(described), fleet(broker):  # the first was killed; nobody was there to answer
+    with serving(described), fleet(broker):  # the first server was killed while no device was online
         told = result(query)
         assert (told["devices"], told["counts"], told["sum"]) == (3, [3, 6, 9], 24)
         assert result(started(described, "query", "--field", "label", "--range", "0", "3", "--quantile", "0.9"))[
@@ -129,7 +129,7 @@ def test_an_operator_asks_a_running_server_also_across_its_death(broker: Broker,
         assert (evaluation["devices"], evaluation["examples"], evaluation["version"]) == (3, 18, 1)
         missing = started(described, "query", "--field", "nothing", "--range", "0", "3", "--histogram", "3")
         assert "0 devices gave a result; with fewer than 3" in " ".join(missing.communicate(timeout=EACH_S)[1].split())
-    assert waiting() == 0  # no result stays
+    assert waiting() == 0  # no result is left in the database
 
 
 def test_without_a_server_the_error_says_so(described: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asynchronous rounds without I/O: staleness, discounts, restarts, and who is told what."""
+"""Asynchronous rounds without I/O: staleness, discounts, restarts, and the messages to each device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def said(bench: Bench, device: str) -> list[str]:
 
 
 def commit(bench: Bench, round: int, value: float, *devices: str) -> None:
-    """Have devices report for their plan of `round`, which makes the next model."""
+    """Have devices report for their plan of `round`, which commits the next model."""
     for device in devices:
         bench.report(device, value, round=round)
     bench.tick(bench.now)
@@ -31,7 +31,9 @@ def commit(bench: Bench, round: int, value: float, *devices: str) -> None:
 
 
 def test_a_full_buffer_makes_a_model_and_whom_it_holds_is_told() -> None:
-    """The one that still works hears nothing and goes on; the others are asked again, from the new model."""
+    """A full buffer commits a model. Devices in it are told and get a new plan; a device still training is not
+    disturbed.
+    """
     bench = buffered(2)
     bench.come("a", "b", "c")
     assert [said(bench, d) for d in "abc"] == [["Welcome", "Plan"]] * 3
@@ -44,11 +46,11 @@ def test_a_full_buffer_makes_a_model_and_whom_it_holds_is_told() -> None:
 
 @pytest.mark.parametrize("delta", [False, True])
 def test_an_old_update_is_followed_less(delta: bool) -> None:
-    """FedBuff's equation: x + sum(n s(t) (w - x_old)) / sum(n), with s(t) = (1 + t) ** -a."""
+    """A stale update is discounted as in FedBuff: x + sum(n s(t) (w - x_old)) / sum(n), s(t) = (1 + t) ** -a."""
     bench = buffered(2, staleness_exponent=1.0)
     bench.come("a", "b", "c")
     commit(bench, 1, 4.0, "a", "b")
-    bench.report("c", 6.0, examples=3, delta=delta)  # weights or difference: from the model of zeros both are 6
+    bench.report("c", 6.0, examples=3, delta=delta)  # both forms are 6 from the model of zeros
     bench.report("a", 5.0, examples=1, round=2)
     bench.tick(0.0)
     expected = 4.0 + (3 * 0.5 * 6.0 + 1 * 1.0 * (5.0 - 4.0)) / (3 + 1)
@@ -57,7 +59,7 @@ def test_an_old_update_is_followed_less(delta: bool) -> None:
 
 
 def test_a_model_stays_as_long_as_somebody_starts_from_it() -> None:
-    """And its chunks are handed out on request."""
+    """A model is kept while a device still works from it, and its chunks are served on request."""
     bench = buffered(1, select=2.0)
     bench.come("a", "b")
     commit(bench, 1, 1.0, "a")
@@ -68,7 +70,7 @@ def test_a_model_stays_as_long_as_somebody_starts_from_it() -> None:
 
 
 def test_what_is_too_old_is_let_go() -> None:
-    """The device is told, and asked anew, from a model that is not."""
+    """An update that is too old is dropped. The device is told and gets a new plan with a newer model."""
     bench = buffered(1)
     bench.come("a", "b")
     for round in (1, 2, 3):
@@ -83,7 +85,9 @@ def test_what_is_too_old_is_let_go() -> None:
 
 
 def test_an_upload_that_grows_too_old_counts_for_what_came() -> None:
-    """Two of three chunks, discounted; the rest of the model does not move with it."""
+    """An upload that becomes too old counts with the chunks that arrived: two of three, discounted. The rest of the
+    model does not change.
+    """
     bench = buffered(1, max_staleness=1, staleness_exponent=1.0)
     bench.come("a", "b")
     bench.begin("b", 10.0)
@@ -97,7 +101,9 @@ def test_an_upload_that_grows_too_old_counts_for_what_came() -> None:
 
 
 def test_fewer_than_the_buffer_make_a_model_when_nobody_else_is_there() -> None:
-    """A fleet of two does not wait for ever for five."""
+    """A round commits with fewer updates than the buffer holds if no other device is online: two devices do not wait
+    for five.
+    """
     bench = buffered(5)
     bench.come("a", "b")
     bench.report("a", 2.0)
@@ -110,7 +116,9 @@ def test_fewer_than_the_buffer_make_a_model_when_nobody_else_is_there() -> None:
 
 
 def test_who_is_overdue_loses_its_place_but_not_its_work() -> None:
-    """One may work at a time; after its deadline another is asked, and both count."""
+    """An overdue device loses its slot but not its update. One device may train at a time; after its deadline another
+    is asked, and both updates count.
+    """
     bench = buffered(2, select=1.0001, hard_deadline_s=20.0)
     bench.come("a", "b", "c")
     first = next(d for d in "abc" if "Plan" in said(bench, d))
@@ -136,12 +144,14 @@ def test_who_withdraws_is_not_asked_again_in_the_round() -> None:
 
 
 def test_a_restart_asks_again_for_what_was_not_committed_only() -> None:
-    """Folded and lost with the server: sent again, counted once."""
+    """After a restart, only updates that were not committed are requested again. An update lost with the server is sent
+    again and counted once.
+    """
     store = new_store()
     before = buffered(2, store)
     before.come("a", "b", "c")
     commit(before, 1, 1.0, "a", "b")
-    before.report("c", 7.0)  # in the buffer of the server that dies now
+    before.report("c", 7.0)  # in the buffer of the server that is about to crash
     after = buffered(2, store)
     assert after.published == {1, 2}
     after.come("b", "c")
@@ -155,7 +165,9 @@ def test_a_restart_asks_again_for_what_was_not_committed_only() -> None:
 
 
 def test_what_a_model_holds_is_durable_with_it() -> None:
-    """The server dies right after a commit: whom the model holds is told so, and not counted again."""
+    """The devices counted in a model are saved with it: after a crash right behind a commit they are told, and not
+    counted again.
+    """
 
     class Dies(Exception):
         pass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A federation.toml is read, or refused with an error that says where and what."""
+"""A valid federation.toml is read; an invalid one is refused with an error that says where and what."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_good(tmp_path: Path) -> None:
-    """Every section ends up where it belongs."""
+    """Every setting ends up in the right field."""
     settings = load(write(tmp_path, GOOD))
     assert (settings.name, settings.broker, settings.layout.elements) == (
         "presses",
@@ -131,7 +131,7 @@ def test_good(tmp_path: Path) -> None:
     ],
 )
 def test_bad(tmp_path: Path, old: str, new: str, says: str) -> None:
-    """The error names file, key and remedy."""
+    """The error names the file, the key and the remedy."""
     path = write(tmp_path, GOOD.replace(old, new))
     with pytest.raises(ConfigError) as caught:
         load(path)
@@ -141,19 +141,19 @@ def test_bad(tmp_path: Path, old: str, new: str, says: str) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]"])
 def test_a_broker_on_loopback_needs_no_user(tmp_path: Path, host: str) -> None:
-    """Nobody else can reach it."""
+    """A broker on loopback needs no user, because other machines cannot reach it."""
     assert load(write(tmp_path, GOOD.replace("server:secret@gateway", host))).broker is not None
 
 
 def test_a_broker_in_parts() -> None:
-    """User and password may hold anything, coded as in any URL; printed, they are left out."""
+    """User and password may contain any character, percent-encoded as in any URL. They are not printed."""
     url = BrokerUrl.parse("mqtts://b%40d:p%2Fa%23ss@[::1]")
     assert (url.user, url.password, url.host, url.port) == ("b@d", "p/a#ss", "::1", 8883)
     assert str(url) == "mqtts://[::1]:8883" and "p/a" not in repr(url)
 
 
 def test_initial_model(tmp_path: Path) -> None:
-    """The first model may come from a file, whose shapes must fit."""
+    """The first model may come from a file. Its shapes must match the layout."""
     np.savez(tmp_path / "m.npz", w=np.ones((4, 3)), b=np.zeros(3))
     text = GOOD.replace("[model]", '[model]\ninitial = "m.npz"')
     initial = load(write(tmp_path, text)).initial
@@ -164,7 +164,7 @@ def test_initial_model(tmp_path: Path) -> None:
 
 
 def test_selection_and_pace(tmp_path: Path) -> None:
-    """Both reach the server that the settings make."""
+    """The settings of selection and pace reach the server."""
     more = '[selection]\nby = "utility"\ntiers = 3\nmin_battery = 30\n[pace]\narrivals_per_s = 20\n'
     settings = load(write(tmp_path, GOOD + more))
     federation = settings.federation(None)
@@ -173,7 +173,7 @@ def test_selection_and_pace(tmp_path: Path) -> None:
 
 
 def test_tls(tmp_path: Path) -> None:
-    """Who signed the broker's certificate comes from a file beside the settings, which must hold a certificate."""
+    """The CA certificate comes from a file beside the settings, which must contain a certificate."""
     tls = GOOD.replace("mqtt://", "mqtts://")
     assert load(write(tmp_path, tls)).ca_file is None
     named = tls.replace("[training]", 'ca_file = "ca.pem"\n[training]')

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Over 350 lines: every case needs the same gateway, its files and its broker, which stand at the top.
-"""What befalls a gateway: damaged files, full disks, other programs, lost brokers, jumping clocks, suspended machines.
+# Over 350 lines: every case needs the same gateway, files and broker, which are defined at the top.
+"""What can happen to a gateway: damaged files, full disks, lost brokers, clock jumps, suspension, other programs.
 
-Each ends in a clear state and a message that says what, where and what to do; nothing that was committed is lost.
+Each case ends in a clear state. The message says what, where and what to do. No committed round is lost.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LAYOUT = Layout((Tensor("parameter0", (ELEMENTS,)),))
 ROUNDS, KEPT = 12, 10
 WAIT_S = 120.0
 PAGE = 4096
-COUNT = 3  # devices
+COUNT = 3  # number of devices
 NOBODY = "mqtt://127.0.0.1:1"
 ANEW = "restore the file from a backup, or move it away to start the federation anew"
 
 
 def until(what: Callable[[], object], else_: Callable[[], str]) -> None:
-    """Wait until it is true."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + WAIT_S
     while not what():
         assert time.monotonic() < deadline, else_()[-2000:]
@@ -50,7 +50,7 @@ def until(what: Callable[[], object], else_: Callable[[], str]) -> None:
 
 
 class Process:
-    """`fedmote server` in a process of its own, as a person runs it."""
+    """`fedmote server` in a process of its own, as an operator runs it."""
 
     def __init__(
         self, folder: Path, broker: str, *arguments: str, data: str = ".", policy: str = "", prefix: Sequence[str] = (),
@@ -66,7 +66,7 @@ class Process:
         )
         self.said = folder / f"said-{time.monotonic_ns()}"
         command = [*prefix, str(Path(sys.executable).parent / "fedmote"), "server", str(toml), *arguments]
-        # Through a pipe: what the process writes itself is to be its database alone, which the tests limit.
+        # Through a pipe: the process itself must write only its database, because the tests limit its writes.
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "1000"} | env
         )
@@ -88,7 +88,7 @@ class Process:
         return " ".join(self.said.read_text().split())
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        """Wait until it has said so."""
+        """Wait until the process has printed this text."""
         until(
             lambda: self.output.count(text) >= times or self.process.poll() is not None,
             lambda: f"{text!r} is not in: {self.output}",
@@ -96,14 +96,14 @@ class Process:
         assert self.output.count(text) >= times, self.output
 
     def end(self, code: int) -> str:
-        """Wait for its end, return what it said: never a traceback."""
+        """Wait for the process to end and return its output, which must not contain a traceback."""
         assert self.process.wait(WAIT_S) == code, self.output
         self.copy.wait(WAIT_S)
         assert "Traceback" not in self.output, self.output
         return self.output
 
     def interrupt(self) -> str:
-        """End it as a person does."""
+        """Interrupt the process as an operator does."""
         self.process.send_signal(signal.SIGINT)
         said = self.end(0)
         assert "stopped; the last committed model is in the database" in said
@@ -111,7 +111,7 @@ class Process:
 
 
 def refused(folder: Path, **options: Any) -> str:
-    """Run a server that cannot start; return what it says."""
+    """Run a server that cannot start; return its output."""
     with Process(folder, NOBODY, "--rounds", "1", **options) as server:
         return server.end(1)
 
@@ -131,7 +131,7 @@ def model_of(round: int) -> Floats:
 
 
 def make(path: Path) -> Store:
-    """A database with some rounds, open."""
+    """Make a database with some rounds and return it open."""
     store = Store(path, LAYOUT, model_of(0), KEPT)
     for round in range(1, ROUNDS + 1):
         assert store.commit(round, model_of(round), {"round": round}) == round + 1
@@ -146,7 +146,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def rounds_in(path: Path) -> int:
-    """Open the database; it must hold whole rounds and the right models, as many as it says."""
+    """Open the database. It must hold only whole rounds and the right models; return how many."""
     store = Store(path, LAYOUT, model_of(0), KEPT)
     try:
         version, round, model = store.latest()
@@ -176,7 +176,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_database_is_not_used(database: Path, damage: str) -> None:
-    """It is not taken for a new one either; what is left of it stays as it is."""
+    """A damaged database is not used and not replaced by a new one. The rest of the file stays unchanged."""
     data = DAMAGE[damage](database.read_bytes())
     assert data != database.read_bytes()
     database.write_bytes(data)
@@ -187,14 +187,14 @@ def test_a_damaged_database_is_not_used(database: Path, damage: str) -> None:
 
 
 def test_the_command_tells_of_damage(database: Path) -> None:
-    """What, where, what to do; and no traceback."""
+    """The command reports damage: what, where and what to do, without a traceback."""
     database.write_bytes(database.read_bytes()[:PAGE])
     said = refused(database.parent)
     assert str(database) in said and ANEW in said
 
 
 def test_any_page_overwritten(database: Path) -> None:
-    """Whatever page it is: damage is told, or nothing of worth was on it."""
+    """If any page is overwritten, either the damage is reported or the page held no needed data."""
     data = database.read_bytes()
     rng = np.random.default_rng(1)
     told = 0
@@ -206,11 +206,11 @@ def test_any_page_overwritten(database: Path) -> None:
             assert rounds_in(database) == ROUNDS
         except StoreError as error:
             told += ANEW in str(error)
-    assert told >= KEPT  # each model fills a page of its own at the least
+    assert told >= KEPT  # each model fills at least one page of its own
 
 
 def test_the_log_beside_it_is_lost(tmp_path: Path) -> None:
-    """Between rounds it holds nothing: without it, or with another, the file has every round."""
+    """Without its log, or with another one, the file still has every round: between rounds the log is empty."""
     store = make(tmp_path / "f.sqlite")
     for name, log in (("without", None), ("damaged", b"\x37\x7f\x06\x82" + bytes(5000))):
         (tmp_path / name).mkdir()
@@ -222,7 +222,7 @@ def test_the_log_beside_it_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_crash_before_the_log_was_emptied(tmp_path: Path) -> None:
-    """A log that holds a round and is then damaged anywhere: that round is there or not, whole, or damage is told."""
+    """A log with one round is damaged at any place: the round is complete or absent, or the damage is reported."""
     path, copy = tmp_path / "f.sqlite", tmp_path / "copy.sqlite"
     store = make(path)
     with contextlib.closing(sqlite3.connect(path)) as reader:
@@ -251,7 +251,7 @@ def test_a_crash_before_the_log_was_emptied(tmp_path: Path) -> None:
 
 
 def test_a_log_without_its_file(database: Path) -> None:
-    """Whoever lost the file and not the log is told, instead of starting anew beside it."""
+    """If the file is lost but its log is not, the server reports that instead of starting a new database."""
     database.unlink()
     Path(f"{database}-wal").write_bytes(b"some rounds")
     said = refused(database.parent)
@@ -265,7 +265,7 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
 
 
 def test_read_only(tmp_path: Path) -> None:
-    """For whoever may not write there; root, who may everywhere, gives that right up."""
+    """A read-only database is refused with a message. Root may write anywhere, so the test gives that right up."""
     data = tmp_path / "data"
     data.mkdir()
     make(data / "f.sqlite").close()
@@ -279,11 +279,11 @@ def test_read_only(tmp_path: Path) -> None:
     assert rounds_in(data / "f.sqlite") == ROUNDS
 
 
-# ---- others at the database
+# ---- other programs that use the database
 
 
 def test_a_second_server(tmp_path: Path, broker: Broker) -> None:
-    """It is told so, and the first goes on."""
+    """A second server on the same database is refused, and the first one continues."""
     with Process(tmp_path, broker.url, "--rounds", "3") as first:
         first.wait_for("federation f on")
         until((tmp_path / "f.sqlite").exists, lambda: first.output)
@@ -295,7 +295,7 @@ def test_a_second_server(tmp_path: Path, broker: Broker) -> None:
 
 
 def lock(path: Path) -> sqlite3.Connection:
-    """Lock the database as another program may."""
+    """Lock the database as another program could."""
     other = sqlite3.connect(path, isolation_level=None, timeout=WAIT_S)
     other.execute("BEGIN IMMEDIATE")
     return other
@@ -308,11 +308,11 @@ def test_locked_at_the_start(database: Path) -> None:
     assert rounds_in(database) == ROUNDS
 
 
-# ---- trouble in the middle of rounds
+# ---- trouble during rounds
 
 
 def assert_exact(path: Path, trainers: list[Known], rounds: int) -> None:
-    """Every round holds every device's work once, and each worked once a round."""
+    """Assert that every round counts each device's update once, and that each device trained once per round."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         models = dict(db.execute("SELECT round, elements FROM model WHERE round > 0"))
         assert db.execute("SELECT count(*) FROM round").fetchone() == (max(models),)
@@ -329,7 +329,7 @@ def rounds_of(path: Path) -> int:
 
 
 class Trouble:
-    """What keeps the server from writing: begin() it, again if it did not last, and end() it."""
+    """Something that stops the server from writing: begin() starts it (again, if it did not last), end() ends it."""
 
     text = ""
 
@@ -342,7 +342,7 @@ class Trouble:
 
 
 class FullDisk(Trouble):
-    """A small file system of its own, for whoever may mount one, and a file that fills it."""
+    """A small file system, if the test may mount one, and a file that fills it."""
 
     text = "disk is full; free some space on that disk"
 
@@ -360,7 +360,7 @@ class FullDisk(Trouble):
 
 
 class Limited(Trouble):
-    """The server may write no further than the start of a file."""
+    """The server may not write beyond the start of a file."""
 
     text = "look at that disk: it may be full or broken"
 
@@ -372,7 +372,7 @@ class Limited(Trouble):
 
 
 class Locked(Trouble):
-    """Another program is at the database, and stays."""
+    """Another program locks the database and keeps the lock."""
 
     text = "database is locked; another program has locked it; close that one"
     other: sqlite3.Connection | None = None
@@ -386,7 +386,7 @@ class Locked(Trouble):
 
 
 class Moved(Trouble):
-    """Somebody moves the file away while the server runs."""
+    """The file is moved away while the server runs."""
 
     text = "f.sqlite was moved or deleted while the server runs; put it back"
 
@@ -404,7 +404,7 @@ def may_mount() -> bool:
 
 @pytest.mark.parametrize("kind", [FullDisk if may_mount() else Limited, Limited, Locked, Moved])
 def test_nothing_can_be_written_for_a_while(tmp_path: Path, broker: Broker, kind: type[Trouble]) -> None:
-    """The round stays open and nothing is announced; when it can be written, it is, and holds everybody's work once."""
+    """While nothing can be written, the round stays open. Afterwards it is committed and counts every update once."""
     data = tmp_path / "data"
     data.mkdir()
     path = data / "f.sqlite"
@@ -419,7 +419,7 @@ def test_nothing_can_be_written_for_a_while(tmp_path: Path, broker: Broker, kind
 
             until(told, lambda: server.output)
             open_round = devices.trainers[0].fits[-1]
-            time.sleep(1.5 * STORE_RETRY_S)  # it tries again meanwhile
+            time.sleep(1.5 * STORE_RETRY_S)  # meanwhile the server tries again
             assert devices.trainers[0].fits[-1] == open_round, "a round was announced that is not durable"
             trouble.end(server)
             server.wait_for("can be written again; the round goes on")
@@ -433,16 +433,16 @@ def test_nothing_can_be_written_for_a_while(tmp_path: Path, broker: Broker, kind
 
 
 def test_full_at_the_start(tmp_path: Path) -> None:
-    """No half-made database is left that the next server would stumble over."""
+    """A full disk at the start leaves no incomplete database behind that would stop the next server."""
     store = tmp_path / "f.sqlite"
     code = (
         "import resource, sys; from fedmote.cli.main import main; before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))\n"
         "try: main(['server', sys.argv[1]])\n"
-        "finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)"  # the coverage of this process is a file as well
+        "finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)"  # this process writes its coverage, too
     )
     with Process(tmp_path, NOBODY) as server:
-        server.end(1)  # for want of a broker; its federation.toml is what is used here
+        server.end(1)  # stops because there is no broker; the test uses its federation.toml
     for leftover in tmp_path.glob("f.sqlite*"):
         leftover.unlink()
     done = subprocess.run(
@@ -455,7 +455,7 @@ def test_full_at_the_start(tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle_of_a_round(tmp_path: Path, broker: Broker) -> None:
-    """The server ends with a message when it comes upon it. As a rule it does not: it has read its file before."""
+    """The server stops with a message when it reads a damaged page. Usually it has read its file before."""
     path = tmp_path / "f.sqlite"
     with Process(tmp_path, broker.url) as server, Devices(broker.url, COUNT):
         server.wait_for("round 1:")
@@ -477,7 +477,7 @@ def test_no_broker_at_the_start(tmp_path: Path) -> None:
 
 
 def test_the_broker_dies_in_the_middle_of_rounds(tmp_path: Path, broker: Broker) -> None:
-    """The server says so, waits, and goes on where it was."""
+    """When the broker dies during rounds, the server says so, waits and continues the same round."""
     with Process(tmp_path, broker.url) as server, Devices(broker.url, COUNT) as devices:
         server.wait_for("round 3:")
         broker.stop(signal.SIGKILL)
@@ -548,13 +548,13 @@ YEAR_S = 365 * 86400
 
 
 def test_the_clock_jumps(tmp_path: Path, broker: Broker) -> None:
-    """Years ahead and back in the middle of rounds: the wall clock decides nothing."""
+    """The clock jumps by years, forward and back, during rounds: no decision depends on the wall clock."""
     shift, source, shim = tmp_path / "shift", tmp_path / "clock.c", tmp_path / "clock.so"
     source.write_text(CLOCK)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(shim), str(source), "-ldl"], check=True)
 
     def jump(years: int) -> None:
-        with shift.open("r+b") as file:  # in place: the server sees it at once
+        with shift.open("r+b") as file:  # written in place, so the server sees it at once
             file.write(struct.pack("q", years * YEAR_S))
 
     shift.write_bytes(bytes(8))
@@ -563,7 +563,7 @@ def test_the_clock_jumps(tmp_path: Path, broker: Broker) -> None:
     told = subprocess.run(
         [sys.executable, "-c", "import time; print(time.time())"], env=os.environ | env, capture_output=True, check=True
     )
-    assert float(told.stdout) > time.time() + 29 * YEAR_S  # the jump is one
+    assert float(told.stdout) > time.time() + 29 * YEAR_S  # except for the jump
     with Process(tmp_path, broker.url, **env) as server, Devices(broker.url, COUNT) as devices:
         for times, years in enumerate((0, 30, -20, 10, -1), 1):
             server.wait_for(f"round {2 * times}:")
@@ -578,7 +578,7 @@ def test_the_clock_jumps(tmp_path: Path, broker: Broker) -> None:
 
 
 def test_the_machine_is_suspended(tmp_path: Path, broker: Broker) -> None:
-    """In the middle of a round, for longer than any deadline: it is told, and rounds of what came go on."""
+    """A machine suspended for longer than any deadline: the server reports it and continues with the updates it has."""
     policy = "goal = 1.0\nsoft_deadline_s = 1.0\nhard_deadline_s = 2.0"
     path = tmp_path / "f.sqlite"
     with Process(tmp_path, broker.url, policy=policy) as server, Devices(broker.url, COUNT) as devices:
@@ -593,7 +593,7 @@ def test_the_machine_is_suspended(tmp_path: Path, broker: Broker) -> None:
 
         trainer.fit = suspend  # type: ignore[assignment, method-assign]  # the trainer of one test
         until(suspended.is_set, lambda: server.output)
-        time.sleep(4.0)  # that is how long
+        time.sleep(4.0)  # the length of the suspension
         server.process.send_signal(signal.SIGCONT)
         server.wait_for("the server stood still for")
         rounds = rounds_of(path) + 2

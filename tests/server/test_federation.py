@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole federations: the real server, a real mosquitto, the real C client."""
+"""Whole federations: the real server, a real mosquitto and the real C client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def run(tmp_path: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `fedmote demo` as a person would."""
+    """Run `fedmote demo` as a user would."""
     environment = os.environ if path is None else os.environ | {"PATH": path}
     return subprocess.run(
         [str(Path(sys.executable).parent / "fedmote"), "demo", "--out", str(tmp_path), *arguments],
@@ -31,7 +31,9 @@ def demo(tmp_path: Path, *arguments: str) -> dict[str, object]:
 
 
 def test_a_fleet_with_faults_learns(tmp_path: Path) -> None:
-    """Links break and slow devices send parts: all of it counts, transfers resume."""
+    """A fleet learns although links break and slow devices send partial updates. All updates count and transfers
+    resume.
+    """
     out = demo(tmp_path, "--seed", "3", "--rounds", "8", "--local-epochs", "5")
     rounds = out["rounds"]
     assert isinstance(rounds, list) and len(rounds) == 8
@@ -43,7 +45,7 @@ def test_a_fleet_with_faults_learns(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
-    """One device at a time, with broken links and partial updates, twice."""
+    """The same seed gives the same bits: two runs, one device at a time, with broken links and partial updates."""
     models = []
     for name in ("a", "b"):
         folder = tmp_path / name
@@ -56,6 +58,6 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_no_broker_there(tmp_path: Path) -> None:
-    """The error says what and where."""
+    """Without a broker, the error says what failed and where."""
     result = run(tmp_path, "--broker", "mqtt://127.0.0.1:1")
     assert result.returncode == 1 and "no MQTT broker at 127.0.0.1:1" in result.stderr
