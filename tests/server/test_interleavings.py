@@ -53,13 +53,13 @@ class Fold:
     """What an update must have added."""
 
     device: str
-    round: int  # of its plan
+    round: int  # of the plan
     covered: NDArray[np.bool_]
     discount: float
 
 
 class Listed(FedAvg):
-    """FedAvg that remembers what it folded into the last model that it made."""
+    """FedAvg that remembers the updates folded into the last model."""
 
     def __init__(self, plan_round: Callable[[str], int]) -> None:
         self.plan_round = plan_round
@@ -83,7 +83,7 @@ class Listed(FedAvg):
 
 
 class Interleavings(RuleBasedStateMachine):
-    """What may happen, and what must hold after each of it."""
+    """The events that may happen, and the invariants that must hold after each of them."""
 
     policy = WHOLE
     selection = Selection()
@@ -102,7 +102,7 @@ class Interleavings(RuleBasedStateMachine):
         self.starts = 0
         self.commits: dict[int, list[Fold]] = {}
         self.outcomes: list[tuple[RollBack, Any]] = []
-        self.models = {1: np.zeros(ELEMENTS, np.float32)}  # by version
+        self.models = {1: np.zeros(ELEMENTS, np.float32)}  # models by version
         for name in self.names:
             self.power_on(name)
         self.start_server()
@@ -134,12 +134,12 @@ class Interleavings(RuleBasedStateMachine):
         self.down[name].append(message)
 
     def plan_round(self, name: str) -> int:
-        """The round whose plan asked for what is being folded."""
+        """Return the round of the plan that asked for the update being folded."""
         work = self.rounds.assignment(name)
         return self.rounds.number if work is None else work.round
 
     def committed(self, record: Record) -> None:
-        """The model that is durable now is the exact mean of those that were folded."""
+        """The durable model is the exact mean of the folded updates."""
         assert record.round not in self.commits and record.round == max(self.commits, default=0) + 1
         if record.rolled_back_to:
             self.commits[record.round] = []
@@ -166,7 +166,7 @@ class Interleavings(RuleBasedStateMachine):
         self.models[version] = model
 
     def mean(self, folds: list[Fold], version: int) -> NDArray[Any]:
-        """What comes of the model of that version and these folds."""
+        """Return the model that follows that version with these folds."""
         base = self.models[version].astype(np.float64)
         total, weight = np.zeros(ELEMENTS), np.zeros(ELEMENTS)
         for fold in folds:
@@ -190,7 +190,7 @@ class Interleavings(RuleBasedStateMachine):
         self.collect(name)
 
     def fetch(self, name: str) -> None:
-        """The broker hands out the chunk that the device has subscribed to."""
+        """The broker serves the chunk that the device has subscribed to."""
         wanted = self.devices[name].wanted
         chunk = self.rounds.model_chunk(*wanted) if wanted is not None else None
         self.poll(name, chunk)
@@ -226,7 +226,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(name=devices_, polls=st.integers(1, 20))
     def talk(self, name: str, polls: int) -> None:
-        """Everything goes well for a while."""
+        """All messages arrive in order for a while."""
         for _ in range(polls):
             self.fair(name)
 
@@ -256,7 +256,7 @@ class Interleavings(RuleBasedStateMachine):
     def restart_server(self, told: bool) -> None:
         before = {name: len(queue) for name, queue in self.down.items()}
         self.start_server()
-        if not told:  # what the new server says at its start is lost
+        if not told:  # the first messages of the new server are lost
             for name, queue in self.down.items():
                 del queue[before[name] :]
 
@@ -267,7 +267,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(back=st.integers(1, 3))
     def roll_back(self, back: int) -> None:
-        """Between rounds, when nobody is at work any more, if no restart comes before."""
+        """Roll back between rounds, when no device is training and the server is not restarted first."""
         request = RollBack(max(1, self.rounds.version - back))
         self.tasks.submit(request, lambda outcome: self.outcomes.append((request, outcome)))
         self.rounds.tick(self.now)
@@ -295,7 +295,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def an_open_round_lost_nothing(self) -> None:
-        """What was folded so far is what the accumulator holds."""
+        """The accumulator holds exactly the updates folded so far."""
         rounds, folding = self.rounds, self.strategy.folding
         assert sorted(rounds.receipts) == sorted(fold.device for fold in folding)
         expected = self.mean(folding, rounds.version)
@@ -309,7 +309,7 @@ class Interleavings(RuleBasedStateMachine):
             self.hear(name, self.up[name].pop(0))
 
     def teardown(self) -> None:
-        """Left alone, they come to a commit, and then to the next one."""
+        """Without further faults, a commit follows, and then another one."""
         goal, end = len(self.commits) + 2, self.now + LONG_S
         while len(self.commits) < goal:
             assert self.now < end, [(d.state, d.round, d.counters) for d in self.devices.values()]
@@ -320,7 +320,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 class InterleavingsInPart(Interleavings):
-    """Deadlines cut uploads off, and what came of them counts."""
+    """Deadlines cut uploads off, and the chunks that arrived count."""
 
     policy = IN_PART
 
@@ -332,7 +332,7 @@ class InterleavingsAsynchronous(Interleavings):
 
 
 class InterleavingsSelected(InterleavingsInPart):
-    """Devices in two tiers by speed, of those that teach most, with deadlines that follow them."""
+    """Devices in two tiers by speed, selected by utility, with adaptive deadlines."""
 
     policy = replace(IN_PART, select=2.0, adaptive=True, min_deadline_s=1.0)
     selection = Selection(by="utility", tiers=2)

@@ -88,7 +88,7 @@ def make_proxy() -> Iterator[MakeProxy]:
 
 
 def planned_by(server: Server) -> list[str]:
-    """The devices that were sent the plan of the present round."""
+    """Return the devices that were sent the plan of the present round."""
     assert isinstance(server.rounds, SynchronousRounds)
     return server.rounds.cohort.planned
 
@@ -99,7 +99,7 @@ def new_server(broker: str, folder: Path, count: int, **policy: Any) -> tuple[Se
 
 
 def assert_each_once(server: Server, devices: Devices, records: list[Record], rounds: int = 1) -> None:
-    """All devices are in the model once and in full, and trained once a round for it."""
+    """Assert that each device is in the model once and in full, and trained once per round."""
     count = len(devices.all)
     assert [(r.round, r.reported, r.partial) for r in records] == [(n, count, 0) for n in range(1, rounds + 1)]
     assert np.array_equal(server.model, mean(devices.trainers, rounds))
@@ -107,11 +107,11 @@ def assert_each_once(server: Server, devices: Devices, records: list[Record], ro
 
 
 def test_nothing_goes_wrong(tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy) -> None:
-    """What the other tests spoil: three rounds, each chunk sent once."""
+    """Without faults there are three rounds, and each chunk is sent once."""
     broker = make_broker()
     proxy = make_proxy(broker)
     server, records = new_server(broker.url, tmp_path, 4)
-    with Devices(proxy.url, 4, retry_ms=(60_000, 60_000)) as devices:  # no answer is so late that it is asked for again
+    with Devices(proxy.url, 4, retry_ms=(60_000, 60_000)) as devices:  # no answer is late enough to be requested again
         asyncio.run(serve(server, 3))
         assert_each_once(server, devices, records, 3)
         assert devices.sum("chunks_out") == 3 * 4 * CHUNKS
@@ -119,7 +119,7 @@ def test_nothing_goes_wrong(tmp_path: Path, make_broker: MakeBroker, make_proxy:
 
 
 def test_asynchronous_rounds_and_a_server_that_restarts(tmp_path: Path, make_broker: MakeBroker) -> None:
-    """Each device by itself; the second server asks nobody for what the first one's models hold."""
+    """After a restart, the second server does not ask again for updates that the first one committed."""
     broker = make_broker()
     with Devices(broker.url, 6) as devices:
         records: list[Record] = []
@@ -129,18 +129,18 @@ def test_asynchronous_rounds_and_a_server_that_restarts(tmp_path: Path, make_bro
             server.store.close()
             records += more
         assert [r.round for r in records] == list(range(1, 9)) and all(r.reported >= 3 for r in records)
-        assert all(fits == sorted(set(fits)) for fits in devices.fits)  # a round's plan is worked on once
+        assert all(fits == sorted(set(fits)) for fits in devices.fits)  # a device trains once for the plan of a round
         folded = sum(r.reported for r in records)
         asyncio.run(until(lambda: devices.sum("updates") >= folded))
-        # What the first server had folded when it ended, but not committed, is received again.
+        # Updates that the first server had folded but not committed are received again.
         assert folded <= devices.sum("updates") <= folded + 6
 
 
-# ---- the broker says no, or is not there
+# ---- the broker refuses, or is not running
 
 
 def test_no_broker_yet(tmp_path: Path, make_broker: MakeBroker) -> None:
-    """Devices that are refused by TCP come as soon as there is a broker."""
+    """Devices whose TCP connection is refused connect as soon as the broker runs."""
     broker = make_broker(started=False)
     server, records = new_server(broker.url, tmp_path, 3)
     with Devices(broker.url, 3) as devices:
@@ -158,7 +158,7 @@ def test_no_broker_yet(tmp_path: Path, make_broker: MakeBroker) -> None:
 
 
 def test_a_wrong_password(tmp_path: Path, make_broker: MakeBroker) -> None:
-    """The broker's CONNACK says no to a device: it goes on trying, and takes part once it is let in."""
+    """A device refused in the broker's CONNACK keeps trying, and takes part once the broker accepts it."""
     users = {"server": "s", "d0": "x", "d1": "x"}
     broker = make_broker(users=users | {"d1": "another"})
     server, records = new_server(broker.url.replace("//", "//server:s@"), tmp_path, 2)
@@ -179,7 +179,7 @@ def test_a_wrong_password(tmp_path: Path, make_broker: MakeBroker) -> None:
 
 
 def test_the_server_has_a_wrong_password(tmp_path: Path, make_broker: MakeBroker) -> None:
-    """The error says who refused, and what to look at."""
+    """The error says that the broker refused the server, and what to check."""
     broker = make_broker(users={"server": "s"})
     server, _ = new_server(broker.url.replace("//", "//server:wrong@"), tmp_path, 1)
     with pytest.raises(ConnectionError, match=r"did not let the server in \(Not authorized\); check user, password"):
@@ -198,7 +198,7 @@ def test_the_broker_restarts_in_mid_upload(
     broker = make_broker(persistent=persistent)
     proxy = make_proxy(broker)
     server, records = new_server(broker.url, tmp_path, 4)
-    chunks, restarts = Counter[int](), 0  # chunks by how often the broker had restarted when their connection began
+    chunks, restarts = Counter[int](), 0  # chunks, by the number of broker restarts before their connection
 
     def rule(packet: Packet) -> bytes:
         nonlocal restarts
@@ -219,7 +219,7 @@ def test_the_broker_restarts_in_mid_upload(
 
 
 def test_links_break_at_any_packet(tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy) -> None:
-    """Each connection of a device breaks within a packet, further on each time, in either direction."""
+    """Each connection of a device breaks within a packet, each time further on, in either direction."""
     broker = make_broker()
     proxy = make_proxy(broker)
     server, records = new_server(broker.url, tmp_path, 3)
@@ -243,12 +243,12 @@ def test_links_break_at_any_packet(tmp_path: Path, make_broker: MakeBroker, make
 
 @dataclass
 class AwayDevice:
-    """Rules for two proxies: d1 is away from its Welcome on, and its will gets lost on the way to the server."""
+    """Rules for two proxies: d1 is offline after its Welcome, and its will does not reach the server."""
 
     proxy: Proxy
     away: threading.Event = field(default_factory=threading.Event)
     in_session: threading.Event = field(default_factory=threading.Event)  # the broker has its plan
-    back: list[str] = field(default_factory=list)  # what was said once the device was back
+    back: list[str] = field(default_factory=list)  # messages sent after the device was back
     plan: bytes = b""
 
     def rule(self, packet: Packet) -> bytes:
@@ -278,7 +278,9 @@ class AwayDevice:
 def test_a_plan_for_a_device_that_is_away(
     tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, kept: bool
 ) -> None:
-    """The plan waits in the session that the broker keeps; when the broker lost that, Hello brings it again."""
+    """The plan waits in the broker's session for the device. If the broker lost the session, Hello brings the plan
+    again.
+    """
     broker = make_broker()
     proxy, server_proxy = make_proxy(broker), make_proxy(broker)
     server, records = new_server(server_proxy.url, tmp_path, 3)
@@ -291,7 +293,7 @@ def test_a_plan_for_a_device_that_is_away(
         async def come_back() -> None:
             await until(lambda: d1.away.is_set() and absent.state == "offline")
             assert planned_by(server) == []
-            then.enter_context(late)  # the third, which the round waited for
+            then.enter_context(late)  # the third device, for which the round waited
             await until(d1.in_session.is_set)
             assert planned_by(server) == ["d0", "d1", "late0"] and absent.state == "offline"
             if not kept:
@@ -308,11 +310,11 @@ def test_a_plan_for_a_device_that_is_away(
         assert first.fits + late.fits == [[1]] * 3
 
 
-# ---- messages twice, or not acknowledged
+# ---- messages delivered twice, or not acknowledged
 
 
 def doubled(packet: Packet) -> bytes:
-    """The packet, and once more if MQTT allows that: at QoS 1 with DUP."""
+    """Return the packet, twice if MQTT allows that: at QoS 1, with DUP."""
     if packet.kind != PUBLISH:
         return packet.raw
     return packet.raw + bytes([packet.raw[0] | (8 if packet.qos else 0)]) + packet.raw[1:]
@@ -322,7 +324,7 @@ def doubled(packet: Packet) -> bytes:
 def test_every_message_is_delivered_twice(
     tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, encoding: str
 ) -> None:
-    """From device to broker to server, so four times, and the same way back."""
+    """A message is delivered twice on each of two hops, so four times, in both directions."""
     broker = make_broker()
     proxy, server_proxy = make_proxy(broker), make_proxy(broker)
     proxy.rule = server_proxy.rule = doubled
@@ -342,7 +344,7 @@ def test_every_message_is_delivered_twice(
 
 
 def test_acknowledgements_are_lost(tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy) -> None:
-    """Every third message is acknowledged to nobody: the connection breaks and both sides send again, with DUP."""
+    """Every third PUBACK is lost: the connection breaks and both sides send again, with DUP."""
     broker = make_broker()
     proxy = make_proxy(broker)
     server, records = new_server(broker.url, tmp_path, 3)
@@ -365,11 +367,11 @@ def test_acknowledgements_are_lost(tmp_path: Path, make_broker: MakeBroker, make
         assert_each_once(server, devices, records)
 
 
-# ---- the server dies, or a device falls silent
+# ---- the server dies, or a device stops sending
 
 
 def serve_apart(broker: str, folder: Path, count: int) -> subprocess.Popen[bytes]:
-    """The server in a process of its own, for one round."""
+    """Run the server in a process of its own, for one round."""
     code = (
         "import asyncio, pathlib, sys; sys.path.insert(0, sys.argv[4]); import fedmote, real_broker; "
         "federation = real_broker.federation(sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])); "
@@ -382,7 +384,7 @@ def serve_apart(broker: str, folder: Path, count: int) -> subprocess.Popen[bytes
 def test_the_server_is_killed_in_mid_round(
     tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, message: str
 ) -> None:
-    """No link of a device breaks: the next server has to ask for what its predecessor had in memory."""
+    """No device loses its link, so the next server must ask for the updates that the killed one had in memory."""
     broker = make_broker()
     proxy = make_proxy(broker)
     servers = [serve_apart(broker.url, tmp_path, 3)]
@@ -401,13 +403,13 @@ def test_the_server_is_killed_in_mid_round(
         asyncio.run(until(lambda: len(servers) == 2))
         assert servers[1].wait(WAIT_S) == 0
         assert devices.fits == [[1]] * 3 and len(proxy.connections) == 3
-        server, _ = new_server(broker.url, tmp_path, 3)  # opens the database that the two left
+        server, _ = new_server(broker.url, tmp_path, 3)  # opens the database of the other two servers
         assert [r["reported"] for r in server.store.rounds()] == [3]
         assert np.array_equal(server.model, mean(devices.trainers, 1))
 
 
 def test_a_silent_connection(tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy) -> None:
-    """Nothing passes, nothing breaks: both ends notice, the will speaks, and the update still counts once."""
+    """On a silent connection both ends notice, the will is published, and the update still counts once."""
     broker = make_broker()
     proxy = make_proxy(broker)
     server, records = new_server(broker.url, tmp_path, 3)
@@ -423,7 +425,7 @@ def test_a_silent_connection(tmp_path: Path, make_broker: MakeBroker, make_proxy
         return packet.raw
 
     proxy.rule = rule
-    # Only the one falls silent: on a busy machine, so short a keep-alive would break the others' connections, too.
+    # Only this device: on a busy machine, so short a keep-alive would break the others' connections, too.
     silent = Devices(proxy.url, 1, prefix="silent", keep_alive_s=1)
     with Devices(proxy.url, 2) as others, silent:
 
@@ -440,11 +442,11 @@ def test_a_silent_connection(tmp_path: Path, make_broker: MakeBroker, make_proxy
         assert others.fits + silent.fits == [[1]] * 3
 
 
-# ---- devices that mean harm
+# ---- hostile devices
 
 
 class Hostile:
-    """A client of the broker with the access rights of one device, that says whatever it likes."""
+    """A hostile broker client with the access rights of one device."""
 
     def __init__(self, broker: Broker, device: str, password: str) -> None:
         self.device, self.topic = device, f"fm/1/f/up/{zlib.crc32(device.encode()) & 255}/{device}"
@@ -525,7 +527,7 @@ def unanswered(port: int) -> int:
 
 
 def swallow(port: int, stack: ExitStack) -> None:
-    """Listen, with a queue that is full: further connections get no answer at all."""
+    """Listen with a full queue: further connections get no answer."""
     host = stack.enter_context(socket.socket())
     host.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     host.bind(("127.0.0.1", port))
@@ -540,7 +542,7 @@ def swallow(port: int, stack: ExitStack) -> None:
 
 
 def test_the_server_works_while_its_broker_does_not_answer(tmp_path: Path, make_broker: MakeBroker) -> None:
-    """A connection that nobody answers stops neither deadlines nor other links."""
+    """An unanswered connection to the broker stops neither deadlines nor other links."""
     broker = make_broker()
     link = MqttLink(broker.url, "f", lambda *_: None)
 
@@ -563,7 +565,7 @@ def say_nonsense(device: Hostile, layout: Layout) -> None:
 
 
 def say_lies(device: Hostile) -> None:
-    """Offers that no device can mean."""
+    """Send offers that no honest device can make."""
     for lies in (
         {"elements": 2**32 - 1}, {"elements": 0}, {"chunk_elements": 1, "elements": 2**32 - 1},
         {"examples": 2**32 - 1}, {"loss": math.nan},
@@ -572,7 +574,7 @@ def say_lies(device: Hostile) -> None:
 
 
 def say_nan(device: Hostile) -> None:
-    """A whole update, one element of which is not a number."""
+    """Send a whole update with one element that is NaN."""
     spoilt = np.ones(ELEMENTS, "<f4")
     spoilt[ELEMENTS // 2] = np.nan
     data = spoilt.tobytes()
@@ -582,13 +584,13 @@ def say_nan(device: Hostile) -> None:
 
 
 def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:
-    """Let in as four of seven devices: what they say costs the round nothing but their own part in it."""
+    """With four hostile devices of seven, a round loses nothing except their own updates."""
     honest, hostile = ["d0", "d1", "d2"], ["noise", "huge", "nan", "endless"]
     foreign = [f"fm/1/f/up/{zlib.crc32(b'd0') & 255}/d0", "fm/1/f/dn/d0", "fm/1/f/all", "fm/1/f/model/1/0"]
     outside = [f"thief{i}" for i in range(len(foreign))]
     broker = make_broker(users={"server": "s"} | dict.fromkeys(honest + hostile + outside, "x"))
     url = broker.url.replace("//", "//server:s@")
-    slots = 4  # one is held to the end
+    slots = 4  # one upload is held until the end
     plan = federation(url, tmp_path, 7, goal=0.4, partial=False)
     records: list[Record] = []
     server = Server(
@@ -617,7 +619,7 @@ def test_hostile_devices(tmp_path: Path, make_broker: MakeBroker) -> None:
             for each in bad.values():
                 each.say(each.hello(layout))
             await until(lambda: len(fleet.sessions.ready()) == 4)
-            # Another's name, and what is the server's to say: the broker passes on none of it.
+            # The name of another device, and messages only the server may send: the broker forwards none of them.
             for thief, topic in zip(thieves, foreign, strict=True):
                 thief.say(codec.encode("Commit", round=1, model_version=2), topic)
             stack.enter_context(devices)

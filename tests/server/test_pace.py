@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Over 350 lines: deadlines, arrivals and their effect in rounds are judged on the same bench.
-"""Deadlines follow the fleet and stay within their bounds; devices come together when few, and evenly when many."""
+"""Deadlines follow the fleet within their bounds. Small fleets meet at the same time, large ones come evenly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BOUNDS = Deadline(600.0, 900.0)
 
 
 def play(deadlines: Deadlines, times: NDArray[np.float64], goal: float) -> tuple[float, bool]:
-    """Run a round of devices that take these times; return its soft deadline and whether the goal was met by it."""
+    """Run a round of devices with these times; return its soft deadline and whether it met the goal."""
     soft_s = deadlines.present.soft_s
     wanted = math.ceil(goal * times.size)
     closes = min(soft_s, float(np.sort(times)[wanted - 1]))
@@ -52,7 +52,7 @@ def play(deadlines: Deadlines, times: NDArray[np.float64], goal: float) -> tuple
 def test_bounds_hold_whatever_comes(
     rounds: list[tuple[list[float], int]], least_s: float, goal: float
 ) -> None:  # fmt: skip
-    """From the least to the bounds, soft to hard in their ratio, and never down by more than a fifth."""
+    """The deadline stays within its bounds, soft to hard keep their ratio, and it never falls by more than a fifth."""
     deadlines = Deadlines(BOUNDS, least_s, goal)
     for done, not_done in rounds:
         before = deadlines.present.soft_s
@@ -96,7 +96,7 @@ def test_a_deadline_that_has_become_too_short_recovers() -> None:
 
 
 def test_a_fleet_that_is_away() -> None:
-    """Nobody reports for long: the deadline is the longest; with nobody asked it is what it was."""
+    """If no device reports for long, the deadline becomes the longest. If no device was asked, it stays the same."""
     deadlines = Deadlines(BOUNDS, 5.0, 0.8)
     for _ in range(30):
         deadlines.learn([10.0] * 9, 1)
@@ -109,7 +109,7 @@ def test_a_fleet_that_is_away() -> None:
 
 
 def test_those_not_done_count_as_at_least_the_deadline() -> None:
-    """A round that closed early at a goal of a half does not make the deadline that of the quicker half."""
+    """Unfinished devices count with at least the deadline: a goal of a half must not shorten it to the faster half."""
     deadlines = Deadlines(BOUNDS, 5.0, 0.5)
     for _ in range(100):
         play(deadlines, np.array([10.0] * 5 + [50.0] * 5), 0.5)
@@ -123,8 +123,7 @@ def test_those_not_done_count_as_at_least_the_deadline() -> None:
 def generations(
     devices: int, rate: float, first: NDArray[np.float64], times: int = 3
 ) -> list[NDArray[np.float64]]:  # fmt: skip
-    """Have each device come, be sent away, and come again, so many times; return when they came, in order.
-
+    """Have each device connect, be sent away and reconnect several times; return the connection times in order.
     Clocks run wrong by up to 1 %, and links take up to 2 s.
     """
     random = np.random.default_rng(6)
@@ -140,18 +139,18 @@ def generations(
 
 
 def peak(come: NDArray[np.float64]) -> int:
-    """Return the most that came within any one second."""
+    """Return the largest number of devices that connected within any one second."""
     return int((np.searchsorted(come, come + 1.0) - np.arange(come.size)).max())
 
 
 def next_round(now: float) -> float:
-    """A round begins each 600 s with whoever came in the 10 s before it; they are wanted at the next but one."""
+    """A round begins every 600 s with the devices of the 10 s before; they are wanted again at the next but one."""
     return (math.floor((now + 10) / 600) + 1) * 600.0
 
 
 @pytest.mark.parametrize("rate", [100.0, 10.0])
 def test_a_fleet_of_ten_is_there_together(rate: float) -> None:
-    """Wherever they came from, all ten are there within 20 s, most of them the error of their clocks; 10/s suffice."""
+    """A fleet of ten meets within 20 s, most of them within the error of their clocks; 10/s suffice."""
     first = np.random.default_rng(7).uniform(0, 600, 10)
     for come in generations(10, rate, first):
         assert come[-1] - come[0] < 20
@@ -161,7 +160,7 @@ def test_a_fleet_of_ten_is_there_together(rate: float) -> None:
 @pytest.mark.parametrize(("devices", "rate", "times"), [(10_000, 100.0, 3), (10_000, 20.0, 3), (1_000_000, 100.0, 2)])
 @pytest.mark.usefixtures("untraced")
 def test_a_large_fleet_comes_evenly(devices: int, rate: float, times: int) -> None:
-    """All at once, as after a power cut: from then on never more than the rate in a second, and no time is wasted."""
+    """A large fleet that reconnects at once, as after a power cut, then comes at the rate at most, and evenly."""
     shortest_s = devices / int((math.sqrt(rate + 9) - 3) ** 2)
     for come in generations(devices, rate, np.zeros(devices), times):
         assert peak(come) <= rate
@@ -172,14 +171,14 @@ def test_a_large_fleet_comes_evenly(devices: int, rate: float, times: int) -> No
 
 
 def test_a_fleet_that_comes_steadily_is_sent_to_the_next_round() -> None:
-    """Ten thousand over ten minutes are no crowd: they come within minutes of the round that they were sent to."""
+    """Ten thousand devices over ten minutes are no crowd: they reconnect within minutes of their next round."""
     first = np.sort(np.random.default_rng(8).uniform(0, 580, 10_000))
     come = generations(10_000, 100.0, first)[0]
     assert peak(come) <= 100 and come[-1] < 600 + 10_000 / 55 + 20
 
 
 def test_more_than_a_day_holds() -> None:
-    """Nobody is sent away for longer than a day; the next day is then handed out anew."""
+    """No device is sent away for longer than a day; after that the places of the next day are assigned."""
     arrivals = Arrivals(1.0)
     away = np.array([arrivals.come_back_s(0.0, 10.0) for _ in range(10_000)])
     places = int(MOST_AWAY_S / math.ceil(1 / (math.sqrt(10) - 3) ** 2))
@@ -190,7 +189,7 @@ def test_more_than_a_day_holds() -> None:
 
 
 def test_who_is_wanted_late_keeps_nobody_from_an_early_place() -> None:
-    """Places are given from the second on in which a device is wanted, also when later ones are taken already."""
+    """Places are assigned from the second a device is wanted, even if later places are already taken."""
     arrivals = Arrivals(100.0)
     assert [arrivals.come_back_s(0.0, 900.0) for _ in range(100)][55] == 901.0
     assert arrivals.come_back_s(1.0, 20.0) == 19.0
@@ -198,7 +197,7 @@ def test_who_is_wanted_late_keeps_nobody_from_an_early_place() -> None:
 
 
 def test_places_of_the_past_are_forgotten() -> None:
-    """A server that runs for a year holds two days of them at most."""
+    """A server that runs for a year remembers places of two days at most."""
     arrivals = Arrivals(1.0)
     for hour in range(24 * 365):
         arrivals.come_back_s(3600.0 * hour, 3600.0 * hour + 60)
@@ -206,7 +205,7 @@ def test_places_of_the_past_are_forgotten() -> None:
 
 
 def test_meetings() -> None:
-    """At multiples, always ahead."""
+    """Meetings are at multiples, always in the future."""
     assert [next_meeting(now, 60.0) for now in (0.0, 59.9, 60.0)] == [60.0, 60.0, 120.0]
 
 
@@ -214,7 +213,7 @@ def test_meetings() -> None:
 
 
 class Listening(Bench):
-    """A bench that keeps what the fleet was told."""
+    """A bench that keeps the messages sent to the fleet."""
 
     def __init__(self, **options: Any) -> None:
         self.heard: list[tuple[str, str, Any]] = []
@@ -238,7 +237,7 @@ class Listening(Bench):
 
 @pytest.mark.parametrize("policy", [{}, {"buffer": 2}])
 def test_rounds_adapt(policy: dict[str, float]) -> None:
-    """Two devices need 1 s each: the plans' deadlines follow, down to the least; the bounds are for who is unknown."""
+    """Two devices need 1 s each: the deadlines fall to the least value. The upper bounds are for unknown devices."""
     bench = Listening(devices=2, adaptive=True, min_deadline_s=2.0, **policy)
     bench.come("a", "b")
     told = []
@@ -256,7 +255,7 @@ def test_rounds_adapt(policy: dict[str, float]) -> None:
 
 
 def test_a_round_keeps_to_its_adapted_deadlines() -> None:
-    """The closing notice comes, and the round ends, when the plan said so; a late device makes the next ones longer."""
+    """The closing notice and the end of a round come as planned; a late device makes the next deadlines longer."""
     bench = Listening(devices=2, goal=1.0, adaptive=True, min_deadline_s=1.0)
     bench.come("a", "b")
     for round in (1, 2, 3):
@@ -278,7 +277,7 @@ def test_a_round_keeps_to_its_adapted_deadlines() -> None:
 
 
 def test_overdue_devices_of_asynchronous_rounds_make_deadlines_longer() -> None:
-    """Each is taken note of once, at the commit; its late update does not make them shorter."""
+    """An overdue device is counted once, at the commit; its late update does not shorten the deadline."""
     bench = Listening(devices=3, buffer=1, adaptive=True, min_deadline_s=1.0, goal=0.8, max_staleness=50)
     bench.come("a", "b", "c")
     for round in range(1, 11):
@@ -290,27 +289,27 @@ def test_overdue_devices_of_asynchronous_rounds_make_deadlines_longer() -> None:
     bench.report("a", 1.0, round=11)
     bench.tick(25.0)
     longer = bench.rounds.deadlines[-1].present.soft_s
-    assert math.isclose(longer, 1.5 * short)  # of three two were overdue, and "a" too: asked 25 s ago
+    assert math.isclose(longer, 1.5 * short)  # two of three were overdue, and "a" too: asked 25 s ago
 
 
 def test_welcome_tells_when_to_come_back() -> None:
-    """Not while a plan may come; until the next round when one is on; longer when it may not be asked as it is."""
+    """No return time while a plan may come; the next round if one is open; longer if the device may not be asked."""
     pace = Pace(arrivals_per_s=100.0, meet_s=60.0, ineligible_s=900.0)
     bench = Listening(devices=2, pace=pace, selection=Selection(require_charging=True))
     bench.now = 45.0
-    assert bench.come_back_s("a", flags=CHARGING) == 15.0  # too few: they meet at the full minute
-    assert bench.come_back_s("b", flags=CHARGING) == 0.0  # with this one the round begins
+    assert bench.come_back_s("a", flags=CHARGING) == 15.0  # too few devices: they meet at the full minute
+    assert bench.come_back_s("b", flags=CHARGING) == 0.0  # this device starts the round
     assert bench.come_back_s("c") == 900.0  # not charging
     bench.tick(45.0)
     bench.now = 50.0
     assert bench.come_back_s("a", flags=CHARGING) == 0.0  # it has its plan
     late = [bench.come_back_s(device, flags=CHARGING) for device in ("d", "e")]
-    assert late == [15.0, 15.018]  # at the hard deadline, one behind the other
+    assert late == [15.0, 15.018]  # at the hard deadline, one after the other
 
 
 @pytest.mark.parametrize("policy", [{}, {"buffer": 2}])
 def test_a_latecomer_is_wanted_at_the_next_round(policy: dict[str, float]) -> None:
-    """When that is expected: after the hard deadline at first, later as long as the last round took."""
+    """A latecomer is wanted at the next round: after the hard deadline at first, then by the last round's length."""
     bench = Listening(devices=2, select=2.0, **policy)
     bench.come("a", "b")
     assert bench.come_back_s("late") == 20.0
@@ -325,7 +324,7 @@ def test_a_latecomer_is_wanted_at_the_next_round(policy: dict[str, float]) -> No
 
 @pytest.mark.parametrize("policy", [{}, {"buffer": 2}])
 def test_a_commit_that_fails_teaches_nothing(policy: dict[str, float], tmp_path: Path) -> None:
-    """The database is locked for a while: the round is committed afterwards, and its reports have counted once."""
+    """A failed commit changes no statistics: once the locked database is free, the reports count once."""
     store = Store(tmp_path / "f.sqlite", LAYOUT, np.zeros(ELEMENTS, np.float32))
     bench = Listening(store=store, devices=2, adaptive=True, min_deadline_s=1.0, **policy)
     bench.come("a", "b")
@@ -345,7 +344,7 @@ def test_a_commit_that_fails_teaches_nothing(policy: dict[str, float], tmp_path:
 
 
 def virtual(policy: Policy, selection: Selection, hours: float) -> list[Record]:
-    """Run hours of 80 devices, of three classes whose speeds and links are far apart; return the rounds."""
+    """Simulate hours of 80 devices in three classes with very different speeds and links; return the rounds."""
     fleet = FleetSettings(devices=80, hours=hours)
     result = simulate_digits(fleet, ServerSettings(FedAvg(), PRESET_TRAINING, policy, selection=selection)).run(
         fleet.hours
@@ -355,7 +354,7 @@ def virtual(policy: Policy, selection: Selection, hours: float) -> list[Record]:
 
 @pytest.mark.usefixtures("untraced")
 def test_adaptive_deadlines_make_more_rounds_of_the_same_time() -> None:
-    """At least twice as many as the same deadlines when fixed, with no larger share of updates in part."""
+    """Adaptive deadlines make at least twice as many rounds, with no larger share of partial updates."""
     policy = replace(PRESET_POLICY, select=10, devices=10, goal=0.8)
     fixed = virtual(policy, Selection(), 2.0)
     adaptive = virtual(replace(policy, adaptive=True), Selection(), 2.0)
@@ -367,7 +366,7 @@ def test_adaptive_deadlines_make_more_rounds_of_the_same_time() -> None:
 
 @pytest.mark.usefixtures("untraced")
 def test_each_tier_has_its_deadline() -> None:
-    """The groups of real clients that are told apart by their reports: none waits for a slower one."""
+    """Each tier of real clients has its own deadline and does not wait for a slower tier."""
     policy = replace(PRESET_POLICY, select=10, devices=10, goal=0.8, adaptive=True, min_deadline_s=8.0)
     rounds = virtual(policy, Selection(tiers=3), 1.2)[50:]
     soft = [np.median([r.soft_deadline_s for r in rounds if r.tier == tier]) for tier in (1, 2, 3)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An update's way from the socket to the accumulator: at most four files, and none of them knows both ends."""
+"""An update passes at most four files from the socket to the accumulator, and none of them knows both ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROJECT = [Path(package.__file__ or "").parent for package in (fedmote, fedmote_
 
 
 def way_here() -> list[Path]:
-    """Project files from paho's reading of the socket to the caller, in the order of the calls."""
+    """Return the project's files on the path from paho's socket read to the caller, in call order."""
     files: list[Path] = []
     frame = sys._getframe(2)
     while frame.f_code.co_name != "loop_read":

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Over 350 lines: every case cuts the power of the same two devices, which stand at the top.
-"""A device loses its power at every operation of flash and link; the server's real code counts its update."""
+# Over 350 lines: every case cuts the power of the same two devices, which are defined at the top.
+"""A device loses its power at every operation of flash and link; the server still counts its update once."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ GEOMETRIES = [(256, 1), (128, 4), (4096, 8), (512, 32)]
 
 
 class PowerCut(Exception):
-    """The link operation that was to be cut has come."""
+    """Raised at the link operation where the power is to be cut."""
 
 
 class Place:
-    """Where a device is: its flash, its messages under way, and whoever is switched on there now."""
+    """The place of a device: its flash, its messages in transit, and the client that runs there now."""
 
     def __init__(self, name: str, flash: Flash | None, kind: type[Known] = Known, **options: Any) -> None:
         self.name, self.flash, self.options = name, flash, options
@@ -71,7 +71,7 @@ class Place:
 
 
 class Wanderer(Known):
-    """Goes on from the model that it is given, to values that no encoding has exactly."""
+    """Trains from the given model to values that no encoding represents exactly."""
 
     def fit(self, parameters: list[Any], config: dict[str, Any]) -> tuple[list[Any], int, dict[str, float]]:
         step = np.random.default_rng([int(config["round"]), self.index]).normal(size=self.elements) / 10
@@ -116,7 +116,7 @@ class World:
         else:
             place.device.poll(now_ms)
         if place.flash is not None and place.flash.off:
-            raise PowerCut  # what it said since then was never said
+            raise PowerCut  # later messages were not sent
         while (message := place.device.take()) is not None:
             place.step(False)
             self.note(place, message)
@@ -131,7 +131,7 @@ class World:
             self.said.setdefault((name, body.Round(), index), set()).add(message)
 
     def turn(self) -> list[Place]:
-        """Let everybody do one thing; return the places whose power went."""
+        """Let every participant act once; return the places that lost power."""
         dark = []
         for place in self.places.values():
             try:
@@ -143,9 +143,8 @@ class World:
         return dark
 
     def run(self, rounds: int, queue_kept: bool = True, noticed: bool = True) -> list[int]:
-        """Run until so many rounds are committed and everybody knows; return what was restored at each power cut.
-
-        queue_kept: the broker keeps what came meanwhile. noticed: it says that the device is gone.
+        """Run until so many rounds are committed and all devices know; return what was restored after each power cut.
+        queue_kept: the broker keeps messages meanwhile. noticed: it reports that the device is lost.
         """
         restored = []
         end, self.rounds.last_round = self.now + LONG_S, rounds
@@ -181,7 +180,7 @@ def new_flash(erase_size: int, program_size: int) -> Flash:
 @pytest.mark.parametrize(("erase_size", "program_size"), GEOMETRIES)
 @pytest.mark.usefixtures("untraced")
 def test_a_cut_at_every_operation_of_the_flash(erase_size: int, program_size: int) -> None:
-    """In each way an operation can break off. A download goes on behind its last durable chunk."""
+    """The flash operation breaks off in every possible way. A download continues after its last durable chunk."""
     clean = World(new_flash(erase_size, program_size))
     clean.run(2)
     clean.assert_exactly_once(2)
@@ -202,7 +201,7 @@ def test_a_cut_at_every_operation_of_the_flash(erase_size: int, program_size: in
 
 @pytest.mark.parametrize(("erase_size", "program_size"), GEOMETRIES[1:3])
 def test_a_second_cut_while_it_recovers(erase_size: int, program_size: int) -> None:
-    """What the first cut left half done is mended, and the mending is cut too."""
+    """A second power cut during the recovery from the first one does no harm either."""
     clean = World(new_flash(erase_size, program_size))
     clean.run(1)
     assert clean.places["d0"].flash is not None
@@ -219,7 +218,7 @@ def test_a_second_cut_while_it_recovers(erase_size: int, program_size: int) -> N
         place.device = Device(
             "d0", "memory:", federation="f", trainer=place.trainer, seed=9, flash=flash, examples=place.trainer.examples
         )
-        if flash.off:  # within the mending itself
+        if flash.off:  # during the recovery
             place.power_on()
         world.run(1)
         world.assert_exactly_once(1)
@@ -229,7 +228,7 @@ def test_a_second_cut_while_it_recovers(erase_size: int, program_size: int) -> N
 @pytest.mark.parametrize("queue_kept", [True, False])
 @pytest.mark.parametrize("noticed", [True, False])
 def test_a_cut_at_every_operation_of_the_link(kept: bool, queue_kept: bool, noticed: bool) -> None:
-    """Before each message in either direction, and after it. Also without flash the update counts once."""
+    """Power is cut before and after each message in either direction. The update counts once, even without flash."""
     clean = World(new_flash(256, 4) if kept else None)
     clean.run(2)
     operations = clean.places["d0"].operations
@@ -246,7 +245,7 @@ def test_a_cut_at_every_operation_of_the_link(kept: bool, queue_kept: bool, noti
 @pytest.mark.parametrize("encoding", ["float32", "int8"])
 @pytest.mark.parametrize("delta", [False, True])
 def test_a_restored_update_has_the_same_bytes(encoding: str, delta: bool) -> None:
-    """Scales, rounding and base after a power cut are what they were: every message of the update is the same."""
+    """Every message of a restored update is the same as before: scales, rounding and base are kept."""
     options: dict[str, Any] = {"kind": Wanderer, "encoding": encoding, "delta": delta, "initial": 0.3}
     clean = World(new_flash(128, 4), **options)
     clean.run(2)
@@ -269,7 +268,7 @@ def test_a_restored_update_has_the_same_bytes(encoding: str, delta: bool) -> Non
 
 
 def test_a_finished_update_is_not_trained_again() -> None:
-    """From the moment that it is durable, a cut costs no work: the same update is offered."""
+    """After an update is durable, a power cut causes no new training: the same update is offered."""
     flash = new_flash(256, 4)
     world = World(flash)
     place = world.places["d0"]
@@ -277,7 +276,7 @@ def test_a_finished_update_is_not_trained_again() -> None:
         world.turn()
     assert place.trainer.fits == [1] and place.device.restored == 0
     while place.device.state == "offering":
-        world.turn()  # until it is durable: then it goes out
+        world.turn()  # until it is durable and is sent
     world.fleet.link_lost("d0", world.send)
     place.power_on()
     assert place.device.state == "offering" and place.device.restored == CHUNKS + 1
@@ -287,7 +286,7 @@ def test_a_finished_update_is_not_trained_again() -> None:
 
 
 def test_an_update_of_another_life_of_the_server_is_refused() -> None:
-    """Its database was made anew: round and version are the same, the model is not, and the new plan got lost."""
+    """If the database was made anew, an update for the old one is refused, even with the same round and version."""
     flash = new_flash(256, 4)
     world = World(flash)
     while world.places["d0"].device.state != "uploading":
@@ -311,7 +310,7 @@ def test_an_update_of_another_life_of_the_server_is_refused() -> None:
 @pytest.mark.parametrize("state", ["downloading", "offering"])
 @pytest.mark.usefixtures("untraced")
 def test_damaged_flash_costs_time_and_nothing_else(state: str) -> None:
-    """Any byte gone wrong while the power was off: what it belonged to is fetched or trained again."""
+    """If any byte is damaged while the power is off, the data that held it is fetched or trained again."""
     size = new_flash(256, 4).image.size
     for at in range(0, size, 3):
         flash = new_flash(256, 4)
@@ -329,7 +328,7 @@ def test_damaged_flash_costs_time_and_nothing_else(state: str) -> None:
 
 
 def test_a_model_outlives_its_round() -> None:
-    """After the commit the device has its model at once, and says so."""
+    """After the commit and a restart, the device has its model at once, and says so."""
     flash = new_flash(256, 4)
     world = World(flash)
     world.run(1)
@@ -337,7 +336,7 @@ def test_a_model_outlives_its_round() -> None:
     model = place.device.model.copy()
     place.power_on()
     assert place.device.restored == CHUNKS and place.device.state in ("offline", "greeting")
-    assert not np.array_equal(place.device.model, model)  # the round's base, not what training made of it
+    assert not np.array_equal(place.device.model, model)  # the base of the round, not the trained model
     assert np.array_equal(place.device.model, np.zeros(ELEMENTS, np.float32))
     hello = None
     while hello is None:
@@ -348,7 +347,7 @@ def test_a_model_outlives_its_round() -> None:
 
 
 def test_another_firmware_or_model_ignores_what_it_finds() -> None:
-    """The journal of another layout is no journal."""
+    """A journal of another layout is ignored."""
     flash = new_flash(256, 4)
     World(flash).run(1)
     other = Known(0, ELEMENTS - 1)
@@ -357,7 +356,7 @@ def test_another_firmware_or_model_ignores_what_it_finds() -> None:
 
 
 def test_a_model_that_does_not_fit_is_worked_on_all_the_same() -> None:
-    """Storage too small for it: said in the errors, and nothing is lost but the memory."""
+    """If the storage is too small for the model, the device reports it and works without storage."""
     flash = Flash(2 * (1024 + 256), erase_size=256, program_size=4)
     world = World(flash)
     world.run(1)

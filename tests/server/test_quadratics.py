@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where FedAvg and FedNova converge, through the real session and round code, against their closed forms."""
+"""Where FedAvg and FedNova converge, with the real session and round code, compared with their closed forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from fedmote.learning.strategies.fednova import FedNova
 
 @pytest.mark.parametrize("seed", range(5))
 def test_each_converges_to_its_own_fixed_point(seed: int) -> None:
-    """Over random curvatures, optima, shares and numbers of steps; a device that did no step is left out."""
+    """Each converges to its own fixed point for random curvatures, optima, shares and steps. A device without steps is
+    left out.
+    """
     fields = Fields.draw(seed)
     eta = 0.2
     pulls = fields.pulls(eta)
@@ -25,7 +27,7 @@ def test_each_converges_to_its_own_fixed_point(seed: int) -> None:
 
 
 def test_only_fednova_comes_closer_to_the_optimum_with_smaller_steps() -> None:
-    """Its distance shrinks in proportion to eta; FedAvg's bias towards who takes more steps stays."""
+    """FedNova's distance shrinks in proportion to eta; FedAvg keeps its bias towards devices with more steps."""
     fields = Fields.draw(100)
     etas = (0.08, 0.04, 0.02)
     ends = {kind: [distance(fields, kind(), eta) for eta in etas] for kind in (FedAvg, FedNova)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models rolled out in stages, taken back, and gone back to: real C devices, the server's rounds, its database."""
+"""Staged roll-outs and rollbacks of models: real C devices, the server's rounds and its database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from fedmote.tasks.rollout import roll_out
 
 
 def hall(new_model: Callable[[Any], Any], devices: int = 8) -> Hall:
-    """Devices that hold model 1, and a model 2 that nobody has yet."""
+    """Devices that hold model 1, and a model 2 that no device has yet."""
     there = Hall(shares(devices), min_cohort=2)
     there.rounds.store.commit(1, new_model(there.model).astype(np.float32), {})
     return there
@@ -65,7 +65,7 @@ def test_a_model_that_is_no_worse_reaches_all_a_share_after_the_other() -> None:
 
 
 def test_a_worse_model_is_taken_back_at_its_first_stage() -> None:
-    """The two that had it have the former one again; nobody else ever had it."""
+    """A worse model is taken back at its first stage. Its two devices get the former one again; no other had it."""
     there = hall(lambda model: 10 * model)
     do, requests = asked(there)
     assert not roll_out(do, 2, 1, (0.25, 1.0), 0.02)
@@ -79,7 +79,7 @@ def test_a_worse_model_is_taken_back_at_its_first_stage() -> None:
     (0.0, 0.0, True), (1.0, float("inf"), False),
 ])  # fmt: skip
 def test_the_tolerance_is_a_share_of_the_losses_size(was: float, loss: float, reaches: bool) -> None:
-    """A log-likelihood may be below 0; a model that is as good as the former one is no worse then either."""
+    """The tolerance works for losses below 0, such as a log-likelihood. An equally good model is not rejected."""
     said: list[str] = []
 
     def do(request: Request) -> Result:
@@ -105,7 +105,9 @@ def test_the_released_model_is_kept_however_old() -> None:
 
 
 def test_the_models_of_a_roll_out_outlive_the_training_that_goes_on_meanwhile() -> None:
-    """Each task lets a round through: without that they were gone before the last stage, and nothing led back."""
+    """Models of a roll-out are kept while each task lets a round through; else they would be deleted before the last
+    stage.
+    """
     there = hall(lambda model: 0.1 * model)
     store = there.rounds.store
     store.keep = 2
@@ -118,7 +120,7 @@ def test_the_models_of_a_roll_out_outlive_the_training_that_goes_on_meanwhile() 
 
     assert roll_out(do, 2, 1, (0.25, 0.5, 0.75, 1.0), 0.02)
     assert store.released == 2 and store.model(2).any()
-    with pytest.raises(StoreError, match="no model 1"):  # released is one; the former is no longer needed
+    with pytest.raises(StoreError, match="no model 1"):  # one is released; the former one is no longer needed
         store.model(1)
     with pytest.raises(TaskError, match="no model 3"):
         do(Evaluate(2, against=3))
@@ -126,7 +128,7 @@ def test_the_models_of_a_roll_out_outlive_the_training_that_goes_on_meanwhile() 
 
 @pytest.mark.parametrize("buffer", [0, 2])
 def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later_ones(buffer: int) -> None:
-    """Also what a server after a crash might still wait for."""
+    """A rollback also voids the updates that a server might still wait for after a crash."""
     store = new_store()
     bench = Bench(store=store, buffer=buffer, devices=2, max_staleness=4)
     bench.come("a", "b")
@@ -138,7 +140,7 @@ def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later
     outcomes: list[Result | TaskError] = []
     bench.tasks.submit(RollBack(2), outcomes.append)
     bench.tick(3.0)
-    assert outcomes == []  # they are at work: it waits
+    assert outcomes == []  # devices are training: the rollback waits
     bench.report("a", 9.0, round=3)
     bench.report("b", 9.0, round=3)
     for second in range(4, 30):
@@ -156,7 +158,7 @@ def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later
 
 
 def test_going_back_voids_the_work_of_who_is_away() -> None:
-    """Asynchronous: its update comes of a model that nobody wants, so it is told no when it comes back."""
+    """With asynchronous rounds, a rollback voids the update of an offline device, which is told when it reconnects."""
     store = new_store()
     bench = Bench(store=store, buffer=2, max_staleness=9, soft_deadline_s=10.0, hard_deadline_s=20.0)
     bench.come("a", "b", "away")
@@ -164,7 +166,7 @@ def test_going_back_voids_the_work_of_who_is_away() -> None:
     bench.report("b", 1.0)
     bench.tasks.submit(RollBack(1), lambda outcome: None)
     bench.tick(1.0)
-    assert [r.rolled_back_to for r in bench.records] == [0]  # until it is overdue, it may be waited for
+    assert [r.rolled_back_to for r in bench.records] == [0]  # until it is overdue, the server may wait for it
     bench.tick(25.0)
     assert [r.rolled_back_to for r in bench.records] == [0, 1]
     assert ("away", 1) not in store.assignments.open_since(0) and bench.rounds.open_round("away") == 3
@@ -173,7 +175,7 @@ def test_going_back_voids_the_work_of_who_is_away() -> None:
 
 
 def test_what_going_back_voids_is_durable_with_it() -> None:
-    """The server dies right after it: the next one waits for nobody's work of the models that are void."""
+    """After a crash right behind a rollback, the next server does not wait for updates of the voided models."""
 
     class Dies(Exception):
         pass
@@ -207,7 +209,7 @@ def test_going_back_to_a_model_that_is_not_kept_is_an_error() -> None:
 
 
 def test_the_commands_on_a_server_that_runs(tmp_path: Path) -> None:
-    """models, rollback and rollout as an operator types them, with a real broker and real devices."""
+    """The commands models, rollback and rollout work on a running server, with a real broker and real devices."""
     broker = Broker(tmp_path)
     broker.start()
     settings = tmp_path / "f.toml"
@@ -216,7 +218,7 @@ def test_the_commands_on_a_server_that_runs(tmp_path: Path) -> None:
         '[model]\ntensors = [{ name = "parameter0", shape = [100] }]\n'
     )
     server = Server(federation(broker.url, tmp_path, 3, 100))
-    server.store.keep = 10_000  # rounds of nothing are fast
+    server.store.keep = 10_000  # rounds without training are fast
 
     async def command(*arguments: str) -> tuple[int, str]:
         result = await asyncio.to_thread(CliRunner().invoke, main, [*arguments])

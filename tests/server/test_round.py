@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounds and sessions without I/O: the test says every message, and what time it is."""
+"""Rounds and sessions without I/O: the test supplies every message and the time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedmote.wire import codec
 
 
 def test_a_round_opened_again_keeps_what_it_folded() -> None:
-    """Too few at the hard deadline: others are asked, and nobody's update is lost or counted twice."""
+    """With too few reports at the hard deadline, other devices are asked. No update is lost or counted twice."""
     bench = Bench(devices=2, min_reports=2)
     bench.come("a", "b")
     bench.report("a", 1.0, examples=3)
@@ -34,7 +34,7 @@ def test_a_round_opened_again_keeps_what_it_folded() -> None:
 
 
 def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
-    """The first one to come back is not the whole round; a new federation waits for nobody."""
+    """The first device that reconnects is not the whole round. A new federation does not wait for any device."""
     store = new_store()
     before = Bench(store=store)
     before.come("a", "b")
@@ -49,7 +49,7 @@ def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
 
 
 def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
-    """Its devices may have had their receipts: the hard deadline is longer for them, and late ones are let in."""
+    """After a crash, devices may think they are done: their hard deadline is longer and late ones are accepted."""
     store = new_store()
     before = Bench(store=store)
     before.come("a", "b", "c")
@@ -62,7 +62,7 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
     after.tick(3.0)
     assert after.sync.cohort.selected == ["a", "d"]
     after.report("d", 6.0)
-    after.come("b", held_round=1)  # it was in a tunnel when the round began anew
+    after.come("b", held_round=1)  # it had no connection when the round began again
     after.come("e")
     assert after.sync.cohort.selected == ["a", "d", "b"] and after.rounds.record.selected == 3
     after.tick(3.0 + 20.0)
@@ -71,7 +71,7 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
     after.report("a", 3.0)
     after.tick(3.0 + 79.5)
     assert after.records == []
-    after.tick(3.0 + 80.0)  # four times the hard deadline: b does not come back
+    after.tick(3.0 + 80.0)  # four times the hard deadline: b does not reconnect
     assert [(r.round, r.selected, r.reported) for r in after.records] == [(1, 3, 2)]
     after.come("c", held_round=1)
     assert after.said[-2:] != [("c", "Plan")] and after.rounds.number == 2
@@ -80,14 +80,14 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
 
 
 def test_work_asked_for_before_joins_the_round_that_was_opened_again() -> None:
-    """A device that was away when others were asked is not told to drop what it worked out from the same model."""
+    """An offline device is not told to drop its update when other devices are asked to train from the same model."""
     bench = Bench(min_reports=2, goal=1.0)
     bench.come("a", "b")
     bench.fleet.link_lost("a", bench.send)
     bench.tick(20.0)
     bench.tick(21.0)
     assert bench.sync.cohort.selected == ["b"]
-    bench.come("a")  # at work, without an update yet
+    bench.come("a")  # training, without an update yet
     assert bench.said[-1] == ("a", "Welcome") and bench.sync.cohort.selected == ["b"]
     bench.report("a", 1.0)
     bench.report("b", 3.0)
@@ -109,7 +109,7 @@ def test_who_withdrew_does_not_join_again() -> None:
 
 
 def test_a_device_at_work_for_a_dead_server_joins_when_it_is_done() -> None:
-    """Its Hello came after the others' plans and names no update; what it offers then counts all the same."""
+    """An update offered after a restart counts, even if the device's Hello came late and named no update."""
     store = new_store()
     Bench(store=store).come("a", "b")
     after = Bench(store=store, resume_s=3.0, goal=1.0)
@@ -124,7 +124,7 @@ def test_a_device_at_work_for_a_dead_server_joins_when_it_is_done() -> None:
 
 
 def test_an_offer_coded_otherwise_gets_no_slot_of_another() -> None:
-    """Firmware that restarted with another encoding: the chunks that came of the former offer are not its own."""
+    """After a restart with another encoding, a device's new offer does not take over the chunks of its former one."""
     bench = Bench(devices=2)
     bench.come("a", "b")
     crc32 = bench.begin("a", 1.0)
@@ -138,7 +138,7 @@ def test_an_offer_coded_otherwise_gets_no_slot_of_another() -> None:
 
 
 def test_begin_and_end_again_count_once() -> None:
-    """Each is answered with a receipt, before and after the fold."""
+    """Repeated UpdateBegin and UpdateEnd are each answered with a receipt, before and after the fold."""
     bench = Bench(devices=2)
     bench.come("a", "b")
     for _ in range(3):
@@ -153,7 +153,7 @@ def test_begin_and_end_again_count_once() -> None:
 
 
 def test_deadlines_and_an_upload_cut_off() -> None:
-    """Soft: the closing notice, once. Hard: what came of an upload is folded where it reaches."""
+    """The soft deadline sends the closing notice once. The hard deadline folds the chunks that have arrived."""
     bench = Bench(devices=2, goal=1.0)
     bench.come("a", "b")
     bench.report("a", 1.0)
@@ -173,7 +173,7 @@ def test_deadlines_and_an_upload_cut_off() -> None:
 
 
 def test_the_goal_brings_the_closing_notice() -> None:
-    """Four of five reports at a goal of 0.8; whoever says Hello then is told, too; a withdrawal ends the wait."""
+    """Four of five reports at a goal of 0.8 send the closing notice, also to later Hellos. Withdraw ends the wait."""
     bench = Bench(devices=5, goal=0.8)
     bench.come("a", "b", "c", "d", "e")
     for device in "abc":
@@ -191,7 +191,7 @@ def test_the_goal_brings_the_closing_notice() -> None:
 
 
 def test_selection() -> None:
-    """A share or a number of those who are there, the same for the same seed; the others are refused."""
+    """A share or a number of the online devices is selected, the same for the same seed; the others are refused."""
     drawn = []
     for select in (0.5, 3.0, 3.0):
         bench = Bench(devices=6, select=select)
@@ -207,7 +207,7 @@ def test_selection() -> None:
 
 
 def test_the_last_round_was_committed_before_the_start() -> None:
-    """As after a crash behind the last commit: nobody is asked for one round more."""
+    """After a crash behind the last commit, the server does not start another round."""
     store = new_store()
     store.commit(1, np.ones(ELEMENTS, np.float32), {})
     for last, done in ((1, True), (2, False), (None, False)):
@@ -218,7 +218,7 @@ def test_the_last_round_was_committed_before_the_start() -> None:
 
 
 def test_a_free_slot_goes_to_who_waits() -> None:
-    """The device that found no slot is told as soon as there is one, and one that left is passed over."""
+    """A waiting device is told as soon as a slot is free, and a device that left is skipped."""
     bench = Bench(slots=1, devices=4, goal=1.0)
     bench.come("a", "b", "c", "d")
     for device in "abc":
@@ -236,7 +236,7 @@ def test_a_free_slot_goes_to_who_waits() -> None:
 
 
 def test_an_upload_cut_off_when_whole_must_match_its_checksum() -> None:
-    """All chunks came but no UpdateEnd: it counts in full if they match, and not at all otherwise."""
+    """If all chunks but no UpdateEnd arrived, the update counts in full if its checksum matches, else not at all."""
     for value, reported in ((3.0, 2), (4.0, 1)):
         bench = Bench(devices=2, goal=1.0, partial=False)
         bench.come("a", "b")
@@ -248,7 +248,7 @@ def test_an_upload_cut_off_when_whole_must_match_its_checksum() -> None:
 
 
 def test_a_round_opened_again_keeps_uploads_in_flight() -> None:
-    """Too few reported: what came of an upload stays, and its end is not too late."""
+    """With too few reports, the chunks of an upload are kept, and its end may arrive after the deadline."""
     bench = Bench(devices=3, goal=1.0, min_reports=3)
     bench.come("a", "b", "c")
     bench.report("a", 1.0)
@@ -266,7 +266,7 @@ def test_a_round_opened_again_keeps_uploads_in_flight() -> None:
 
 
 def test_another_link_cannot_speak_for_a_device() -> None:
-    """Neither its Hello nor its chunks count, nor can it declare the device lost."""
+    """From another link, neither Hello nor chunks count, and the device cannot be reported as lost."""
     bench = Bench(devices=2, goal=1.0)
     bench.come("a", "b")
     bench.begin("a", 1.0)
@@ -288,7 +288,7 @@ def test_another_link_cannot_speak_for_a_device() -> None:
 
 
 def test_a_hello_said_again_is_no_loss() -> None:
-    """Welcome was late. Only another connection's Hello tells of a loss that nobody noticed."""
+    """A repeated Hello is no loss: Welcome was late. Only a Hello of another connection shows an unnoticed loss."""
     bench = Bench(devices=2)
     bench.come("b")
     for boot, dropped in ((7, set()), (7, set()), (8, {"a"})):
@@ -298,7 +298,7 @@ def test_a_hello_said_again_is_no_loss() -> None:
 
 
 def test_too_few_devices_are_called_again() -> None:
-    """A device that did not hear the new server's call says nothing by itself: the call is repeated, not often."""
+    """A device that missed the new server's call sends nothing by itself, so the call is repeated, but not often."""
     policies: tuple[dict[str, Any], ...] = ({}, {"buffer": 2})
     for policy in policies:
         bench = Bench(devices=2, **policy)
@@ -314,7 +314,7 @@ def test_too_few_devices_are_called_again() -> None:
 
 
 def test_a_padded_message_is_not_kept() -> None:
-    """A valid offer with 130,000 bytes behind it: what waits for a slot is small, however many devices wait."""
+    """A valid offer with 130,000 extra bytes is not kept: the memory for waiting offers stays small."""
     bench = Bench(slots=1)
     bench.come("a", "b")
     bench.begin("a", 1.0)
@@ -329,7 +329,7 @@ def test_a_padded_message_is_not_kept() -> None:
 
 
 def test_who_withdrew_and_offers_after_all_is_heard() -> None:
-    """Withdraw names only the round: one said of a task, or one that crossed the plan, is not the last word."""
+    """A Withdraw names only the round, so a later offer of the same device still counts."""
     bench = Bench(devices=2)
     bench.come("a", "b")
     bench.hear("a", "Withdraw", round=1)
