@@ -278,9 +278,7 @@ class AwayDevice:
 def test_a_plan_for_a_device_that_is_away(
     tmp_path: Path, make_broker: MakeBroker, make_proxy: MakeProxy, kept: bool
 ) -> None:
-    """The plan waits in the broker's session for the device. If the broker lost the session, Hello brings the plan
-    again.
-    """
+    """The plan waits in the broker's session. If the broker lost the session, Hello brings the plan again."""
     broker = make_broker()
     proxy, server_proxy = make_proxy(broker), make_proxy(broker)
     server, records = new_server(server_proxy.url, tmp_path, 3)

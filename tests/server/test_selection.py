@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Over 350 lines: every rule of selection is judged on the same fleets.
-"""Who is asked: fairness over time, utility, tiers by speed, and what a device must say of itself to be asked."""
+"""Client selection: fairness over time, utility, tiers by speed, and the requirements on a device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Rule = Literal["fair", "random", "utility"]
 
 
 class History:
-    """Rounds of a fleet of which some are there each time, and who was asked in them."""
+    """Rounds of a fleet in which some devices are online each time, and the devices selected in them."""
 
     def __init__(self, by: Rule, devices: int, count: int) -> None:
         self.devices, self.count = names(devices), count
@@ -44,7 +44,7 @@ class History:
         self.rounds: list[list[int]] = []
 
     def round(self, there: NDArray[np.bool_]) -> list[int]:
-        """Have one round with those who are there; return who was asked."""
+        """Run one round with the online devices; return the selected ones."""
         number = len(self.rounds) + 1
         candidates = [self.devices[i] for i in np.flatnonzero(there)]
         choice = self.selector.choose(candidates, self.count, number, 1.0)
@@ -54,7 +54,7 @@ class History:
         return self.rounds[-1]
 
     def run(self, rounds: int, there: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Have rounds in which each device is there with its probability; return how often each was asked."""
+        """Run rounds in which each device is online with its probability; return how often each was selected."""
         random = np.random.default_rng(5)
         for _ in range(rounds):
             self.round(random.random(there.size) < there)
@@ -81,12 +81,12 @@ class History:
     ],
 )
 def test_eligibility(settings: dict[str, bool | int], flags: int, battery: int, memory: int, may: bool) -> None:
-    """What a device says of itself is held against what is required; what it does not say is no obstacle."""
+    """A device's report is checked against the requirements. A value that it does not report is no obstacle."""
     assert Selection(**settings).permits(flags, battery, memory) is may  # type: ignore[arg-type]
 
 
 def test_the_weighted_draw_is_in_proportion() -> None:
-    """The first drawn is each index in proportion to its weight, the second so among those that are left."""
+    """Each index is drawn first in proportion to its weight; the second draw does the same with the rest."""
     random = np.random.default_rng(1)
     pairs = [weighted(np.array([1.0, 2.0, 5.0]), 2, random) for _ in range(20_000)]
     first = np.bincount([pair[0] for pair in pairs], minlength=3) / len(pairs)
@@ -107,7 +107,7 @@ def test_fair_shares() -> None:
 
 
 def test_nobody_waits_for_long() -> None:
-    """In a fleet that is always there nobody waits longer than four turns of it; in a blind draw somebody does."""
+    """In a fleet that is always online, no device waits longer than four turns. A uniform draw breaks this bound."""
 
     def longest(by: Rule) -> int:
         history = History(by, 200, 20)
@@ -156,7 +156,7 @@ def test_a_device_that_comes_once_a_week_is_heard(count: int) -> None:
 
 
 def test_the_same_seed_and_history_choose_the_same() -> None:
-    """Also when the history comes from the registry instead of memory, as after a restart."""
+    """The choice is the same if the history comes from the registry instead of memory, as after a restart."""
     devices = names(300)
 
     def chosen(seed: int, restart: int) -> list[list[str]]:
@@ -184,22 +184,22 @@ def test_the_same_seed_and_history_choose_the_same() -> None:
 
 
 def test_what_is_not_saved_yet_is_not_forgotten() -> None:
-    """Devices leave and come back before the commit that would have written that they were asked."""
+    """Selections are remembered if devices leave and come back before the commit that saves them."""
     selector = Selector(Selection(), 1, nobody)
     selector.note_selected(["a"], 5)
     selector.choose(names(selector_module.MOST_KNOWN + 1), 1, 6, 1.0)
-    selector.choose(["b"], 1, 6, 1.0)  # everybody else is forgotten
+    selector.choose(["b"], 1, 6, 1.0)  # all other devices are forgotten
     choices = [selector.choose(["a", "b"], 1, 6, 1.0, draw).devices for draw in range(100)]
     assert choices.count(["b"]) > 80  # 7 rounds to the power of 2 against 2: "b" was never asked
 
 
 def test_exploration_decays() -> None:
-    """From 0.9 by 2 % a round to 0.2, as in the paper."""
+    """Exploration decays from 0.9 by 2 % per round to 0.2, as in the paper."""
     assert epsilon(1) == 0.9 and epsilon(2) == 0.9 * 0.98 and epsilon(1000) == 0.2
 
 
 def test_utilities_by_hand() -> None:
-    """Scaled utility plus the bonus for old news, times the penalty of the slow."""
+    """Utility is the scaled loss plus the bonus for old information, times the penalty for slow devices."""
     learnt, rounds = np.array([10.0, 20.0, 30.0]), np.array([2.0, 8.0, 4.0])
     low, high = 10.0, float(np.percentile(learnt, 95))
     bonus = np.sqrt(0.1 * math.log(9) / rounds)
@@ -209,7 +209,7 @@ def test_utilities_by_hand() -> None:
 
 
 def test_one_liar_does_not_own_the_draw() -> None:
-    """Beyond the 95th percentile of what was learnt a claim brings nothing more."""
+    """A false claim beyond the 95th percentile of the known utilities brings no advantage."""
     learnt = np.append(np.linspace(1, 2, 99), 1e30)
     honest = np.append(np.linspace(1, 2, 99), 2.0)
     even = np.ones(100)
@@ -218,7 +218,7 @@ def test_one_liar_does_not_own_the_draw() -> None:
 
 
 def test_utility_asks_those_who_teach_most() -> None:
-    """Late, with all known, four fifths of the draw are of the best; the slow and the dull are asked rarely."""
+    """In late rounds, four fifths of the selected devices are the best; slow and low-utility ones are rare."""
     devices = names(100)
     selector = Selector(Selection(by="utility"), 1, nobody)
     for i, device in enumerate(devices):
@@ -233,7 +233,7 @@ def test_utility_asks_those_who_teach_most() -> None:
 
 
 def test_utility_explores() -> None:
-    """In round 1 all are unknown; later, with few known, nine tenths and less are asked to become so."""
+    """In round 1 all devices are unknown. Later, up to nine tenths of the selected devices are unknown ones."""
     devices = names(100)
     selector = Selector(Selection(by="utility"), 1, nobody)
     assert len(selector.choose(devices, 10, 1, 10.0).devices) == 10
@@ -242,13 +242,13 @@ def test_utility_explores() -> None:
     for number, unknown in ((2, 9), (30, 5), (300, 2)):
         choice = selector.choose(devices, 10, number, 10.0)
         assert sum(device not in devices[:10] for device in choice.devices) == unknown
-    selector.note_overdue(devices[50], 60.0)  # what was never heard is still unknown
+    selector.note_overdue(devices[50], 60.0)  # a device that never reported is still unknown
     assert len(selector.choose(devices[50:60], 10, 300, 10.0).devices) == 10
     assert selector.choose([], 10, 300, 10.0).devices == []
 
 
 def test_tiers_take_turns() -> None:
-    """Each is of like speed, and each gets its third of the rounds, the slow one too."""
+    """The devices of a tier have similar speed. Each tier gets a third of the rounds, the slow one too."""
     devices = names(90)
     selector = Selector(Selection(tiers=3), 1, nobody)
     first = selector.choose(devices, 30, 1, 1.0)
@@ -266,7 +266,7 @@ def test_tiers_take_turns() -> None:
 
 
 def test_devices_of_unknown_speed() -> None:
-    """Enough for a round: they are measured first. Fewer: they are asked along with the slowest, nobody else."""
+    """If the unknown devices suffice for a round, they are measured first. Otherwise they join the slowest tier."""
     tiers = Tiers(3)
     seconds = np.append(np.arange(9.0), [math.nan, math.nan])
     assert tiers.pick(seconds, 2)[0] == Tiers.PROFILING
@@ -279,7 +279,7 @@ def test_devices_of_unknown_speed() -> None:
 
 
 def test_who_was_not_done_is_slow() -> None:
-    """A device that missed its deadline takes at least as long: it is in the slowest tier, and no longer unknown."""
+    """A device that missed its deadline counts at least that time: it is in the slowest tier and no longer unknown."""
     selector = Selector(Selection(tiers=2), 1, nobody)
     for device, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
         selector.note_reported(device, 1, seconds, 1, 1.0)
@@ -294,7 +294,7 @@ def test_who_was_not_done_is_slow() -> None:
 
 
 def test_a_hundred_thousand_candidates() -> None:
-    """With tiers and utilities; what is remembered of devices is bounded."""
+    """Selection from 100,000 candidates works with tiers and utilities; the memory per device is bounded."""
     devices = names(100_000)
     selector = Selector(Selection(by="utility", tiers=4), 1, nobody)
     for i, device in enumerate([*devices, *names(5, "e")]):
@@ -305,7 +305,7 @@ def test_a_hundred_thousand_candidates() -> None:
 
 
 def test_no_figure_of_a_device_is_kept_without_need() -> None:
-    """A fair or blind choice without tiers remembers neither speed nor loss."""
+    """Without tiers, a fair or uniform choice stores neither speed nor loss."""
     for by in ("fair", "random"):
         selector = Selector(Selection(by=by), 1, nobody)
         selector.note_reported("a", 1, 1.0, 10, 1.0)
@@ -317,7 +317,7 @@ def test_no_figure_of_a_device_is_kept_without_need() -> None:
 
 
 def test_rounds_ask_only_whom_they_may() -> None:
-    """A device that says what is required is asked, also when it says so later."""
+    """A device is selected once it reports the required values, also if it does so later."""
     required = Selection(require_charging=True, min_battery=50, min_free_memory_kib=64)
     bench = Bench(selection=required, devices=1)
     hello = {"elements": ELEMENTS, "layout_crc32": LAYOUT.crc32}
@@ -335,7 +335,7 @@ def test_rounds_ask_only_whom_they_may() -> None:
 
 @pytest.mark.parametrize("policy", [{}, {"buffer": 1}])
 def test_who_was_asked_outlives_the_server(tmp_path: Path, policy: dict[str, Any]) -> None:
-    """The commit writes it: those who were not asked before the restart are asked behind it."""
+    """The commit saves which devices were selected: after a restart, the others come first."""
     store = Store(tmp_path / "f.sqlite", LAYOUT, np.zeros(ELEMENTS, np.float32))
     before = Bench(store=store, devices=20, select=5.0, **policy)
     fleet = names(20)
@@ -353,7 +353,7 @@ def test_who_was_asked_outlives_the_server(tmp_path: Path, policy: dict[str, Any
 
 
 def test_only_what_changed_is_written() -> None:
-    """A commit touches the rows of those who were asked since the last one, however many the registry has."""
+    """A commit writes only the rows of devices selected since the last one, however large the registry is."""
     store = new_store()
     model = np.zeros(ELEMENTS, np.float32)
     store.commit(1, model, {}, selected=dict.fromkeys(names(1000), 1))
@@ -364,7 +364,7 @@ def test_only_what_changed_is_written() -> None:
 
 
 def test_a_round_of_each_tier() -> None:
-    """Two fast devices, two slow ones: first all are measured, then each round asks the one or the other pair."""
+    """With two fast and two slow devices, all are measured first; then each round selects one pair."""
     bench = Bench(selection=Selection(tiers=2), devices=4, goal=1.0)
     bench.come("a", "b", "c", "d")
     assert bench.rounds.record.tier == Tiers.PROFILING
@@ -383,7 +383,7 @@ def test_a_round_of_each_tier() -> None:
 
 
 def test_who_holds_work_is_given_time_for_any_speed() -> None:
-    """A round opened again, or after a restart: whoever has its update is asked before others, of whatever speed."""
+    """In a reopened round or after a restart, devices that hold its update are asked first, at any speed."""
     bench = Bench(selection=Selection(tiers=2), devices=3, select=2.0)
     hello = {"elements": ELEMENTS, "layout_crc32": LAYOUT.crc32}
     for device, speed in (("a", 1.0), ("b", 1.0), ("c", 9.0)):

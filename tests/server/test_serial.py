@@ -111,7 +111,7 @@ def federate(
 
 
 def test_a_noisy_line_gives_the_clean_lines_model() -> None:
-    """One byte in a hundred is flipped, dropped or doubled, both ways: the round completes, to the bit."""
+    """With one byte in a hundred flipped, dropped or doubled, both ways, the model is exactly the clean line's."""
     clean, records, counters = federate(1, [None, None])
     assert [(r.reported, r.partial, r.dropped) for r in records] == [(2, 0, 0)]
     assert [c["held"] for c in counters] == [0, 0]  # the server did not close the ports on its last Commit
@@ -124,7 +124,7 @@ def test_a_noisy_line_gives_the_clean_lines_model() -> None:
 
 
 def test_a_cable_that_is_pulled_and_plugged_in_again() -> None:
-    """The link breaks in the download and in the upload: transfers go on, and each update counts once."""
+    """The link breaks in the download and in the upload. Transfers resume, and each update counts once."""
     widths = (64, 32, 10)  # of 151 chunks each way, so that a look every few milliseconds finds it in the middle
     clean, _, _ = federate(2, [None], widths=widths)
     cut_in: list[tuple[int, str]] = []
@@ -146,7 +146,7 @@ def test_a_cable_that_is_pulled_and_plugged_in_again() -> None:
 
 
 def write(tmp_path: Path, serial: str) -> Path:
-    """A federation.toml with this section [serial]."""
+    """Write a federation.toml with this [serial] section."""
     path = tmp_path / "federation.toml"
     head = '[federation]\nname = "f"\n[model]\ntensors = [{ name = "w", shape = [4] }]\n[serial]\n'
     path.write_text(head + serial + "\n")
@@ -165,7 +165,7 @@ def write(tmp_path: Path, serial: str) -> Path:
     ],
 )
 def test_a_wrong_section_is_told(tmp_path: Path, serial: str, says: str) -> None:
-    """The error names key and remedy."""
+    """A wrong section is refused: the error names the key and the remedy."""
     path = write(tmp_path, serial or "baud = 9600")
     with pytest.raises(ConfigError) as caught:
         load(path)

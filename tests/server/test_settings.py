@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/settings.md lists every setting as the program has it."""
+"""docs/settings.md lists every setting of the program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TYPES = {int: "integer", float: "number", bool: "true or false"}
 
 
 def rows(section: str) -> list[list[str]]:
-    """Return the cells of a section's table, without its head."""
+    """Return the cells of a section's table, without its header."""
     found = re.search(rf"^## \[{section}\]$(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert found is not None, f"{PAGE} has no section [{section}]"
     table = [line for line in found[1].splitlines() if line.startswith("|")]
@@ -41,7 +41,7 @@ def described(key: str, kind: Any, default: Any) -> list[str]:
 
 @pytest.mark.parametrize("section", RECORDS)
 def test_dataclasses(section: str) -> None:
-    """Each field in order, with its type, range and default; a number without a range would be a KeyError here."""
+    """Each field is listed in order, with its type, range and default. A number without a range is a KeyError."""
     kind = RECORDS[section]
     hints = get_type_hints(kind)
     table = rows(section)
@@ -51,11 +51,11 @@ def test_dataclasses(section: str) -> None:
 
 @pytest.mark.parametrize("section", OTHERS)
 def test_other_sections(section: str) -> None:
-    """Each key, in order."""
+    """Each key is listed, in order."""
     assert [row[0] for row in rows(section)] == [f"`{key}`" for key in OTHERS[section]]
 
 
 def test_no_section_is_made_up() -> None:
-    """The page has those of the program and no other."""
+    """The page lists the sections of the program and no others."""
     named = re.findall(r"^## \[(.*)\]$", PAGE.read_text(), re.MULTILINE)
     assert sorted(named) == sorted([*OTHERS, *RECORDS])

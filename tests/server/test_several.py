@@ -29,7 +29,7 @@ def write(folder: Path, name: str, ports: str = "") -> Path:
 
 
 def serve(*paths: Path) -> str:
-    """Run `fedmote server` as a person would; return what it complains of."""
+    """Run `fedmote server` as a user would; return its error output."""
     command = [str(Path(sys.executable).parent / "fedmote"), "server", *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -37,7 +37,7 @@ def serve(*paths: Path) -> str:
 
 
 def test_two_models_on_one_broker(tmp_path: Path) -> None:
-    """Devices of the same names are others in the other federation; rounds of both go on at once."""
+    """Devices of the same name in two federations are different devices; rounds of both run at the same time."""
     broker = Broker(tmp_path)
     broker.start()
     records: dict[str, list[Record]] = {"f": [], "g": []}
@@ -55,7 +55,7 @@ def test_two_models_on_one_broker(tmp_path: Path) -> None:
 
 
 def test_trouble_of_one_is_its_own(tmp_path: Path) -> None:
-    """One has nobody to talk to; the other commits its rounds, and then the trouble is told."""
+    """If one federation has no broker, the other still commits its rounds; then the error is reported."""
     broker = Broker(tmp_path)
     broker.start()
     (tmp_path / "g").mkdir()
@@ -75,7 +75,7 @@ def test_federations_in_each_others_way_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_service_manager_stops_it_in_order(tmp_path: Path) -> None:
-    """SIGTERM ends the server well, and its private broker with it."""
+    """SIGTERM stops the server cleanly, and its private broker with it."""
     command = [str(Path(sys.executable).parent / "fedmote"), "server", str(write(tmp_path, "a"))]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Over 350 lines: the parts of the engine and whole runs are judged with the same fleet.
-"""Virtual fleets: the same seed gives the same bits, nothing passes a link that is down, every update counts once."""
+"""Virtual fleets: the same seed gives the same bits, no message passes a broken link, every update counts once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TUNNELS = LinkModel(2_000, 4_000, 200, 0.1, 300, 200)
 
 
 class Listed(FedAvg):
-    """FedAvg that remembers what it folded, and when the model was made of it."""
+    """FedAvg that remembers its folds and when it made the model."""
 
     def __init__(self) -> None:
         self.rounds: list[list[Update]] = []
@@ -134,7 +134,7 @@ def test_what_fails_is_repeated_or_lost() -> None:
 
 
 def test_nothing_passes_a_link_that_is_down() -> None:
-    """Messages are sent all the time, both ways; none arrives while the link is down or set out before it came back."""
+    """Messages are sent all the time, both ways. None arrives while the link is down or if sent before it came back."""
     clock = Clock()
     up_since: dict[int, float | None] = {}
     changes: Counter[int] = Counter()
@@ -241,7 +241,7 @@ def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
         assert record.examples == sum(update.examples for update in folded)
         assert record.partial == sum(update.partial for update in folded)
     network, clients = result.network, result.clients["tunnel"]
-    # Who was away when its receipt came, or whose upload the deadline cut off, learns it from the commit, if at all.
+    # A device that was offline or was cut off by the deadline learns it from the commit, if at all.
     folds = sum(map(len, strategy.rounds))
     assert folds - 2 * len(result.commits) <= clients["updates"] <= folds
     wills = sum(heard.values()) - network["bytes_up"]
@@ -249,9 +249,9 @@ def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
     assert network["bytes_lost"] > 0 and network["tries_failed"] > 0
     assert result.server["bytes"] == sum(heard.values())
     assert network["connections"] == clients["connections"]
-    assert network["sent_up"] <= clients["bytes_out"] < network["sent_up"] + 40 * 3000  # some waits for a busy link
+    assert network["sent_up"] <= clients["bytes_out"] < network["sent_up"] + 40 * 3000  # some wait for a busy link
     lost_or_late = network["sent_up"] + network["sent_down"] - network["bytes_up"] - network["bytes_down"]
-    assert 0 <= lost_or_late - network["bytes_lost"] < 40 * 3000  # what is still under way
+    assert 0 <= lost_or_late - network["bytes_lost"] < 40 * 3000  # updates still in transit
 
 
 def test_the_log_makes_sense() -> None:
@@ -269,7 +269,7 @@ def test_the_log_makes_sense() -> None:
 
 
 def test_no_more_clients_exist_than_work_or_speak() -> None:
-    """Four hundred devices, of which twelve at a time work; those who just come or go add a few."""
+    """Of four hundred devices, twelve at a time train; devices that only connect or leave add few client objects."""
     run = simulate_digits(fleet_of(400), ServerSettings(FedAvg(), TRAINING, POLICY))
     result = run.run(1)
     assert len(result.commits) > 3 and result.clients["tunnel"]["connections"] > 800
@@ -278,7 +278,7 @@ def test_no_more_clients_exist_than_work_or_speak() -> None:
 
 
 def test_a_clock_that_runs_too_fast_changes_nothing_but_the_times() -> None:
-    """A tenth too fast or too slow, and about to wrap around."""
+    """A clock that is a tenth too fast or too slow, or about to wrap around, changes only the times."""
     kind = DeviceClass("odd", steps_per_s=2.0, drift_ppm=100_000, link=replace(TUNNELS, loss=0, mean_down_s=0))
     fleet = FleetSettings(devices=12, classes=(kind,))
     run = simulate_digits(fleet, ServerSettings(FedAvg(), TRAINING, replace(POLICY, devices=12, select=1.0)))
@@ -288,12 +288,12 @@ def test_a_clock_that_runs_too_fast_changes_nothing_but_the_times() -> None:
 
 
 def test_devices_that_are_low_are_left_alone() -> None:
-    """By day, off the charger and below their reserve, they say that they are busy; the mains class works on."""
+    """Battery devices below their reserve and off the charger report busy by day; the mains class works on."""
     low = DeviceClass("low", 0.5, 2.0, battery=BatteryModel(idle_h=3, plugged_h=20, unplugged_h=4, reserve=0.99))
     link = LinkModel(loss=0, mean_down_s=0)
     fleet = FleetSettings(devices=20, start_h=10.0, classes=(replace(low, link=link), DeviceClass("mains", link=link)))
     run = simulate_digits(fleet, ServerSettings(FedAvg(), TRAINING, POLICY))
-    early = run.run(0.25).clients  # two looks at the batteries, and whatever was under way then
+    early = run.run(0.25).clients  # two battery checks, and the work in progress
     late = run.run(0.6).clients
     assert late["low"]["updates"] == early["low"]["updates"] and late["low"]["messages_out"] > 10
     assert late["mains"]["updates"] > early["mains"]["updates"] + 30
@@ -319,7 +319,7 @@ def _figures(folder: Path, seed: str, hash_seed: str) -> dict[str, Any]:
 
 
 def test_one_seed_gives_the_same_bits_in_every_process(tmp_path: Path) -> None:
-    """All messages, when and where they arrived, and the model; also when sets of strings are in another order."""
+    """One seed gives the same messages, times and model in every process, also if sets have another order."""
     first, second = _figures(tmp_path, "5", "1"), _figures(tmp_path, "5", "2")
     assert len(first["rounds"]) > 2 and first == second
     assert _figures(tmp_path, "6", "1")["digest"] != first["digest"]

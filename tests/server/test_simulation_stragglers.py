@@ -20,12 +20,12 @@ def stragglers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_stragglers_hold_most_of_two_labels(stragglers: ModuleType) -> None:
-    """Otherwise it would not matter to discard them."""
+    """The stragglers hold most examples of two labels; otherwise it would not matter to discard them."""
     fleet = stragglers.straggler_fleet(1)
     devices = fleet.population
     slow = stragglers.DEVICES - stragglers.STRAGGLERS
     assert all((devices.class_of(i).name == "straggler") == (i >= slow) for i in range(len(devices)))
-    assert sorted(np.concatenate(fleet.parts).tolist()) == list(range(len(fleet.y)))  # each example is somebody's
+    assert sorted(np.concatenate(fleet.parts).tolist()) == list(range(len(fleet.y)))  # each example has one owner
     theirs = np.bincount(fleet.y[np.concatenate(fleet.parts[slow:])], minlength=10) / np.bincount(fleet.y)
     assert all((share > 0.8) == (label in stragglers.LABELS) for label, share in enumerate(theirs))
     assert min(map(len, fleet.parts)) >= stragglers.LEAST

@@ -23,7 +23,7 @@ LAYOUT = Layout((Tensor("w", (8,)),))
 
 
 def test_commits_survive(tmp_path: Path) -> None:
-    """What was committed is there after the file is opened again; old models go."""
+    """A committed model is there after the file is opened again; old models are deleted."""
     path = tmp_path / "s.sqlite"
     store = Store(path, LAYOUT, np.zeros(8, np.float32), keep=3)
     for number in range(1, 6):
@@ -38,7 +38,7 @@ def test_commits_survive(tmp_path: Path) -> None:
 
 
 def test_a_commit_is_all_or_nothing(tmp_path: Path) -> None:
-    """A round committed twice fails as a whole."""
+    """If a round is committed twice, the second commit fails as a whole."""
     store = Store(tmp_path / "s.sqlite", LAYOUT, np.zeros(8, np.float32))
     store.commit(1, np.ones(8, np.float32), {})
     with pytest.raises(Exception, match="UNIQUE"):
@@ -60,15 +60,15 @@ PRAGMA user_version = 1;
 @pytest.mark.parametrize(
     ("state", "begun"),
     [
-        ("", False),  # it died right after it made the tables
+        ("", False),  # the process died right after it made the tables
         ("row", False),
         ("row begun", True),
-        ("row round", True),  # of before devices were asked durably
+        ("row round", True),  # from before requests to devices were stored
         ("row begun round", True),
     ],
 )
 def test_a_database_of_the_first_release_is_brought_up_to_date(tmp_path: Path, state: str, begun: bool) -> None:
-    """Whatever it holds stays; what it said about a begun round is still known, also by the next server."""
+    """A database of the first release is migrated. Its data stays, and a started round is still known later."""
     path = tmp_path / "s.sqlite"
     models = [np.full(8, n, np.float32).tobytes() for n in (0, 1)]
     old = sqlite3.connect(path, isolation_level=None)
@@ -91,7 +91,7 @@ def test_a_database_of_the_first_release_is_brought_up_to_date(tmp_path: Path, s
 
 
 def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that fails half-way leaves the database in the format it had; the one that works then starts from that."""
+    """A migration that fails half-way leaves the old format unchanged; a later, successful one starts from that."""
     path = tmp_path / "s.sqlite"
     Store(path, LAYOUT, np.zeros(8, np.float32)).close()
     format = len(MIGRATIONS)
@@ -110,7 +110,7 @@ def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 
 
 def test_a_store_that_nobody_closed_may_end_on_any_thread() -> None:
-    """Wherever garbage happens to be collected, SQLite has nothing to say about it (pytest makes it an error)."""
+    """If an open store is garbage-collected on any thread, SQLite raises no warning (pytest makes it an error)."""
     stores: list[Store] = []
     thread = threading.Thread(target=lambda: stores.append(Store(":memory:", LAYOUT, np.zeros(8, np.float32))))
     thread.start()
@@ -121,7 +121,7 @@ def test_a_store_that_nobody_closed_may_end_on_any_thread() -> None:
 
 
 def test_damage_is_told(tmp_path: Path) -> None:
-    """No database, another layout, a newer format, a flipped byte."""
+    """Damage is reported: no database, another layout, a newer format, a flipped byte."""
     path = tmp_path / "s.sqlite"
     path.write_bytes(b"this is no database, but long enough to be looked at" * 40)
     with pytest.raises(StoreError, match="not a database"):

@@ -23,7 +23,7 @@ def update(values: np.ndarray, examples: int, **changes: object) -> Update:
 
 
 def coverage(rng: np.random.Generator, elements: int) -> tuple[np.ndarray, dict[str, object]]:
-    """Which elements an update speaks for, all, one tensor or what came before it was cut off, and how it says so."""
+    """Return which elements an update covers (all, one tensor, or a cut-off upload), and in which form."""
     covered = np.ones(elements, bool)
     kind = rng.integers(3)
     if kind == 1:  # one tensor only
@@ -56,7 +56,7 @@ def test_full_updates_give_the_weighted_mean(elements: int, examples: list[int],
 @settings(max_examples=50)
 @given(st.integers(2, 200), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_each_element_is_the_mean_of_those_who_covered_it(elements: int, devices: int, seed: int) -> None:
-    """Full updates, missing tensors and uploads cut off, all in one round."""
+    """Each element is the mean of the updates that cover it, with full, partial and cut-off ones in one round."""
     rng = np.random.default_rng(seed)
     base = rng.normal(size=elements).astype(np.float32)
     strategy = FedAvg()
@@ -105,7 +105,7 @@ def test_fednova_element_by_element(elements: int, devices: int, seed: int) -> N
 
 
 def test_fednova_with_equal_steps_is_fedavg() -> None:
-    """Nothing is left to normalise."""
+    """With equal steps FedNova equals FedAvg."""
     rng = np.random.default_rng(1)
     base = rng.normal(size=40).astype(np.float32)
     models = []
@@ -119,14 +119,14 @@ def test_fednova_with_equal_steps_is_fedavg() -> None:
 
 
 def test_nobody_spoke() -> None:
-    """The model stays what it was."""
+    """Without updates the model stays the same."""
     base = np.arange(5, dtype=np.float32)
     for strategy in (FedAvg(), FedNova()):
         assert np.array_equal(strategy.finish(strategy.begin(base)), base)
 
 
 def test_not_finite_is_refused_and_changes_nothing() -> None:
-    """One NaN spoils its own update alone."""
+    """An update with a NaN is refused and does not change the others."""
     strategy = FedAvg()
     accumulator = strategy.begin(np.zeros(20, np.float32))
     assert strategy.fold(accumulator, update(np.ones(20), 3))
@@ -145,7 +145,7 @@ def test_deltas_add_to_the_base() -> None:
 
 
 def test_fednova_goes_no_further_than_twice_what_devices_found() -> None:
-    """One device that claims 2^32 - 1 steps, and 1e6 examples; and values at the end of float32."""
+    """The model's step stays bounded for 2^32 - 1 claimed steps, 1e6 examples and the largest float32 values."""
     for examples in (1, 40, 1_000_000):
         strategy = FedNova()
         accumulator = strategy.begin(np.zeros(20, np.float32))
@@ -162,7 +162,7 @@ def test_fednova_goes_no_further_than_twice_what_devices_found() -> None:
 
 
 def test_fednova_weighs_by_what_a_device_has() -> None:
-    """Cut off within its first epoch it saw 8 of 80 examples: its direction counts like a whole update's."""
+    """An upload cut off in its first epoch, after 8 of 80 examples, has the full weight of its direction."""
     strategy = FedNova()
     accumulator = strategy.begin(np.zeros(20, np.float32))
     assert strategy.fold(accumulator, update(np.full(20, 0.10), 80, steps=10))
@@ -171,7 +171,7 @@ def test_fednova_weighs_by_what_a_device_has() -> None:
 
 
 def test_not_finite_leaves_fednova_as_it_was() -> None:
-    """Its examples and steps do not count either."""
+    """The examples and steps of a refused update do not count either."""
     strategy = FedNova()
     accumulator = strategy.begin(np.zeros(20, np.float32))
     assert strategy.fold(accumulator, update(np.ones(20), 3, steps=2))
@@ -180,7 +180,7 @@ def test_not_finite_leaves_fednova_as_it_was() -> None:
 
 
 def test_what_is_partial() -> None:
-    """Fewer steps than planned, or chunks that did not come."""
+    """An update is partial if it has fewer steps than planned, or if chunks are missing."""
     assert update(np.ones(20), 3, steps=1, planned_steps=2).partial
     assert update(np.ones(20), 3, received=bytearray(b"\1\0")).partial
     assert not update(np.ones(20), 3, steps=2, planned_steps=2).partial

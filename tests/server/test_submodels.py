@@ -58,14 +58,16 @@ def spoken(ranges: np.ndarray) -> np.ndarray:
 
 
 def test_a_share_is_of_the_number_that_is_meant_and_not_of_its_neighbour_in_binary() -> None:
-    """0.55 * 100 is above 55 in floating point, 0.28 * 25 above 7."""
+    """A share of a width is computed without rounding errors: 0.55 * 100 is above 55 in floating point, 0.28 * 25 above
+    7.
+    """
     assert dense((4, 100, 2), (1.0, 0.55)).classes()[1].layout.tensors[1].shape == (55,)
     assert dense((4, 25, 2), (1.0, 0.28)).classes()[1].layout.tensors[1].shape == (7,)
     assert dense((4, 25, 2), (1.0, 0.29)).classes()[1].layout.tensors[1].shape == (8,)
 
 
 def test_ranges_are_merged_and_composed() -> None:
-    """They ascend apart; an update of a part of a sub-model is one of the whole model's ranges, too."""
+    """Ranges ascend and are disjoint. A partial update of a sub-model is also one of the whole model's ranges."""
     places = np.arange(LAYOUT.elements, dtype=np.float32)
     for one in CLASSES[1:]:
         ranges = one.ranges(None)
@@ -80,7 +82,7 @@ def test_ranges_are_merged_and_composed() -> None:
 
 
 def test_tensors_that_say_which_axes_scale() -> None:
-    """A convolution's channels, say; what says nothing stays whole."""
+    """A tensor may name the axes that scale, such as a convolution's channels; otherwise it stays whole."""
     layout = Layout((Tensor("conv", (3, 2, 4), (False, False, True)), Tensor("rest", (5,))), (1.0, 0.5))
     sub = layout.classes()[1]
     model = np.arange(29, dtype=np.float32)
@@ -88,7 +90,7 @@ def test_tensors_that_say_which_axes_scale() -> None:
 
 
 class Devices:
-    """Devices of all classes, whose every message the test says."""
+    """Devices of all classes; the test supplies every message."""
 
     def __init__(
         self, store: Store | None = None, strategy: Strategy | None = None, limits: Limits | None = None, **policy: Any
@@ -191,7 +193,7 @@ def test_a_mixed_round_is_heterofl(buffer: int, scale: float, delta: bool) -> No
 
 
 def test_fednova_over_three_classes() -> None:
-    """Each element moves along the mean direction of those who hold it, whatever steps they took."""
+    """Each element moves along the mean direction of the devices that hold it, whatever their step counts."""
     devices = Devices(strategy=FedNova())
     rng = np.random.default_rng(9)
     for size, one in enumerate(CLASSES):
@@ -214,7 +216,7 @@ def test_fednova_over_three_classes() -> None:
 
 
 def test_what_came_of_a_cut_off_upload_counts() -> None:
-    """The first two chunks of a sub-model, at the hard deadline."""
+    """The first two chunks of a sub-model count at the hard deadline."""
     devices = Devices(devices=2)
     devices.come("a", CLASSES[0])
     devices.come("b", CLASSES[1])
@@ -231,7 +233,7 @@ def test_what_came_of_a_cut_off_upload_counts() -> None:
 @pytest.mark.parametrize("most", [1, 10**6])
 @pytest.mark.parametrize("scale", [0.0, 0.01])
 def test_a_sub_model_may_speak_for_a_part_of_itself(scale: float, most: int) -> None:
-    """Ranges of its own vector, say because a tensor stays local; all of that, or what came of it."""
+    """An update may cover ranges of its sub-model, such as without a local tensor; all or the arrived part counts."""
     devices = Devices(devices=1)
     one = CLASSES[1]
     devices.come("a", one)
@@ -261,7 +263,7 @@ def test_a_sub_model_may_speak_for_a_part_of_itself(scale: float, most: int) -> 
     ],
 )
 def test_ranges_that_do_not_fit_the_class_are_refused(ranges: list[tuple[int, int]], elements: int, said: str) -> None:
-    """They are held against the vector of the device's class, not the whole model's."""
+    """Ranges are checked against the vector of the device's class, not of the whole model."""
     devices = Devices(devices=1)
     devices.come("a", CLASSES[1])
     devices.rounds.tick(0.0)
@@ -272,13 +274,13 @@ def test_ranges_that_do_not_fit_the_class_are_refused(ranges: list[tuple[int, in
 
 
 def test_other_firmware_in_mid_round_does_not_fall_over_its_former_offer() -> None:
-    """An offer that waited for a slot was of another vector: it is not taken up when one comes free."""
+    """A waiting offer of another vector is dropped when the device returns with other firmware."""
     devices = Devices(devices=2, limits=Limits(slots=1))
     devices.come("a", CLASSES[0])
     devices.come("b", CLASSES[1])
     devices.rounds.tick(0.0)
     devices.upload("a", 0, np.ones(CLASSES[0].elements), examples=1, most=1)
-    devices.upload("b", 1, np.ones(CLASSES[1].elements), examples=1, most=1)  # finds no slot
+    devices.upload("b", 1, np.ones(CLASSES[1].elements), examples=1, most=1)  # no slot is free
     devices.come("b", CLASSES[2])
     devices.upload("a", 0, np.ones(CLASSES[0].elements), examples=1)
     devices.upload("b", 2, np.full(CLASSES[2].elements, 3.0), examples=1)
@@ -291,7 +293,7 @@ def test_other_firmware_in_mid_round_does_not_fall_over_its_former_offer() -> No
 
 @pytest.mark.parametrize("buffer", [0, 2])
 def test_a_restart_in_mid_round_takes_what_a_sub_model_holds(buffer: int) -> None:
-    """It is the same round and class to the new server."""
+    """After a restart in mid-round, a sub-model's update counts: the new server has the same round and class."""
     before = Devices(devices=2, buffer=buffer)
     for devices in (before, Devices(store=before.store, devices=2, buffer=buffer, resume_s=0.0)):
         devices.come("a", CLASSES[1])
@@ -306,7 +308,7 @@ def test_a_restart_in_mid_round_takes_what_a_sub_model_holds(buffer: int) -> Non
 
 
 def test_who_has_none_of_the_layouts_is_refused() -> None:
-    """The message lists them; an update of another class than Hello's is refused."""
+    """A device with an unknown layout is refused with the list; an update of another class than Hello's, too."""
     devices = Devices(devices=1)
     devices.come("x", SubLayout(dense((6, 6, 5, 3)), None))
     _, name, refusal = devices.said[-1]
@@ -339,7 +341,7 @@ CHAIN = (
     ],
 )
 def test_settings_that_are_wrong(tmp_path: Path, widths: str, tensors: str, said: str) -> None:
-    """Each is refused with what and where."""
+    """Each wrong setting is refused with what and where."""
     path = tmp_path / "federation.toml"
     path.write_text(f'[federation]\nname = "f"\n[model]\ntensors = {tensors}\nwidths = {widths}\n')
     with pytest.raises(ConfigError) as error:
@@ -348,20 +350,20 @@ def test_settings_that_are_wrong(tmp_path: Path, widths: str, tensors: str, said
 
 
 def test_settings(tmp_path: Path) -> None:
-    """A chain needs no more than the widths."""
+    """A chain of layers needs only the widths."""
     path = tmp_path / "federation.toml"
     path.write_text(f'[federation]\nname = "f"\n[model]\ntensors = {CHAIN}\nwidths = [1, 0.5]\n')
     assert [one.elements for one in load(path).layout.classes()] == [58, 30]
 
 
 def test_a_nested_fleet_beats_each_class_among_its_own_kind() -> None:
-    """The digits, real C clients of three widths in memory, one seed of bench/submodels.py."""
+    """On the digits, a nested fleet of three widths beats each class alone (one seed of bench/submodels.py)."""
     found = submodels.compare(seed=5, rounds=submodels.ROUNDS)
     assert found["nested"][0] > max(found["alone"]) + 0.005
 
 
 def test_one_device_of_each_class_on_a_broker() -> None:
-    """Each pulls its own model, and all their updates make one."""
+    """With one device of each class on a broker, each downloads its own model, and all updates make one model."""
     rng = np.random.default_rng(1)
     x, y, _, _ = data.split(rng)
     parts = data.partition(y, 3, 1.0, rng)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server on a TLS-only port of a real mosquitto: what it accepts, and what it refuses."""
+"""The server on a TLS-only port of a real mosquitto: which certificates it accepts, and which it refuses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def test_rounds_over_tls(tmp_path: Path, authority: Authority) -> None:
-    """Server over TLS, devices on the other port: rounds as ever."""
+    """With the server on TLS and devices on the plain port, rounds work as usual."""
     broker = Broker(tmp_path, tls=authority.issue("localhost"))
     broker.start()
     try:
@@ -45,7 +45,7 @@ def test_rounds_over_tls(tmp_path: Path, authority: Authority) -> None:
 
 
 def test_the_connection_heals(tmp_path: Path, authority: Authority) -> None:
-    """A broker that restarts is found again, over TLS as before."""
+    """After a broker restart the server reconnects over TLS."""
     broker = Broker(tmp_path, persistent=True, tls=authority.issue("localhost"))
     broker.start()
 
@@ -77,7 +77,7 @@ class Relay:
         assert self._ready.wait(WAIT_S)
 
     def close(self) -> None:
-        """Once the server has hung up."""
+        """Close, once the server has closed the connection."""
         self._thread.join()
 
     async def _run(self) -> None:
@@ -110,7 +110,7 @@ class Relay:
 
 
 def test_several_messages_in_one_record(tmp_path: Path, authority: Authority) -> None:
-    """mosquitto gives each packet a record; other brokers do not. TLS then holds what no descriptor tells of."""
+    """Several packets may share a TLS record. TLS then holds data that no descriptor shows as readable."""
     broker = Broker(tmp_path)
     broker.start()
     relay = Relay(broker.port, authority.issue("localhost"))
@@ -145,7 +145,7 @@ def test_several_messages_in_one_record(tmp_path: Path, authority: Authority) ->
 
 
 def refused(tmp_path: Path, shown: Certificate, trusted: Authority) -> str:
-    """Start a server that must not get through; what it said."""
+    """Start a server that must not connect; return its output."""
     broker = Broker(tmp_path, tls=shown)
     broker.start()
     try:
@@ -175,7 +175,7 @@ def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_file_the_systems_authorities_count(tmp_path: Path, authority: Authority) -> None:
-    """None of them signed this certificate."""
+    """Without a CA file the system's authorities count. None of them signed this certificate."""
     broker = Broker(tmp_path, tls=authority.issue("localhost"))
     broker.start()
     try:
