@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chaos run: real processes on two hosts with a bad network between them, and everything that can die does.
-
-`python tests/chaos/chaos.py --minutes 30` (root, Linux); prints what happened as JSON and fails when the ledger is not
-exact. tests/chaos/test_chaos.py runs a short one.
+"""The chaos run: real processes on two hosts with a bad network, where every process is killed at times.
+`python tests/chaos/chaos.py --minutes 30` (root, Linux) prints a report as JSON and fails if the ledger is not exact.
+tests/chaos/test_chaos.py runs a short one.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from fedmote.faults.tun import ADDRESS, SIDES, Network
 HERE = Path(__file__).resolve().parent
 PORT = 1883
 SAMPLE_S = 2.0
-GAP_S = 300.0  # between two commits at most
-LEAKS_SHOW_MIN = 20.0  # in a shorter run a process that starts looks like one that grows
+GAP_S = 300.0  # longest time between two commits
+LEAKS_SHOW_MIN = 20.0  # in a shorter run, the start of a process looks like a leak
 STARTS_WITHIN_S = 60.0
-NO_BROKER = 3  # how server_process.py ends when there is none
+NO_BROKER = 3  # exit code of server_process.py when there is no broker
 TCP = {
-    "tcp_rto_max_ms": 1500,  # left alone, TCP doubles its patience up to two minutes
+    "tcp_rto_max_ms": 1500,  # by default, TCP doubles its retry delay up to two minutes
     "tcp_thin_linear_timeouts": 1,  # the same for kernels before 6.15, which lack the other
 }
 """What an operator sets on gateway and devices that have such a network between them (docs/durability.md)."""
@@ -45,7 +44,7 @@ TCP = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens. Times in seconds."""
+    """The plan of a run. Times in seconds."""
 
     seconds: float = 1800.0
     devices: int = 20
@@ -54,7 +53,7 @@ class Plan:
     jitter: float = 0.5
     broker_every_s: float = 60.0
     server_restarts: int = 10
-    calm_s: float = 600.0  # at the end the server stays up: its memory then shows a leak
+    calm_s: float = 600.0  # at the end the server is not killed, so that its memory shows a leak
     power_every_s: float = 120.0
     patience_s: float = 25.0  # the server's, until its closing notice
     rounds: int = 0  # at least: the run goes on until they are committed, but not for more than GAP_S
@@ -63,7 +62,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What happened."""
+    """The result of a run."""
 
     plan: Plan
     verdict: Verdict
@@ -75,7 +74,7 @@ class Report:
     memory: list[Sample] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """What the command prints."""
+        """Return the summary that the command prints."""
         return {
             "minutes": self.plan.seconds / 60,
             **asdict(self.verdict),
@@ -107,7 +106,7 @@ class Hosts:
         )
 
     def start(self, name: str) -> None:
-        """Start one of them: broker, server or devices."""
+        """Start one process: broker, server or devices."""
         python, each = sys.executable, str(self.plan.devices)
         path = shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
         side, command = {
@@ -122,24 +121,24 @@ class Hosts:
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
     def end(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """End one of them."""
+        """Stop one process."""
         process = self.processes.pop(name)
         process.send_signal(how)
         process.wait(STARTS_WITHIN_S)
 
     def end_all(self) -> None:
-        """Kill those that run."""
+        """Kill all running processes."""
         for name in list(self.processes):
             self.end(name, signal.SIGKILL)
 
     def restart(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """End and start it."""
+        """Stop a process and start it again."""
         self.end(name, how)
         self.start(name)
         self.restarts[name] += 1
 
     def check(self) -> None:
-        """Nobody ends by itself, but for a server that finds no broker at its start: a supervisor starts it again."""
+        """Check that no process has ended by itself. A server without a broker may: it is restarted."""
         server = self.processes["server"]
         if server.poll() == NO_BROKER:
             self.start("server")
@@ -148,7 +147,7 @@ class Hosts:
                 raise RuntimeError(f"{name} ended by itself: {(self.folder / f'{name}.log').read_text()[-2000:]}")
 
     def memory(self) -> list[Sample]:
-        """Resident sizes now."""
+        """Return the resident sizes now."""
         now, out = time.monotonic(), []
         for name, process in self.processes.items():
             with contextlib.suppress(OSError):
@@ -159,7 +158,7 @@ class Hosts:
 
 
 def tune(network: Network) -> list[str]:
-    """Set on both hosts what TCP needs there; return what this kernel has of it."""
+    """Set the TCP options on both hosts; return those that this kernel supports."""
     known = [name for name in TCP if Path(f"/proc/sys/net/ipv4/{name}").exists()]
     for side in SIDES:
         with network.inside(side):
@@ -169,7 +168,7 @@ def tune(network: Network) -> list[str]:
 
 
 def events(plan: Plan) -> Iterator[tuple[float, str, signal.Signals]]:
-    """What dies when, in order: (seconds from the start, who, by which signal)."""
+    """Return the kills in order: (seconds from the start, process, signal)."""
     draw = random.Random(plan.seed)
     out = []
     at = plan.broker_every_s
@@ -184,7 +183,7 @@ def events(plan: Plan) -> Iterator[tuple[float, str, signal.Signals]]:
 
 
 def run(plan: Plan, folder: Path) -> Report:
-    """Run it, and judge."""
+    """Run the plan and check the result."""
     network = Network(loss=plan.loss, delay=plan.delay, jitter=plan.jitter, seed=plan.seed)
     with network, contextlib.ExitStack() as stack:
         tune(network)
@@ -219,14 +218,14 @@ def run(plan: Plan, folder: Path) -> Report:
 
 
 def rounds_in(folder: Path) -> int:
-    """Count the rounds that were made so far."""
+    """Count the rounds committed so far."""
     page = folder / "server.jsonl"
     lines = page.read_text().splitlines() if page.exists() else []
     return len({json.loads(line)["round"] for line in lines if '"folds"' in line and line.endswith("}")})
 
 
 def read(folder: Path) -> Ledger:
-    """Collect what both sides wrote down."""
+    """Collect the accounts of both sides."""
     with contextlib.closing(sqlite3.connect(folder / "chaos.sqlite")) as database:
         records = [json.loads(row[0]) for row in database.execute("SELECT record FROM round ORDER BY number")]
     ledger = Ledger(records, [], [])

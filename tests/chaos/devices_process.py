@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chaos run's devices: real C clients in one process. A quarter has flash, and loses its power now and then.
-
-Arguments: the broker's URL, the folder of the ledger, devices, mean seconds between power cuts of a device.
-Runs until SIGTERM.
+"""The devices of the chaos run: real C clients in one process. A quarter has flash and loses power at times.
+Arguments: the broker's URL, the folder of the ledger, devices, mean seconds between power cuts of a device. Runs until
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ UNDER_WAY = ("sealing", "offering", "uploading", "confirming", "holding")
 
 
 class Trainer:
-    """Knows what to make of each round, and notes that it did."""
+    """Returns a known update for each round, and logs each training."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -39,7 +38,7 @@ class Trainer:
     def fit(self, parameters: list[Floats], config: dict[str, Any]) -> tuple[list[Floats], int, dict[str, float]]:
         round, index = int(config["round"]), self.member.index
         mine = weights(round, index)
-        self.member.look()  # what came before belongs to the round before
+        self.member.look()  # earlier entries belong to the round before
         self.member.trained = round
         self.member.note("trained", crc32=zlib.crc32(mine.tobytes()))
         return [mine], examples(index), {"loss": 1.0}
@@ -49,15 +48,15 @@ class Trainer:
 
 
 class Member:
-    """One place in the fleet: the device that is there now, its flash, and its page of the ledger."""
+    """One place in the fleet: its present device, its flash, and its part of the ledger."""
 
     def __init__(self, index: int, url: str, file: Any, flash: Flash | None, every_s: float) -> None:
         self.index, self.url, self.file, self.flash, self.every_s = index, url, file, flash, every_s
         self.name = f"d{index}"
         self.random = random.Random(index)
         self.starts = self.cuts = 0
-        self.trained = 0  # the round of the work in hand, or done last
-        self.noted: set[str] = set()  # about it
+        self.trained = 0  # the round of the present or last update
+        self.noted: set[str] = set()  # about that update
         self.device: Device | None = None
         self.power_on()
 
@@ -80,24 +79,24 @@ class Member:
         self.changes_at = time.monotonic() + self.random.expovariate(1 / self.every_s)
 
     def look(self) -> None:
-        """Note what came for the present work: its receipt, then the commit."""
+        """Log the receipt, then the commit, of the present update."""
         if self.device is None or self.trained == 0:
             return
         if self.device.counters["updates"] > self.updates:
             self.updates = self.device.counters["updates"]
             self.note("receipt")
-        round = self.device.round  # 0 after a power cut that left nothing of it
+        round = self.device.round  # 0 after a power cut that lost the update
         over = round > self.trained or (round == self.trained and self.device.state not in UNDER_WAY)
         if over and "receipt" in self.noted and "committed" not in self.noted:
             self.note("committed")
 
     def switch(self, now: float) -> None:
-        """Cut or restore the power when it is time."""
+        """Cut or restore the power when its time has come."""
         if self.flash is None or now < self.changes_at:
             return
         if self.device is not None:
             self.device.cut_link()
-            self.device.poll()  # the socket is gone, without a word
+            self.device.poll()  # the socket is closed without a message
             self.device = None
             self.cuts += 1
             self.changes_at = now + self.random.uniform(*OFF_S)
@@ -106,7 +105,7 @@ class Member:
 
 
 def main() -> None:
-    """Run them."""
+    """Run the devices."""
     url, folder, count, every_s = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     over = [False]
     signal.signal(signal.SIGTERM, lambda *_: over.__setitem__(0, True))

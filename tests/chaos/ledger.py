@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both sides wrote down, and whether it fits together to the last update. Pure: no I/O, no clock."""
+"""Compares the accounts of both sides down to the last update. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ ELEMENTS, CHUNK = 240, 128
 
 
 def examples(index: int) -> int:
-    """What device `index` says it has."""
+    """Return how many examples device `index` reports."""
     return 10 + 7 * index
 
 
 def weights(round: int, index: int) -> NDArray[np.float32]:
-    """What device `index` makes of round `round`, whatever the model was. Sums of them are exact in float64."""
+    """Return the update of device `index` for `round`, independent of the model. Sums of them are exact in float64."""
     numbers = np.random.default_rng([round, index]).integers(-(2**20), 2**20, ELEMENTS)
     return (numbers / 1024).astype(np.float32)
 
 
 def index_of(device: str) -> int:
-    """Number of a device's name."""
+    """Return the number in a device's name."""
     return int(device.removeprefix("d"))
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One update as a server process folded it. chunks: one character for each, 1 for those that had come."""
+    """One update as folded by a server process. chunks: one character for each, 1 for those that had arrived."""
 
     server: int
     round: int
@@ -45,7 +45,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a server process wrote down just before it made a round's model durable, at `at` seconds."""
+    """A server process's entry just before it made a round's model durable, at `at` seconds."""
 
     server: int
     round: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether processes grow. Pure: no I/O, no clock."""
+"""Detects growing memory of processes. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FLAT = 0.05  # share by which the last third's mean may differ from the first third's
+FLAT = 0.05  # largest accepted relative change of the mean from the first third to the last
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Bytes resident at `at` seconds of one process. pid: a restarted process is another."""
+    """Resident bytes of one process at `at` seconds. pid: changes when the process is restarted."""
 
     at: float
     name: str
@@ -49,7 +49,7 @@ def growths(samples: list[Sample]) -> dict[str, float]:
 
 
 def leaks(samples: list[Sample]) -> list[str]:
-    """Name what is not flat, of what can show a leak."""
+    """Name the processes that grow, among those that can show a leak."""
     found = growths(samples)
     return [
         f"{name}: the last third's mean is {found[name]:+.1%} off the first third's"

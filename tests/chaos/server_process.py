@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chaos run's server: the real one, which writes down what it folds before each commit.
-
+"""The server of the chaos run: the real one, which logs its folds before each commit.
 Arguments: the broker's URL, the folder of database and ledger, devices, seconds until the closing notice.
 """
 
@@ -33,7 +32,7 @@ NO_BROKER = 3
 
 
 class Noted(FedAvg):
-    """FedAvg that writes down each fold, and durably each round's when it makes the model of them."""
+    """FedAvg that logs each fold, and durably logs all folds of a round when it makes the model."""
 
     def __init__(self, path: Path) -> None:
         self.file = open(path, "a")  # noqa: SIM115 (open for as long as the process)
@@ -65,7 +64,7 @@ class Noted(FedAvg):
 
 
 def federation(broker: str, folder: Path, devices: int, patience_s: float) -> Federation:
-    """Deadlines in proportion to what a device's work takes on its network."""
+    """Return settings whose deadlines are in proportion to a device's transfer time on its network."""
     policy = Policy(
         devices=max(2, devices // 2), goal=0.8, soft_deadline_s=patience_s, hard_deadline_s=1.6 * patience_s,
         min_reports=2, resume_s=0.6 * patience_s, chunk_elements=CHUNK, encodings=("float32",),
@@ -78,7 +77,7 @@ def federation(broker: str, folder: Path, devices: int, patience_s: float) -> Fe
 
 
 async def run() -> None:
-    """Until SIGTERM."""
+    """Run until SIGTERM."""
     task = asyncio.ensure_future(server.run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chaos run in short: all that dies in thirty minutes dies in half of one, on a network ten times as quick."""
+"""A short chaos run: the kills of thirty minutes happen in half a minute, on a network ten times as fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chaos import Plan, run
 
 
 def test_half_a_minute(tmp_path: Path) -> None:
-    """Rounds keep committing, and the ledger is exact."""
+    """Rounds are committed throughout, and the ledger is exact."""
     plan = Plan(
         seconds=24.0, devices=12, delay=0.05, jitter=0.05, broker_every_s=8.5, server_restarts=2, calm_s=6.0,
         power_every_s=8.0, patience_s=5.0, rounds=2, seed=3,

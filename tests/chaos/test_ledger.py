@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chaos run's judge: each fault of the account is found, and what is no fault is not."""
+"""The ledger check of the chaos run finds each error and reports nothing else."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_gap_is_also_one_before_the_first_commit_and_after_the_last() -> None:
 
 
 def test_the_last_one_written_of_a_round_counts() -> None:
-    """A server died between writing it down and the commit, and the next one made it of others."""
+    """The last entry of a round counts: a server may be killed between its entry and the commit."""
     assert judge(ledger(commit(1, fold(3, 1)), *EXACT)).errors == []
 
 
@@ -82,7 +82,7 @@ def test_what_the_accounts_do_not_share() -> None:
 
 
 def test_a_receipt_that_came_to_nothing() -> None:
-    """Only that its server died before the commit explains it."""
+    """A receipt without a counted update is an error, unless its server died before the commit."""
     receipts = [("d5", 2)]
     assert any("no server folded" in error for error in judge(ledger(*EXACT, receipts=receipts)).errors)
     for server, lost in ((1, True), (7, False)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chaos run's look at memory: a leak is seen, also that of a process that is restarted."""
+"""The memory check of the chaos run finds a leak, also in a process that is restarted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def leaking(age: float) -> float:
 
 
 def samples(server: Size, devices: Size) -> list[Sample]:
-    """Half an hour in which the server is restarted each two minutes, but for the last ten, and the broker always."""
+    """Return half an hour of samples. The server is restarted every two minutes except the last ten, and the broker
+    throughout.
+    """
     out: list[Sample] = []
     for at in range(0, 1800, 2):
         life = min(at // 120, 10)

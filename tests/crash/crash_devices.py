@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process of its own for the devices: until its standard input ends; then it prints what became of each."""
+"""A separate process for the devices. It runs until its standard input ends, then prints the result of each device."""
 
 from __future__ import annotations
 

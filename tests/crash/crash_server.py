@@ -47,7 +47,7 @@ def die() -> None:
 
 
 class Log:
-    """Lines of JSON that outlive the process: each is written by one call of the system."""
+    """Lines of JSON that survive the process: each is written with one system call."""
 
     def __init__(self, path: Path) -> None:
         self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -57,7 +57,7 @@ class Log:
 
 
 class LoggedFedAvg(FedAvg):
-    """FedAvg, and what it was asked to do."""
+    """FedAvg that logs its calls."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -79,7 +79,7 @@ class LoggedFedAvg(FedAvg):
 
 @dataclass
 class Steps:
-    """Counts steps by name, and dies at the one that was asked for."""
+    """Counts steps by name, and kills the process at the requested step."""
 
     when: str = ""
     name: str = ""
@@ -87,7 +87,7 @@ class Steps:
     seen: Counter[str] = field(default_factory=Counter)
 
     def run(self, name: str, step: Callable[[], Any], complete: Callable[[], None] = lambda: None) -> Any:
-        """Do a step. complete: called before dying after it."""
+        """Run a step. complete: called before the process is killed after the step."""
         self.seen[name] += 1
         chosen = name == self.name and self.seen[name] == self.nth
         if chosen and self.when == "before":
@@ -100,12 +100,12 @@ class Steps:
 
 
 def patch(where: object, name: str, call: Any) -> None:
-    """Put a function in the place of another for the life of this process."""
+    """Replace a function for the life of this process."""
     setattr(where, name, call)
 
 
 def watch_storage(steps: Steps) -> None:
-    """Have every statement of SQL be a step, and what makes a new database the real one."""
+    """Make a step of every SQL statement, and of the file operations that put a new database in place."""
 
     class Connection(sqlite3.Connection):
         def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
@@ -130,7 +130,7 @@ def _name(statement: str) -> str:
 
 
 def watch_messages(steps: Steps) -> None:
-    """Have every message that goes out be a step. After it means that it has left for the broker."""
+    """Make a step of every message that is sent. "After" means that it has left for the broker."""
     publish = mqtt.Client.publish
 
     def watched(self: mqtt.Client, topic: str, payload: bytes, **options: Any) -> Any:
@@ -147,7 +147,7 @@ def watch_messages(steps: Steps) -> None:
 
 
 def count_lines(nth: int, count: list[int]) -> None:
-    """Count in count[0] the lines that run from now on; die at the n-th."""
+    """Count in count[0] the lines that run from now on; kill the process at the n-th."""
     places = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("fedmote", mqtt.__name__))
 
     def line(frame: Any, event: str, argument: Any) -> Any:
@@ -162,7 +162,7 @@ def count_lines(nth: int, count: list[int]) -> None:
 
     sys.settrace(call)
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:  # those that run already are asked for no other way
+    while frame is not None:  # frames that already run can be traced in no other way
         frame.f_trace = call(frame, "", None)
         frame = frame.f_back
 
@@ -193,7 +193,7 @@ def main(folder: Path, broker: str, point: str, rounds: int, buffer: int) -> Non
         log(committed=record.round, at=time.monotonic(), lines=lines[0], steps=steps.seen)
 
     server = Server(federation, LoggedFedAvg(log), on_round=committed)
-    server.store.keep = 1_000_000  # every model is compared afterwards
+    server.store.keep = 1_000_000  # the test compares every model afterwards
 
     def ready() -> None:
         if kind == "line":

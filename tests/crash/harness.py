@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills the server at one point after the other while fifty devices learn, and judges by what it left behind."""
+"""Kills the server at one point after another while fifty devices train, and checks the files it left behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAIT_S = 120.0
 
 
 class Crash:
-    """A federation in a folder whose server dies and comes back. buffer: of asynchronous rounds, 0: synchronous."""
+    """A federation in a folder whose server is killed and restarted. buffer: of asynchronous rounds, 0: synchronous."""
 
     def __init__(self, folder: Path, buffer: int = 0) -> None:
         self.folder, self.buffer = folder, buffer
@@ -70,17 +70,17 @@ class Crash:
         self.server = None
 
     def kill_at(self, point: str) -> None:
-        """Start the server and let it kill itself there."""
+        """Start the server, which kills itself at that point."""
         self.start(point)
         self.wait(-signal.SIGKILL)
 
     def forget(self) -> None:
-        """Take the database away. No device may have been asked for anything since it was made."""
+        """Delete the database. No device may have been asked to train since it was made."""
         for file in self.folder.glob("f.sqlite*"):
             file.unlink()
 
     def kill_after(self, seconds: float) -> None:
-        """Start the server and kill it when so much time has passed, wherever it is then."""
+        """Start the server and kill it after this time, at any point of its code."""
         self.start("some time")
         time.sleep(seconds)
         assert self.server is not None and self.server.poll() is None, self._told()
@@ -88,26 +88,26 @@ class Crash:
         self.wait(-signal.SIGKILL)
 
     def run(self, rounds: int) -> None:
-        """Let the server commit so many rounds more, unharmed."""
+        """Let the server commit so many more rounds without a kill."""
         self.start(rounds=len(self.models()) - 1 + rounds)
         self.wait(0)
 
     def timed(self, rounds: int) -> float:
-        """Let the server commit so many rounds more; return the seconds that it took from its very start."""
+        """Let the server commit so many more rounds; return the seconds from its start."""
         started = time.monotonic()
         self.run(rounds)
         return time.monotonic() - started
 
     def log(self) -> list[dict[str, Any]]:
-        """What all servers noted."""
+        """Return the log entries of all servers."""
         return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
 
     def points(self) -> list[str]:
-        """Where servers were to die, in order."""
+        """Return the points where servers were to be killed, in order."""
         return [entry["point"] for entry in self.log() if "point" in entry]
 
     def lost(self) -> int:
-        """How many servers died with updates that they had folded and not committed."""
+        """Return how many servers were killed with updates that they had folded but not committed."""
         entries = [entry for entry in self.log() if "committed" not in entry]
         return sum("start" in entry and "fold" in before for before, entry in pairwise(entries))
 
@@ -125,7 +125,7 @@ class Crash:
             return [json.loads(row[0]) for row in db.execute("SELECT record FROM round ORDER BY number")]
 
     def stop_devices(self) -> list[dict[str, Any]]:
-        """End the devices; return what became of each."""
+        """Stop the devices; return the result of each."""
         out, _ = self.devices.communicate(b"stop\n", WAIT_S)
         assert self.devices.returncode == 0, self._told()
         return list(json.loads(out))
@@ -156,11 +156,11 @@ STEPS = (
 )
 """Steps of opening the database, greeting devices, and of the first two rounds after that."""
 
-Point = tuple[str, bool]  # and whether it takes a database that is made anew
+Point = tuple[str, bool]  # and whether it can be killed while the database is new
 
 
 def chosen(count: int) -> list[Point]:
-    """Return so many points, the most telling among them; those with a new database come first."""
+    """Return so many points, the most useful first; those with a new database come first of all."""
     telling: list[Point] = [("before COMMIT 1", True), ("before rename 1", True), ("after COMMIT 3", True)]
     telling += [(f"{when} {step} {n}", False) for step, n in (("COMMIT", 2), ("Commit", 1)) for when in WHEN]
     telling += [("after Plan 24", False), ("after Receipt 24", False), ("before Receipt 50", False)]
@@ -171,7 +171,7 @@ def chosen(count: int) -> list[Point]:
 
 
 def judge(crash: Crash) -> int:
-    """Assert that every round is as if no server had died, and that each update counted once; return the rounds."""
+    """Assert that every round is as without a kill, and that each update counted once; return the rounds."""
     models = crash.models()
     rounds = len(models) - 1
     wanted = trajectory(rounds)
@@ -189,7 +189,7 @@ def judge(crash: Crash) -> int:
 
 
 def _judge_folds(log: list[dict[str, Any]], models: list[int]) -> None:
-    """Each model came of all devices' updates for that round, each once, folded by a server that lived that long."""
+    """Each model is made of one update of every device for that round, folded by a server that made the commit."""
     updates = {
         round: {f"d{i:02}": crc32(weights(base, round, i).tobytes()) for i in range(DEVICES)}
         for round, base in enumerate(trajectory(len(models)), 1)
@@ -210,7 +210,7 @@ def _judge_folds(log: list[dict[str, Any]], models: list[int]) -> None:
 
 
 def judge_buffered(crash: Crash) -> int:
-    """Assert that each work of each device is in one model, and each model made of what it says; return the rounds."""
+    """Assert that each update is in exactly one model, and each model equals its stated updates; return the rounds."""
     data = crash.models()
     models = [np.frombuffer(model, np.float32) for model in data]
     rounds = len(models) - 1
@@ -240,6 +240,6 @@ def judge_buffered(crash: Crash) -> int:
     for index, report in enumerate(reports):
         fits = report["fits"]
         assert fits == sorted(set(fits)), f"device {index} did the same work twice: {fits}"
-        lost = [planned for planned in fits[:-1] if (index, planned) not in counted]  # the last may be under way
+        lost = [planned for planned in fits[:-1] if (index, planned) not in counted]  # the last may be in transit
         assert not lost, f"device {index} worked for nothing in {lost}"
     return rounds

@@ -15,7 +15,7 @@ from harness import WHEN, Crash, chosen, judge, judge_buffered
 from work import DEVICES
 
 AFTERWARDS = 2  # rounds without a kill
-MANY = 100  # kills from which on each run draws points of its own; fewer are the same ones in every run
+MANY = 100  # from this number of kills on, each run draws its own points; with fewer, every run has the same ones
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 
 def test_without_a_crash(tmp_path: Path) -> None:
-    """The yardstick: this is what a server that nobody kills commits."""
+    """Without kills, the server commits the reference models."""
     with Crash(tmp_path) as crash:
         crash.run(5)
         assert judge(crash) == 5
 
 
 def test_chosen_points(tmp_path: Path, kills: int) -> None:
-    """Before and after each durable step, and each kind of message; at first while there is no database yet."""
+    """Kill before and after each durable step and each kind of message, first while there is no database yet."""
     points = chosen(kills)
     with Crash(tmp_path) as crash:
         for point, fresh in points:
@@ -45,12 +45,12 @@ def test_chosen_points(tmp_path: Path, kills: int) -> None:
 
 
 def test_random_points(tmp_path: Path, kills: int) -> None:
-    """At any moment from the server's start on, and at any line of its code and of its MQTT client's, of two rounds."""
+    """Kill at any time after the start, and at any line of the server or its MQTT client, during two rounds."""
     seed = random.SystemRandom().randrange(2**32) if kills >= MANY else kills
     print(f"seed {seed}")
     draw = random.Random(seed)
     with Crash(tmp_path) as crash:
-        crash.kill_at("before Plan 1")  # the devices find the servers that are measured as they find the others
+        crash.kill_at("before Plan 1")  # the measured servers find the devices in the same state as the others do
         seconds = crash.timed(2)
         crash.kill_at("before Plan 1")
         crash.start("line 0", rounds=4)
@@ -67,7 +67,7 @@ def test_random_points(tmp_path: Path, kills: int) -> None:
 
 
 def test_asynchronous_rounds(tmp_path: Path, kills: int) -> None:
-    """Rounds of half the devices each: who was asked for what, and whose work a model holds, outlives the server."""
+    """In asynchronous rounds of half the devices, plans and the updates counted in a model survive a killed server."""
     seed = random.SystemRandom().randrange(2**32) if kills >= MANY else kills
     print(f"seed {seed}")
     draw = random.Random(seed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the devices of the crash tests compute: known beforehand, and exact in float64 in any order of summing."""
+"""The updates of the devices in the crash tests: known in advance, and exact in float64 for any order of the sum."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 ELEMENTS, CHUNK, DEVICES = 600, 128, 50
-MAX_STALENESS, STALENESS_EXPONENT = 1000, 0.5  # of asynchronous rounds: nothing is ever too old
+MAX_STALENESS, STALENESS_EXPONENT = 1000, 0.5  # of asynchronous rounds: no update is ever too old
 EXAMPLES = [10 + 7 * index for index in range(DEVICES)]
 
 
 def weights(base: Floats, round: int, index: int) -> Floats:
-    """What device `index` makes of a round's model: half of that and something of its own, in steps of 1/1024."""
+    """Return the update of device `index` for a model: half of it plus the device's own values, in steps of 1/1024."""
     own = np.random.default_rng([round, index]).integers(-(2**20), 2**20, ELEMENTS)
     return (np.round(512 * base.astype(np.float64) + own) / 1024).astype(np.float32)
 
 
 def trajectory(rounds: int) -> list[Floats]:
-    """The models of versions 1 to rounds + 1 when every device counts exactly once in every round."""
+    """Return the models of versions 1 to rounds + 1 if every device counts exactly once in every round."""
     models = [np.zeros(ELEMENTS, np.float32)]
     for round in range(1, rounds + 1):
         parts = [EXAMPLES[i] * weights(models[-1], round, i).astype(np.float64) for i in range(DEVICES)]
@@ -30,7 +30,9 @@ def trajectory(rounds: int) -> list[Floats]:
 
 
 def buffered(models: list[Floats], round: int, updates: list[tuple[int, int]]) -> NDArray[np.float64]:
-    """What an asynchronous round makes of updates, (device, round of its plan), each discounted by its staleness."""
+    """Return the model of an asynchronous round from updates, (device, round of its plan), each discounted by its
+    staleness.
+    """
     base = models[round - 1].astype(np.float64)
     moved = np.zeros(ELEMENTS)
     for index, planned in updates:
@@ -41,7 +43,7 @@ def buffered(models: list[Floats], round: int, updates: list[tuple[int, int]]) -
 
 
 class Trainer:
-    """A NumPyClient that trains as `weights` says, and remembers which rounds it did."""
+    """A NumPyClient that trains like `weights` and remembers its rounds."""
 
     def __init__(self, index: int) -> None:
         self.index = index

@@ -46,7 +46,7 @@ class Field:
 
 
 def flatc(*arguments: str | Path) -> None:
-    """Run flatc; what it complains about is an AssertionError."""
+    """Run flatc; its complaints are raised as an AssertionError."""
     result = subprocess.run([FLATC, *arguments], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -117,8 +117,7 @@ def _to_json(field: Field, value: Any) -> Any:
 
 
 def read(messages: list[bytes]) -> list[Said]:
-    """Return what flatc reads in `messages`, fields that are absent with their defaults (vectors: left out).
-
+    """Return what flatc reads in `messages`; absent fields get their defaults (absent vectors are left out).
     flatc writes floats with six digits after the point.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +148,7 @@ def write(messages: list[Said], *options: str, schema: Path = SCHEMA) -> list[by
 
 @functools.cache
 def defaults() -> dict[str, Fields]:
-    """Return what every body says when only its required fields are given."""
+    """Return the fields of each body if only its required fields are set."""
     least = [(name, required(name)) for name in bodies()]
     out = dict(read(write(least)))
     for name, known in bodies().items():
@@ -159,7 +158,7 @@ def defaults() -> dict[str, Fields]:
 
 
 def required(body: str) -> Fields:
-    """Return the least fields with which `body` is valid."""
+    """Return the smallest set of fields with which `body` is valid."""
     return {name: "d" for name, field in bodies()[body].items() if field.required}
 
 
@@ -268,7 +267,7 @@ def _typical(field: Field, turn: int) -> Any:
 
 
 def fillings(body: str) -> dict[str, Fields]:
-    """Return fields to try with `body`, by what they are; zeros are written where the default is another value."""
+    """Return field values to try with `body`, by kind; zeros are written where the default is another value."""
     known = bodies()[body]
     return {
         "least": required(body),
@@ -284,5 +283,5 @@ def all_fillings() -> list[Said]:
 
 
 def complete(said: Said) -> Said:
-    """Return what was said with the defaults filled in, floats by their bits."""
+    """Return the fields completed with the defaults, with floats as bits."""
     return said[0], bits(defaults()[said[0]] | said[1])

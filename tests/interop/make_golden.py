@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
 
 
 def messages() -> dict[str, tuple[bytes, judge.Said]]:
-    """Return the messages and what they say, by file name."""
+    """Return the messages and their fields, by file name."""
     out = {}
     for body in judge.bodies():
         for name, fields in judge.fillings(body).items():

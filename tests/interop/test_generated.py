@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The committed codecs are what the generator makes of the schema, with the real flatc."""
+"""The committed codecs equal the output of the generator for the schema, with the real flatc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 
 def changed(old: str, new: str, folder: Path) -> list[str]:
-    """What the check would complain about if the schema had `new` where it has `old`."""
+    """Return the complaint of the check if the schema had `new` instead of `old`."""
     text = judge.SCHEMA.read_text()
     assert text.count(old) == 1
     copy = folder / judge.SCHEMA.name
@@ -51,7 +51,7 @@ def test_a_changed_schema_gives_a_difference_in_both_languages(old: str, new: st
 
 def test_a_changed_default_gives_a_difference_in_both_languages(tmp_path: Path) -> None:
     files = changed("batch_size: uint16 = 32;", "batch_size: uint16 = 33;", tmp_path)
-    assert "fm_wire.h" not in files  # C's types know no defaults; its tables do
+    assert "fm_wire.h" not in files  # C's types have no defaults; its tables have them
     assert len(files) >= 2
     assert "wire" in files
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What any released version wrote is still read, with the same meaning, on both sides."""
+"""Messages written by any released version are still read, with the same meaning, on both sides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def told(folder: Path) -> dict[str, Any]:
 
 
 def plain(fields: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """The fields that the version knew, as fields.json has them, floats by their bits."""
+    """Return the fields that the version knew, in the form of fields.json, with floats as bits."""
     return judge.bits({name: make_golden.plain(fields[name]) for name in known})
 
 

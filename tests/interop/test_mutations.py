@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every small damage to a message of every body, whoever wrote it, does no harm on either side.
-
-In C under the sanitizers and against FlatBuffers' own C++ verifier (mutations.c says what is tried), in Python through
-the server's door and flatc's accessors.
+"""No small damage to a message of any body, from any writer, does harm on either side.
+C is tested under the sanitizers and against FlatBuffers' own C++ verifier (mutations.c lists the mutations). Python is
+tested through the server's decoder and flatc's accessors.
 """
 
 from __future__ import annotations
@@ -30,7 +29,9 @@ INCLUDE = [f"-I{folder}" for folder in (CSDK / "include", CSDK / "src", CSDK.par
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    """mutations.c with the library and the official verifier, which Debian's flatc makes for Debian's headers."""
+    """Build mutations.c with the library and the official verifier, which Debian's flatc generates for Debian's
+    headers.
+    """
     BUILD.mkdir(parents=True, exist_ok=True)
     subprocess.run(["/usr/bin/flatc", "--cpp", "-o", BUILD, judge.SCHEMA], check=True)
     objects = []
@@ -68,7 +69,7 @@ def run(program: Path, folder: Path, messages: dict[str, bytes]) -> list[Verdict
 
 
 def written_by_each() -> dict[str, bytes]:
-    """Every filling of every body, from every writer."""
+    """Return every filling of every body, from every writer."""
     out: dict[str, bytes] = {}
     writers: dict[str, Callable[[judge.Said], bytes]] = {"c": judge.write_c, "python": judge.write_python}
     for body in judge.bodies():
@@ -89,7 +90,7 @@ def test_damaged_messages_in_c(program: Path, tmp_path: Path) -> None:
         assert verdict.ours, verdict.name
         assert verdict.official, verdict.name
         assert verdict.tried == size * 255 + size * 4, verdict.name
-        # Most damage lands in a number that may have any value: of those the verifiers see nothing.
+        # Most damage changes a number that may have any value, which the verifiers cannot detect.
         assert 0 < verdict.accepted < verdict.tried, verdict.name
 
 
@@ -104,7 +105,7 @@ def test_the_check_knows_every_view() -> None:
 
 
 def built(kind: int, table: Callable[[flatbuffers.Builder], int]) -> bytes:
-    """A message with any body, right or wrong."""
+    """Return a message with any body, right or wrong."""
     builder = flatbuffers.Builder(64)
     body = table(builder)
     Message.MessageStart(builder)
@@ -121,7 +122,7 @@ def withdraw(builder: flatbuffers.Builder, reason: int = 1) -> int:
 
 
 def chunk_before_something(builder: flatbuffers.Builder) -> int:
-    """A chunk with a vector behind its data."""
+    """Return a chunk with a vector behind its data."""
     builder.CreateByteVector(bytes(12))
     data = builder.CreateByteVector(b"\1\2\3\4")
     ModelChunk.ModelChunkStart(builder)
@@ -136,7 +137,7 @@ def online(builder: flatbuffers.Builder, value: int) -> int:
 
 
 def with_table_of(size: int) -> bytes:
-    """A message whose root table claims to have `size` bytes; its fields take 9."""
+    """Return a message whose root table claims to have `size` bytes; its fields take 9."""
     message = bytearray(judge.write_c(("Withdraw", {"round": 1})))
     (root,) = struct.unpack_from("<I", message, 0)
     (back,) = struct.unpack_from("<i", message, root)
@@ -166,7 +167,7 @@ def test_where_ours_is_stricter(what: str, program: Path, tmp_path: Path) -> Non
 
 
 def test_damaged_messages_in_python() -> None:
-    """Both readers on this side stand on the same verifier, and must agree on every value after it."""
+    """Both Python readers use the same verifier, and must agree on every value after it."""
     tried = accepted = 0
     for body in judge.bodies():
         said = (body, judge.fillings(body)["typical"])

@@ -58,9 +58,7 @@ def spoken(ranges: np.ndarray) -> np.ndarray:
 
 
 def test_a_share_is_of_the_number_that_is_meant_and_not_of_its_neighbour_in_binary() -> None:
-    """A share of a width is computed without rounding errors: 0.55 * 100 is above 55 in floating point, 0.28 * 25 above
-    7.
-    """
+    """A share of a width has no rounding error: in floating point 0.55 * 100 is above 55 and 0.28 * 25 above 7."""
     assert dense((4, 100, 2), (1.0, 0.55)).classes()[1].layout.tensors[1].shape == (55,)
     assert dense((4, 25, 2), (1.0, 0.28)).classes()[1].layout.tensors[1].shape == (7,)
     assert dense((4, 25, 2), (1.0, 0.29)).classes()[1].layout.tensors[1].shape == (8,)
