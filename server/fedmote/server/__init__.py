@@ -2,5 +2,5 @@
 """The server: links, fleet, rounds, tasks and store tied together on one event loop.
 
 Import from here: Federation (what to run), Server, run_all(). They are public: `from fedmote import Server`.
-This package imports every package above. Only config, simulation, testing, demo and cli may import it.
+This package imports rounds, tasks and the packages below them. Only config and the packages above it may import it.
 """

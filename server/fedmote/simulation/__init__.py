@@ -3,5 +3,5 @@
 
 Import from here: Simulation, Population, DeviceClass, FleetSettings.
 The engine knows no data set: the caller brings a Workload, as `fedmote simulate` brings the digits.
-This package imports fleet, rounds, store, learning and config. Only cli, bench and tests may import it.
+This package imports config, server and the packages below them. Only demo, cli, bench and tests may import it.
 """
