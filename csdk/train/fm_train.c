@@ -8,6 +8,14 @@
 
 /* ---- sizes and tables ---- */
 
+uint32_t fm_train_parameters(const uint32_t *widths, uint32_t layers) {
+  uint32_t count = 0u;
+  for (uint32_t l = 0u; l < layers; l++) {
+    count += (widths[l] * widths[l + 1u]) + widths[l + 1u];
+  }
+  return count;
+}
+
 /* Activations of every layer, features included. */
 static uint32_t units(const uint32_t *widths, uint32_t layers) {
   uint32_t count = 0u;

@@ -1,16 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The network as a model: how many parameters it has, and in which tensors. */
+/* The network as a model: its tensors and their names. */
 #include <string.h>
 
 #include "fedmote/fm_train.h"
-
-uint32_t fm_train_parameters(const uint32_t *widths, uint32_t layers) {
-  uint32_t count = 0u;
-  for (uint32_t l = 0u; l < layers; l++) {
-    count += (widths[l] * widths[l + 1u]) + widths[l + 1u];
-  }
-  return count;
-}
 
 void fm_train_tensors(const uint32_t *widths, uint32_t layers, float *parameters, float *base, fm_tensor_t *tensors) {
   static const char *const names[2u * FM_TRAIN_MAX_LAYERS] = {"dense0.kernel", "dense0.bias",   "dense1.kernel",
