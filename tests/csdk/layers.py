@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-FLAGS = ("-std=c99", "-O0", "-c", "-fno-inline")
+FLAGS = ("-std=c99", "-O0", "-c", "-fno-inline", "-DFM_WITH_QUERY=1")  # all of the code
 
 
 def listed(header: Path) -> list[str]:
@@ -25,6 +26,18 @@ def symbols(source: Path, includes: Iterable[Path], folder: Path) -> tuple[set[s
     defined = {line.split()[-1] for line in lines if line.split()[-2] == "T"}
     called = {line.split()[-1] for line in lines if line.split()[-2] == "U"}
     return defined, called
+
+
+def circles(sources: Iterable[Path], includes: Iterable[Path], folder: Path) -> list[str]:
+    """Return the files of one circle of calls, if there is any."""
+    found = {source.name: symbols(source, list(includes), folder) for source in sources}
+    home = {name: file for file, (defined, _) in found.items() for name in defined}
+    calls = {file: {home[name] for name in called if name in home} for file, (_, called) in found.items()}
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def calls_up(order: list[str], sources: Iterable[Path], includes: Iterable[Path], folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from layers import calls_up, listed
+from layers import calls_up, circles, listed
 
 CSDK = Path(__file__).resolve().parents[2] / "csdk"
 INCLUDES = [CSDK / "include", CSDK / "src", CSDK / "train"]
@@ -40,6 +40,11 @@ def test_links_and_client_do_not_call_each_other(tmp_path: Path) -> None:
         assert calls_up([*below, *above], SOURCES, INCLUDES, tmp_path) == []
 
 
+def test_no_files_call_each_other_in_a_circle(tmp_path: Path) -> None:
+    """This covers the trainer, too, and calls from one of the ordered lists to another."""
+    assert circles(SOURCES, INCLUDES, tmp_path) == []
+
+
 def test_a_call_up_is_found(tmp_path: Path) -> None:
     (tmp_path / "fm_top.c").write_text("void low(void);\nvoid top(void);\nvoid top(void) { low(); }\n")
     (tmp_path / "fm_low.c").write_text("void low(void);\nvoid top(void);\nvoid low(void) { top(); }\n")
@@ -50,3 +55,4 @@ def test_a_call_up_is_found(tmp_path: Path) -> None:
     assert order == ["fm_top.c", "fm_low.c"]
     found = calls_up(order, sorted(tmp_path.glob("*.c")), [], tmp_path)
     assert found == ["fm_low.c calls top of fm_top.c"]
+    assert set(circles(sorted(tmp_path.glob("*.c")), [], tmp_path)) == {"fm_top.c", "fm_low.c"}
