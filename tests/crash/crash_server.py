@@ -193,7 +193,7 @@ def main(folder: Path, broker: str, point: str, rounds: int, buffer: int) -> Non
         log(committed=record.round, at=time.monotonic(), lines=lines[0], steps=steps.seen)
 
     server = Server(federation, LoggedFedAvg(log), on_round=committed)
-    server.store.keep = 1_000_000  # the test compares every model afterwards
+    server.store.models.keep_newest = 1_000_000  # the test compares every model afterwards
 
     def ready() -> None:
         if kind == "line":

@@ -149,11 +149,11 @@ def rounds_in(path: Path) -> int:
     """Open the database. It must hold only whole rounds and the right models; return how many."""
     store = Store(path, LAYOUT, model_of(0), KEPT)
     try:
-        version, round, model = store.latest()
+        version, round, model = store.models.latest()
         assert version == round + 1 and np.array_equal(model, model_of(round))
-        assert [record["round"] for record in store.rounds()] == list(range(1, round + 1))
+        assert [record["round"] for record in store.rounds.records()] == list(range(1, round + 1))
         for kept in range(max(1, version - KEPT + 1), version):
-            assert np.array_equal(store.model(kept), model_of(kept - 1))
+            assert np.array_equal(store.models.get(kept), model_of(kept - 1))
         return round
     finally:
         store.close()
@@ -304,7 +304,7 @@ def lock(path: Path) -> sqlite3.Connection:
 def test_locked_at_the_start(database: Path) -> None:
     with contextlib.closing(lock(database)):
         said = refused(database.parent)
-    assert f"{database}: database is locked; another program has locked it; close that one" in said
+    assert f"{database}: database is locked; another program has locked it; close that program" in said
     assert rounds_in(database) == ROUNDS
 
 
@@ -362,7 +362,7 @@ class FullDisk(Trouble):
 class Limited(Trouble):
     """The server may not write beyond the start of a file."""
 
-    text = "look at that disk: it may be full or broken"
+    text = "check that disk; it may be full or broken"
 
     def begin(self, server: Process) -> None:
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
@@ -374,7 +374,7 @@ class Limited(Trouble):
 class Locked(Trouble):
     """Another program locks the database and keeps the lock."""
 
-    text = "database is locked; another program has locked it; close that one"
+    text = "database is locked; another program has locked it; close that program"
     other: sqlite3.Connection | None = None
 
     def begin(self, server: Process) -> None:
@@ -449,7 +449,7 @@ def test_full_at_the_start(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "federation.toml")], capture_output=True, text=True, timeout=WAIT_S
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert str(store) in done.stderr and "look at that disk: it may be full or broken" in done.stderr
+    assert str(store) in done.stderr and "check that disk; it may be full or broken" in done.stderr
     assert not store.exists()
     assert "no MQTT broker" in refused(tmp_path) and store.exists()
 
@@ -573,7 +573,7 @@ def test_the_clock_jumps(tmp_path: Path, broker: Broker) -> None:
         server.interrupt()
         assert_exact(tmp_path / "f.sqlite", devices.trainers, rounds)
     store = Store(tmp_path / "f.sqlite", LAYOUT, model_of(0))
-    assert all(0 <= record["seconds"] < YEAR_S for record in store.rounds())
+    assert all(0 <= record["seconds"] < YEAR_S for record in store.rounds.records())
     store.close()
 
 

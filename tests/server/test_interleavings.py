@@ -143,7 +143,7 @@ class Interleavings(RuleBasedStateMachine):
         assert record.round not in self.commits and record.round == max(self.commits, default=0) + 1
         if record.rolled_back_to:
             self.commits[record.round] = []
-            version, done, model = self.store.latest()
+            version, done, model = self.store.models.latest()
             assert (version, done, record.reported) == (record.round + 1, record.round, 0)
             assert np.array_equal(model, self.models[record.rolled_back_to])
             self.models[version] = model
@@ -160,7 +160,7 @@ class Interleavings(RuleBasedStateMachine):
         }
         assert not earlier & {(fold.device, fold.round) for fold in folded}
         assert all(0 <= record.round - fold.round <= self.policy.max_staleness for fold in folded)
-        version, done, model = self.store.latest()
+        version, done, model = self.store.models.latest()
         assert done == record.round and version == record.round + 1
         assert np.allclose(model, self.mean(folded, version - 1), rtol=1e-6, atol=1e-3)
         self.models[version] = model

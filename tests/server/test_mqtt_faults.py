@@ -402,7 +402,7 @@ def test_the_server_is_killed_in_mid_round(
         assert servers[1].wait(WAIT_S) == 0
         assert devices.fits == [[1]] * 3 and len(proxy.connections) == 3
         server, _ = new_server(broker.url, tmp_path, 3)  # opens the database of the other two servers
-        assert [r["reported"] for r in server.store.rounds()] == [3]
+        assert [r["reported"] for r in server.store.rounds.records()] == [3]
         assert np.array_equal(server.model, mean(devices.trainers, 1))
 
 

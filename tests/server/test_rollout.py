@@ -50,7 +50,7 @@ def asked(there: Hall) -> tuple[Callable[[Request], Result], list[Request]]:
 
 def held(there: Hall) -> list[bool]:
     """For each device, whether its tensors hold model 2."""
-    second = there.rounds.store.model(2)
+    second = there.rounds.store.models.get(2)
     return [bool(np.array_equal(device.model, second)) for device in there.devices.values()]
 
 
@@ -61,7 +61,7 @@ def test_a_model_that_is_no_worse_reaches_all_a_share_after_the_other() -> None:
     assert roll_out(do, 2, 1, (0.25, 0.5, 1.0), 0.02, lambda line: holders.append(held(there)))
     assert [sum(stage) for stage in holders] == [2, 4, 8]
     assert all(after >= before for before, after in zip(holders[0], holders[1], strict=True))  # the same ones and more
-    assert requests[-1] == Release(2) and there.rounds.store.released == 2
+    assert requests[-1] == Release(2) and there.rounds.store.models.released == 2
 
 
 def test_a_worse_model_is_taken_back_at_its_first_stage() -> None:
@@ -69,7 +69,7 @@ def test_a_worse_model_is_taken_back_at_its_first_stage() -> None:
     there = hall(lambda model: 10 * model)
     do, requests = asked(there)
     assert not roll_out(do, 2, 1, (0.25, 1.0), 0.02)
-    assert held(there) == [False] * 8 and there.rounds.store.released == 0
+    assert held(there) == [False] * 8 and there.rounds.store.models.released == 0
     assert [r.version for r in requests if isinstance(r, Evaluate)] == [1, 2, 1]
     assert sum(np.array_equal(device.model, there.model) for device in there.devices.values()) == 2
 
@@ -95,13 +95,13 @@ def test_the_tolerance_is_a_share_of_the_losses_size(was: float, loss: float, re
 def test_the_released_model_is_kept_however_old() -> None:
     store = Store(":memory:", NETWORK, np.zeros(NETWORK.elements, np.float32), keep=2)
     store.commit(1, np.ones(NETWORK.elements, np.float32), {})
-    store.set_released(2)
+    store.models.set_released(2)
     for number in range(2, 7):
         store.commit(number, np.full(NETWORK.elements, number, np.float32), {})
-    assert np.array_equal(store.model(2), np.ones(NETWORK.elements, np.float32))
+    assert np.array_equal(store.models.get(2), np.ones(NETWORK.elements, np.float32))
     for gone in (1, 3, 9):
         with pytest.raises(StoreError, match=f"no model {gone}"):
-            store.set_released(gone)
+            store.models.set_released(gone)
 
 
 def test_the_models_of_a_roll_out_outlive_the_training_that_goes_on_meanwhile() -> None:
@@ -110,18 +110,18 @@ def test_the_models_of_a_roll_out_outlive_the_training_that_goes_on_meanwhile() 
     """
     there = hall(lambda model: 0.1 * model)
     store = there.rounds.store
-    store.keep = 2
+    store.models.keep_newest = 2
 
     def do(request: Request) -> Result:
         result = there.ask(request)
-        number = store.latest()[0]
+        number = store.models.latest()[0]
         store.commit(number, np.full(NETWORK.elements, number, np.float32), {})
         return result
 
     assert roll_out(do, 2, 1, (0.25, 0.5, 0.75, 1.0), 0.02)
-    assert store.released == 2 and store.model(2).any()
+    assert store.models.released == 2 and store.models.get(2).any()
     with pytest.raises(StoreError, match="no model 1"):  # one is released; the former one is no longer needed
-        store.model(1)
+        store.models.get(1)
     with pytest.raises(TaskError, match="no model 3"):
         do(Evaluate(2, against=3))
 
@@ -147,7 +147,7 @@ def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later
         bench.tick(float(second))
     assert outcomes == [{"version": 5, "rolled_back_to": 2}]
     assert [r.rolled_back_to for r in bench.records] == [0, 0, 0, 2]
-    assert np.array_equal(store.model(5), np.full(ELEMENTS, 1, np.float32))
+    assert np.array_equal(store.models.get(5), np.full(ELEMENTS, 1, np.float32))
     assert bench.rounds.number == 5 and bench.rounds.open_round("a") == 5
     assert bench.said.count(("all", "Commit")) == (4 if buffer == 0 else 1)
     assert store.assignments.open_since(1) == ([("a", 5), ("b", 5)] if buffer else [])
@@ -218,7 +218,7 @@ def test_the_commands_on_a_server_that_runs(tmp_path: Path) -> None:
         '[model]\ntensors = [{ name = "parameter0", shape = [100] }]\n'
     )
     server = Server(federation(broker.url, tmp_path, 3, 100))
-    server.store.keep = 10_000  # rounds without training are fast
+    server.store.models.keep_newest = 10_000  # rounds without training are fast
 
     async def command(*arguments: str) -> tuple[int, str]:
         result = await asyncio.to_thread(CliRunner().invoke, main, [*arguments])

@@ -347,8 +347,10 @@ def test_who_was_asked_outlives_the_server(tmp_path: Path, policy: dict[str, Any
     before.tick(1.0)
     store.close()
     after = Store(tmp_path / "f.sqlite", LAYOUT, np.zeros(ELEMENTS, np.float32))
-    assert set(after.last_selected(fleet)) >= set(asked) and set(after.last_selected(fleet).values()) == {1}
-    assert after.last_selected(["stranger"]) == {}
+    assert set(after.rounds.last_selected(fleet)) >= set(asked) and set(after.rounds.last_selected(fleet).values()) == {
+        1
+    }
+    assert after.rounds.last_selected(["stranger"]) == {}
     after.close()
 
 
@@ -360,7 +362,7 @@ def test_only_what_changed_is_written() -> None:
     before = store._database._connection.total_changes
     store.commit(2, model, {}, selected={"d000003": 2, "new": 2})
     assert store._database._connection.total_changes - before == 4  # model, round, two devices
-    assert store.last_selected(["d000003", "new", "d000004"]) == {"d000003": 2, "new": 2, "d000004": 1}
+    assert store.rounds.last_selected(["d000003", "new", "d000004"]) == {"d000003": 2, "new": 2, "d000004": 1}
 
 
 def test_a_round_of_each_tier() -> None:

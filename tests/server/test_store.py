@@ -30,10 +30,10 @@ def test_commits_survive(tmp_path: Path) -> None:
         assert store.commit(number, np.full(8, number, np.float32), {"round": number}) == number + 1
     store.close()
     store = Store(path, LAYOUT, np.zeros(8, np.float32), keep=3)
-    version, number, model = store.latest()
+    version, number, model = store.models.latest()
     assert (version, number) == (6, 5) and np.array_equal(model, np.full(8, 5, np.float32))
     assert store.version_of(4) == 5 and store.version_of(6) is None
-    assert [r["round"] for r in store.rounds()] == [1, 2, 3, 4, 5]
+    assert [r["round"] for r in store.rounds.records()] == [1, 2, 3, 4, 5]
     store.close()
 
 
@@ -43,7 +43,7 @@ def test_a_commit_is_all_or_nothing(tmp_path: Path) -> None:
     store.commit(1, np.ones(8, np.float32), {})
     with pytest.raises(Exception, match="UNIQUE"):
         store.commit(1, np.full(8, 9, np.float32), {})
-    assert store.latest()[0] == 2
+    assert store.models.latest()[0] == 2
     store.commit(2, np.ones(8, np.float32), {})
     store.close()
 
@@ -84,9 +84,10 @@ def test_a_database_of_the_first_release_is_brought_up_to_date(tmp_path: Path, s
     old.close()
     for _ in range(2):
         store = Store(path, LAYOUT, np.zeros(8, np.float32))
-        version, number, model = store.latest()
-        assert store.begun is begun and version == number + 1
-        assert model.tobytes() == models[number] and store.rounds() == [{"round": n} for n in range(1, number + 1)]
+        version, number, model = store.models.latest()
+        assert store.rounds.begun is begun and version == number + 1
+        assert model.tobytes() == models[number]
+        assert store.rounds.records() == [{"round": n} for n in range(1, number + 1)]
         store.close()
 
 
@@ -96,13 +97,13 @@ def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     Store(path, LAYOUT, np.zeros(8, np.float32)).close()
     format = len(MIGRATIONS)
     extra = "CREATE TABLE extra (number INTEGER)"
-    monkeypatch.setattr("fedmote.store.store.MIGRATIONS", (*MIGRATIONS, (extra, "INSERT INTO nowhere VALUES (1)")))
+    monkeypatch.setattr("fedmote.store.schema.MIGRATIONS", (*MIGRATIONS, (extra, "INSERT INTO nowhere VALUES (1)")))
     with pytest.raises(StoreError, match="nowhere"):
         Store(path, LAYOUT, np.zeros(8, np.float32))
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (format,)
         assert not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'extra'").fetchall()
-    monkeypatch.setattr("fedmote.store.store.MIGRATIONS", (*MIGRATIONS, (extra,)))
+    monkeypatch.setattr("fedmote.store.schema.MIGRATIONS", (*MIGRATIONS, (extra,)))
     Store(path, LAYOUT, np.zeros(8, np.float32)).close()
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (format + 1,)
@@ -132,7 +133,7 @@ def test_damage_is_told(tmp_path: Path) -> None:
         Store(path, Layout((Tensor("v", (8,)),)), np.zeros(8, np.float32))
     store._database._connection.execute("UPDATE model SET elements = CAST(zeroblob(31) || x'01' AS BLOB)")
     with pytest.raises(StoreError, match="checksum"):
-        store.latest()
+        store.models.latest()
     store._database._connection.execute("PRAGMA user_version = 99")
     store.close()
     with pytest.raises(StoreError, match="newer"):

@@ -185,7 +185,7 @@ def test_a_mixed_round_is_heterofl(buffer: int, scale: float, delta: bool) -> No
         updates.append((size, found + cut if delta else found, size + 2))
         devices.upload("abc"[size], size, values, examples=size + 2, kind=int(delta), scale=scale)
     devices.rounds.tick(1.0)
-    assert devices.store.latest()[1] == 1
+    assert devices.store.models.latest()[1] == 1
     assert np.abs(devices.rounds.model - mean(updates)).max() < 1e-6
     assert sorted(devices.published) == [size << CLASS_SHIFT | 2 for size in range(3)]  # and no other
 
@@ -209,7 +209,7 @@ def test_fednova_over_three_classes() -> None:
     # Where the device with the whole model is alone, that many times its one step would be above LONGEST.
     alone = examples == 2
     wanted = START + np.where(alone, min(steps, FedNova.LONGEST), steps) * direction / examples
-    assert devices.store.latest()[1] == 1
+    assert devices.store.models.latest()[1] == 1
     assert np.abs(devices.rounds.model - wanted).max() < 1e-6
 
 
@@ -224,7 +224,7 @@ def test_what_came_of_a_cut_off_upload_counts() -> None:
     devices.upload("b", 1, part, examples=3, most=2)
     devices.rounds.tick(10.0)
     devices.rounds.tick(20.0)
-    assert devices.store.latest()[1] == 1
+    assert devices.store.models.latest()[1] == 1
     assert np.abs(devices.rounds.model - mean([(0, whole, 1), (1, part[: 2 * CHUNK], 3)])).max() < 1e-6
 
 
@@ -242,7 +242,7 @@ def test_a_sub_model_may_speak_for_a_part_of_itself(scale: float, most: int) -> 
     devices.upload("a", 1, values, examples=5, kind=1, scale=scale, most=most, ranges=own)
     devices.rounds.tick(10.0)
     devices.rounds.tick(20.0)
-    assert devices.store.latest()[1] == 1
+    assert devices.store.models.latest()[1] == 1
     places = one.cut(np.arange(START.size, dtype=np.float32)).astype(int)[speaks][: CHUNK * most]
     wanted = START.astype(np.float64)
     wanted[places] += (values * scales(scale, speaks.size))[: CHUNK * most]
@@ -283,7 +283,7 @@ def test_other_firmware_in_mid_round_does_not_fall_over_its_former_offer() -> No
     devices.upload("a", 0, np.ones(CLASSES[0].elements), examples=1)
     devices.upload("b", 2, np.full(CLASSES[2].elements, 3.0), examples=1)
     devices.rounds.tick(1.0)
-    assert devices.store.latest()[1] == 1
+    assert devices.store.models.latest()[1] == 1
     assert not any(name == "Refusal" for _, name, _ in devices.said)
     wanted = mean([(0, np.ones(CLASSES[0].elements), 1), (2, np.full(CLASSES[2].elements, 3.0), 1)])
     assert np.abs(devices.rounds.model - wanted).max() < 1e-6
@@ -301,7 +301,7 @@ def test_a_restart_in_mid_round_takes_what_a_sub_model_holds(buffer: int) -> Non
     devices.upload("a", 1, first, examples=1)
     devices.upload("b", 2, second, examples=2)
     devices.rounds.tick(1.0)
-    assert devices.store.latest()[1] == 1
+    assert devices.store.models.latest()[1] == 1
     assert np.abs(devices.rounds.model - mean([(1, first, 1), (2, second, 2)])).max() < 1e-6
 
 

@@ -51,9 +51,9 @@ class BufferedRounds(RoundMachine):
         for device, number in self.store.assignments.open_since(self.number - self.policy.max_staleness):
             version = number  # round n starts from model n
             if version not in self.models:
-                if not self.store.has_model(version):  # max_staleness was less; the device was told so
+                if not self.store.models.has(version):  # max_staleness was less; the device was told so
                     continue
-                self.serve(version, self.store.model(version))
+                self.serve(version, self.store.models.get(version))
             base = self.models[version]
             if number not in by_round:
                 by_round[number] = self.assignments_for(number, base, self.deadlines[-1].present)

@@ -45,14 +45,14 @@ class RoundMachine(RoundCoordinator):
         self.last_round = setup.last_round
         self.plans = Plans(setup.training, setup.policy)
         self.quorum = Quorum(self.policy.devices, self._ask_for_hello)
-        self.selector = Selector(fleet.selection, self.policy.seed, store.last_selected)
+        self.selector = Selector(fleet.selection, self.policy.seed, store.rounds.last_selected)
         self.pacing = Pacing(setup.pace, fleet)
         bounds = Deadline(self.policy.soft_deadline_s, self.policy.hard_deadline_s)
         self.deadlines = [  # of each tier
             Deadlines(bounds, self.policy.min_deadline_s, self.policy.goal) for _ in range(fleet.selection.tiers + 1)
         ]
         self.last_round_s = 0.0  # how long the last committed round took
-        self.version, committed, self.model = store.latest()
+        self.version, committed, self.model = store.models.latest()
         self.number = committed + 1
         self.done = self.last_round is not None and committed >= self.last_round  # committed before a restart
         self.host = TaskHost(self)
@@ -240,7 +240,7 @@ class TaskHost:
         rounds = self._rounds
         version = version or rounds.version
         if version not in rounds.models:
-            rounds.serve(version, rounds.store.model(version))
+            rounds.serve(version, rounds.store.models.get(version))
         return rounds.models[version]
 
     def roll_back(self, version: int) -> int:
@@ -255,7 +255,7 @@ class TaskHost:
             return rounds.store.commit(record.round, model, asdict(record), selected=asked, void=True)
 
         record = Record(rounds.number, rolled_back_to=version)
-        rounds.commit_model(rounds.store.model(version), record, write)
+        rounds.commit_model(rounds.store.models.get(version), record, write)
         rounds.broadcast_commit(record.round)
         rounds.cancel_assignments()
         rounds.begin_next_round(record)
@@ -263,11 +263,11 @@ class TaskHost:
 
     def release(self, version: int) -> None:
         """Note that a model was rolled out to all devices. StoreError: it is not kept."""
-        self._rounds.store.set_released(version)
+        self._rounds.store.models.set_released(version)
 
     def keep_models(self, versions: set[int]) -> None:
         """Keep the models of a roll-out for as long as it takes. StoreError: one of them is not kept any longer."""
-        self._rounds.store.keep_models(versions)
+        self._rounds.store.models.keep_for_rollout(versions)
 
 
 def cut_off(slot: Slot) -> Update:

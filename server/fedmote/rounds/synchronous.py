@@ -44,7 +44,7 @@ class SynchronousRounds(RoundMachine):
 
     def __init__(self, fleet: Fleet, store: Store, tasks: TaskQueue, setup: RoundSetup, outlets: Outlets) -> None:
         self.state = State.SELECTING
-        self._may_hold_work = store.begun  # devices may hold work on this round that a former server asked for
+        self._may_hold_work = store.rounds.begun  # devices may hold work on this round that a former server asked for
         self._selects_from: float | None = None
         super().__init__(fleet, store, tasks, setup, outlets)
 
@@ -216,7 +216,7 @@ class SynchronousRounds(RoundMachine):
         self.deadline = self.deadlines[tier].present
         self.record.tier, self.record.soft_deadline_s = tier, self.deadline.soft_s
         self.record.selected = len(self.receipts) + len(self.cohort)
-        self.store.note_begun()
+        self.store.rounds.note_begun()
         self.selector.note_selected(self.cohort.selected, self.number)
         self.started = now
         self.state = State.TRAINING

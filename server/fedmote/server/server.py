@@ -63,7 +63,7 @@ class Server:
     @property
     def model(self) -> NDArray[np.float32]:
         """The last committed model, flat."""
-        return self.store.latest()[2]
+        return self.store.models.latest()[2]
 
     async def run(self, rounds: int | None = None, ready: Callable[[], None] | None = None) -> None:
         """Run until round `rounds` is committed, or for ever without it.

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +18,12 @@ ANEW: Final = "restore the file from a backup, or move it away to start the fede
 _WRITABLE: Final = "the server's user must be able to write the file and its folder"
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "free some space on that disk",
-    sqlite3.SQLITE_BUSY: "another program has locked it; close that one",
-    sqlite3.SQLITE_LOCKED: "another program has locked it; close that one",
+    sqlite3.SQLITE_BUSY: "another program has locked it; close that program",
+    sqlite3.SQLITE_LOCKED: "another program has locked it; close that program",
     sqlite3.SQLITE_READONLY: _WRITABLE,
     sqlite3.SQLITE_CANTOPEN: _WRITABLE,
     sqlite3.SQLITE_PERM: _WRITABLE,
-    sqlite3.SQLITE_IOERR: "look at that disk: it may be full or broken",
+    sqlite3.SQLITE_IOERR: "check that disk; it may be full or broken",
 }
 """What a person can do about a temporary error, by SQLite's code. Any other code means that the file is damaged."""
 
@@ -60,16 +60,16 @@ class Database:
         """Close the database, so that another process may have it."""
         self._held.close()
 
-    def read(self, query: str, *arguments: Any) -> list[Any]:
+    def read(self, query: str, *arguments: object) -> list[Any]:
         """Return the rows of a query."""
         with self._translate_errors():
             return self._connection.execute(query, arguments).fetchall()
 
-    def write(self, statement: str, *arguments: Any) -> None:
+    def write(self, statement: str, *arguments: object) -> None:
         """Execute a statement, within transaction()."""
         self._connection.execute(statement, arguments)
 
-    def write_many(self, statement: str, rows: Any) -> None:
+    def write_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
         """Execute a statement for each row, within transaction()."""
         self._connection.executemany(statement, rows)
 
@@ -157,7 +157,7 @@ def _lock(path: Path) -> int:
 
 
 def is_served(path: Path) -> bool:
-    """Tell whether a server holds the database's lock."""
+    """Return whether a server holds the database's lock."""
     try:
         with Path(f"{path}.lock").open("r+b") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ class Requests:
         """Return (id, request) of requests without a result, the oldest first, at most `most`."""
         return self._database.read("SELECT id, request FROM task WHERE result IS NULL ORDER BY id LIMIT ?", most)
 
-    def answer(self, request: int, result: dict[str, Any]) -> None:
-        """Write the result of a request, unless its caller no longer waits."""
+    def answer(self, request: int, result: Mapping[str, object]) -> None:
+        """Write the result of a request. Nothing happens if its caller has deleted it."""
         with self._database.transaction():
             self._database.write("UPDATE task SET result = ? WHERE id = ?", json.dumps(result), request)
 
@@ -42,14 +42,14 @@ class PendingRequest:
         """Return the result; None: it is not there yet. TaskError: the request is gone from the database."""
         answered = self._connection.execute("SELECT result FROM task WHERE id = ?", (self._row,)).fetchone()
         if answered is None:
-            raise TaskError(f"the request was taken out of {self._path}; ask again")
+            raise TaskError(f"the request was deleted from {self._path} by another program; ask again")
         result: dict[str, Any] | None = None if answered[0] is None else json.loads(answered[0])
         return result
 
 
 @contextlib.contextmanager
 def submitted(path: Path, request: str) -> Iterator[PendingRequest]:
-    """Write a request into the database at `path`; it is taken out again at the end. TaskError: that cannot be done."""
+    """Write a request into the database at `path`, and delete it at the end. TaskError: that cannot be done."""
     if not path.exists():
         raise TaskError(f"{path} does not exist; start the server first")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=OPERATOR_LOCK_WAIT_S)) as connection:
