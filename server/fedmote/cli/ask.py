@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from fedmote.config.settings import load
-from fedmote.errors import ConfigError, TaskError
+from fedmote.errors import TaskError
 from fedmote.store.database import is_served
 from fedmote.store.requests import submitted
 from fedmote.tasks.base import Result
@@ -35,10 +35,6 @@ def ask(database: Path, request: Request, sleep: Callable[[float], None] = time.
     return result
 
 
-def run_task(federation: Path, make: Callable[[], Request]) -> None:
-    """Print the result of a task as JSON."""
-    try:
-        result = ask(load(federation).database, make())
-    except (ConfigError, TaskError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(result, indent=2))
+def print_result(federation: Path, request: Request) -> None:
+    """Have the server of a federation.toml run a task, and print its result as JSON. TaskError: why there is none."""
+    click.echo(json.dumps(ask(load(federation).database, request), indent=2))

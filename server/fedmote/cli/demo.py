@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.live import Live
 
 from fedmote.demo.demo import Demo, Options, plot, table
-from fedmote.errors import BrokerError
 from fedmote.links.broker import private_broker
 
 
@@ -40,13 +39,10 @@ def demo(broker: str | None, json_path: Path | None, out: Path, **options: Any) 
     run = Demo(Options(**options))
     rounds = run.options.rounds
     started = time.monotonic()
-    try:
-        with contextlib.ExitStack() as stack:
-            url = broker or stack.enter_context(private_broker())
-            live = stack.enter_context(Live(table([], rounds), console=console, refresh_per_second=8))
-            run.federate(url, lambda record: live.update(table(run.records, rounds)))
-    except (BrokerError, ConnectionError) as error:
-        raise click.ClickException(str(error)) from error
+    with contextlib.ExitStack() as stack:
+        url = broker or stack.enter_context(private_broker())
+        live = stack.enter_context(Live(table([], rounds), console=console, refresh_per_second=8))
+        run.federate(url, lambda record: live.update(table(run.records, rounds)))
     training_s = time.monotonic() - started
     with console.status("training on the pooled data, and each device alone, to compare"):
         pooled, alone = run.compare()

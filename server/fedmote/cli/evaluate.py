@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fedmote.cli.ask import run_task
+from fedmote.cli.ask import print_result
 from fedmote.cli.options import cohort_option, federation_argument
 from fedmote.tasks.evaluate import Evaluate
 
@@ -18,4 +18,4 @@ from fedmote.tasks.evaluate import Evaluate
 @cohort_option
 def evaluate(federation: Path, version: int, cohort: int) -> None:
     """Evaluate a committed model on the devices' own data; the server of FEDERATION must run."""
-    run_task(federation, lambda: Evaluate(version, cohort))
+    print_result(federation, Evaluate(version, cohort))

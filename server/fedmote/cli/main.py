@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The list of commands. Each one has a file of its own beside this one."""
+"""The list of commands, and their errors on the terminal. Each command has a file of its own beside this one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,22 @@ from fedmote.cli.rollback import rollback
 from fedmote.cli.rollout import rollout
 from fedmote.cli.server import server
 from fedmote.cli.simulate import simulate
+from fedmote.errors import BrokerError, ConfigError, StoreError, TaskError
 
 
-@click.group()
+class _Commands(click.Group):
+    """Commands whose expected errors become one line on the terminal and exit code 1."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:  # click ends without a message when a pipe such as `| head` is closed
+            raise
+        except (BrokerError, ConfigError, ConnectionError, StoreError, TaskError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands)
 @click.version_option(__version__, prog_name="fedmote")
 def main() -> None:
     """Federated learning for devices that Python cannot reach."""

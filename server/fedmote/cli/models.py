@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
-from fedmote.cli.options import database_of, federation_argument, kept_versions
+from fedmote.cli.options import federation_argument
+from fedmote.config.settings import load
+from fedmote.store.models import stored_versions
 
 
 @click.command()
@@ -16,9 +18,9 @@ from fedmote.cli.options import database_of, federation_argument, kept_versions
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(federation: Path, as_json: bool) -> None:
     """List the stored models."""
-    kept, released = kept_versions(database_of(federation))
+    stored, released = stored_versions(load(federation).database)
     if as_json:
-        click.echo(json.dumps([{"version": v, "round": r, "released": v == released} for v, r in kept.items()]))
+        click.echo(json.dumps([{"version": v, "round": r, "released": v == released} for v, r in stored.items()]))
         return
-    for version, number in kept.items():
+    for version, number in stored.items():
         click.echo(f"model {version}, of round {number}{', released' if version == released else ''}")

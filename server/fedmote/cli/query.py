@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fedmote.cli.ask import run_task
+from fedmote.cli.ask import print_result
 from fedmote.cli.options import cohort_option, federation_argument
 from fedmote.errors import TaskError
 from fedmote.tasks.heavy_hitters import HeavyHitters
@@ -34,14 +34,13 @@ def query(
     if sum(bool(what) for what in (histogram, quantile, heavy)) != 1:
         raise click.UsageError("give one of --histogram, --quantile and --heavy")
     low, high = limits
-
-    def make() -> Request:
-        if histogram:
-            return Histogram(field, low, high, histogram, cohort)
-        if quantile:
-            return Quantiles(field, low, high, quantile, cohort=cohort)
-        if not (low.is_integer() and high.is_integer()):
-            raise TaskError(f"range {low} to {high}: codes are whole numbers")
-        return HeavyHitters(field, int(low), int(high), heavy or 0.0, cohort)
-
-    run_task(federation, make)
+    request: Request
+    if histogram:
+        request = Histogram(field, low, high, histogram, cohort)
+    elif quantile:
+        request = Quantiles(field, low, high, quantile, cohort=cohort)
+    elif low.is_integer() and high.is_integer():
+        request = HeavyHitters(field, int(low), int(high), heavy or 0.0, cohort)
+    else:
+        raise TaskError(f"range {low} to {high}: codes are whole numbers")
+    print_result(federation, request)

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from fedmote.cli.ask import ask
-from fedmote.cli.options import database_of, federation_argument, version_option
-from fedmote.errors import TaskError
+from fedmote.cli.options import federation_argument, version_option
+from fedmote.config.settings import load
 from fedmote.tasks.rollback import RollBack
 
 
@@ -18,8 +18,5 @@ from fedmote.tasks.rollback import RollBack
 @version_option
 def rollback(federation: Path, version: int) -> None:
     """Return to an earlier model, which becomes the next version; the server of FEDERATION must run."""
-    try:
-        result = ask(database_of(federation), RollBack(version))
-    except TaskError as error:
-        raise click.ClickException(str(error)) from error
+    result = ask(load(federation).database, RollBack(version))
     click.echo(f"model {result['version']} is model {version} again; training goes on from it")

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from fedmote.cli.ask import ask
-from fedmote.cli.options import database_of, federation_argument, kept_versions, version_option
+from fedmote.cli.options import federation_argument, version_option
+from fedmote.config.settings import load
 from fedmote.errors import TaskError
+from fedmote.store.models import stored_versions
 from fedmote.tasks.rollout import STAGES, roll_out
 
 
@@ -29,17 +31,14 @@ def _stages(context: click.Context, parameter: click.Parameter, value: tuple[flo
               help="Allowed increase of the loss, as a share.")  # fmt: skip
 def rollout(federation: Path, version: int, former: int | None, stages: tuple[float, ...], tolerance: float) -> None:
     """Release a model to the devices in stages; the server of FEDERATION must run."""
-    database = database_of(federation)
-    kept, released = kept_versions(database)
+    database = load(federation).database
+    stored, released = stored_versions(database)
     former = former or released or version - 1
     for one in (version, former):
-        if one not in kept:
-            raise click.ClickException(f"no model {one} is kept; there are {', '.join(map(str, kept))}")
+        if one not in stored:
+            raise TaskError(f"no model {one} is kept; there are {', '.join(map(str, stored))}")
     if former == version:
-        raise click.ClickException(f"model {version} is the released one; name another, or --former")
-    try:
-        if not roll_out(lambda request: ask(database, request), version, former, stages, tolerance, click.echo):
-            raise click.ClickException(f"model {version} is worse: those that had it have model {former} again")
-    except TaskError as error:
-        raise click.ClickException(str(error)) from error
+        raise TaskError(f"model {version} is the released one; name another, or --former")
+    if not roll_out(lambda request: ask(database, request), version, former, stages, tolerance, click.echo):
+        raise TaskError(f"model {version} is worse; the devices that had it have model {former} again")
     click.echo(f"model {version} is released")

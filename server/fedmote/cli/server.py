@@ -14,7 +14,7 @@ import click
 from rich.logging import RichHandler
 
 from fedmote.config.settings import Settings, load
-from fedmote.errors import BrokerError, ConfigError, StoreError
+from fedmote.errors import ConfigError
 from fedmote.learning.strategies.registry import STRATEGIES
 from fedmote.links.broker import private_broker
 from fedmote.rounds.record import Record
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def server(federations: tuple[Path, ...], rounds: int | None) -> None:
     """Run the aggregation server of each federation that a TOML file FEDERATION describes."""
     logging.basicConfig(level="INFO", format="%(message)s", datefmt="[%X]", handlers=[RichHandler(show_path=False)])
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as a service manager stops it
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # service managers send SIGTERM
     try:
         with contextlib.ExitStack() as stack:
             settings = [load(path) for path in federations]
@@ -41,8 +41,6 @@ def server(federations: tuple[Path, ...], rounds: int | None) -> None:
             if not all(one.addresses for one in settings):
                 private = stack.enter_context(private_broker())
             asyncio.run(run_all([_server(one, private, len(settings) > 1) for one in settings], rounds))
-    except (ConfigError, BrokerError, ConnectionError, StoreError) as error:
-        raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         log.info("stopped; the last committed model is in the database")
 

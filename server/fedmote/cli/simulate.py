@@ -60,10 +60,7 @@ def simulate(
     FEDERATION has the settings and the fleet ([simulation], docs/simulation.md); without it, a preset is used.
     """
     console = Console()
-    try:
-        fleet, server = _read(federation)
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from error
+    fleet, server = _read(federation)
     seed = fleet.seed if seed is None else seed
     fleet = replace(fleet, devices=devices or fleet.devices, hours=hours or fleet.hours, seed=seed)
     run = simulate_digits(fleet, server)
