@@ -9,7 +9,7 @@
 
 static inline uint32_t fm_smaller(uint32_t a, uint32_t b) { return (a < b) ? a : b; }
 
-/* Does this machine keep a number's lowest byte first? Compilers know the answer. */
+/* Tell whether this machine stores a number's lowest byte first. Compilers compute this at compile time. */
 static inline bool fm_little_endian(void) {
   const uint16_t probe = 1u;
   uint8_t first[sizeof probe];

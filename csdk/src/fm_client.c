@@ -97,7 +97,7 @@ void fm_client_restore_model(fm_client_t *client, uint32_t version, uint32_t crc
 
 /* ---- the session ---- */
 
-/* Between two polls the link came up, went down, or reconnected. */
+/* React to a link that came up, went down or reconnected since the last poll. */
 static void session_follow_link(fm_client_t *client) {
   const fm_link_t *link = &client->config->link;
   const uint32_t connection = link->api->connection(link->self);
@@ -142,7 +142,7 @@ static bool may_send(const fm_client_t *client) {
          ((client->session == FM_SESSION_GREETING) && ((client->due & FM_DUE_HELLO) != 0u));
 }
 
-static void talk(fm_client_t *client, uint32_t *wait_ms) {
+static void send_next(fm_client_t *client, uint32_t *wait_ms) {
   const fm_link_t *link = &client->config->link;
   if ((fm_client_ready(client) != 0u) && may_send(client)) {
     fm_client_send_due(client);
@@ -152,8 +152,8 @@ static void talk(fm_client_t *client, uint32_t *wait_ms) {
   }
 }
 
-/* Hand the bytes to the stream now rather than a poll later. The link itself sets its wait. */
-static fm_status_t hand_over(fm_client_t *client, const fm_sink_t *sink, uint32_t *wait_ms, fm_status_t so_far) {
+/* Poll the link again while it is sending, so that the bytes go out now. The link itself sets the wait. */
+static fm_status_t flush_link(fm_client_t *client, const fm_sink_t *sink, uint32_t *wait_ms, fm_status_t so_far) {
   const fm_link_t *link = &client->config->link;
   fm_status_t status = so_far;
   if (link->api->sending(link->self)) {
@@ -196,8 +196,8 @@ fm_status_t fm_client_poll(fm_client_t *client, uint32_t now_ms, uint32_t *wait_
     }
     keep_poll(client, wait_ms);
     fm_job_poll(client, wait_ms);
-    talk(client, wait_ms);
-    status = hand_over(client, &sink, wait_ms, status);
+    send_next(client, wait_ms);
+    status = flush_link(client, &sink, wait_ms, status);
     if (client->waiting) {
       fm_client_wait_until(client, client->retry_at_ms, wait_ms);
     }

@@ -3,7 +3,7 @@
  *
  * A file calls only files below it. tests/csdk/test_layers.py reads this list and holds the code to it.
  *
- * fm_keep.c           the keeper: start, and put a job back; called through fm_keeper_api_t
+ * fm_keep.c           the keeper: start, and restore a job; called through fm_keeper_api_t
  * fm_keep_save.c      the keeper: save model chunks and updates
  * fm_keep_journal.c   the keeper: the journal of what is durable
  * fm_client.c         public entry: init, poll; the session (Hello until Welcome)

@@ -37,8 +37,8 @@ static uint32_t get(const uint8_t *in, uint32_t width) {
   return value;
 }
 
-/* Where in a uint32_t of this machine its low `width` bytes are. Scalars cross between struct and number by their
- * bytes, which serves float and bool alike. */
+/* Return the offset of the low `width` bytes in a uint32_t of this machine. Scalars are copied between struct and
+ * number as bytes, which works for float and bool, too. */
 static uint32_t low_bytes(uint32_t width) { return fm_little_endian() ? 0u : (4u - width); }
 
 /* ---- encoding ---- */
@@ -195,7 +195,7 @@ static bool check(reader_t *reader, uint32_t at, uint32_t size) {
   return reader->status == FM_OK;
 }
 
-/* 0 when it must not be read. */
+/* Read a number of `width` bytes. It is 0 if it is not aligned or not within the message. */
 static uint32_t read_number(reader_t *reader, uint32_t at, uint32_t width) {
   require(reader, (at & (width - 1u)) == 0u);
   return check(reader, at, width) ? get(&reader->bytes[at], width) : 0u;
@@ -241,8 +241,8 @@ static void read_view(reader_t *reader, uint32_t form, uint32_t target, uint8_t 
 
 /* Read the table at `at`, which has the fields of body `type`, or of Message for 0. */
 static void read_table(reader_t *reader, uint32_t at, uint32_t type) {
-  /* A signed distance back to the vtable. In two's complement one subtraction serves both signs; what leaves the
-   * message fails below. */
+  /* The table begins with the signed distance back to its vtable. Unsigned subtraction handles both signs. A vtable
+   * outside the message fails the checks below. */
   const uint32_t vtable = at - read_number(reader, at, 4u);
   const uint32_t vtable_size = read_number(reader, vtable, 2u);
   const uint32_t table_size = read_number(reader, vtable + 2u, 2u);

@@ -15,9 +15,9 @@
 
 /* ---- loading ---- */
 
-/* Read `slot` of the storage, and with `write` put it back into the tensors. */
-static fm_status_t put_back(fm_keep_t *keep, const fm_client_t *client, const fm_keep_slot_t *slot, bool write,
-                            uint32_t *crc) {
+/* Read `slot` of the storage and continue *crc over it. With `write`, also copy it into the tensors. */
+static fm_status_t read_slot(fm_keep_t *keep, const fm_client_t *client, const fm_keep_slot_t *slot, bool write,
+                             uint32_t *crc) {
   const fm_client_config_t *config = client->config;
   uint32_t done = 0u;
   fm_status_t status = FM_OK;
@@ -39,7 +39,7 @@ static fm_status_t put_back(fm_keep_t *keep, const fm_client_t *client, const fm
 
 /* A power cut left the block after the last durable chunk partly written: write that block again from the tensors. The
  * journal declares its chunks durable again only after that. */
-static void mend_block(fm_keep_t *keep, const fm_client_t *client) {
+static void repair_block(fm_keep_t *keep, const fm_client_t *client) {
   const uint32_t block = keep->storage->erase_size;
   const uint32_t end = keep->chunks * keep->stride;
   const uint32_t start = end - (end % block);
@@ -64,8 +64,8 @@ static void mend_block(fm_keep_t *keep, const fm_client_t *client) {
   }
 }
 
-/* Tell whether the CRC of the first `count` chunks is `wanted`. With `write`, copy them into the tensors. */
-static bool chunks_back(fm_keep_t *keep, fm_client_t *client, const fm_keep_model_t *model, bool write) {
+/* Tell whether the chunks of `model` have its CRC. With `write`, also copy them into the tensors. */
+static bool read_chunks(fm_keep_t *keep, fm_client_t *client, const fm_keep_model_t *model, bool write) {
   const uint32_t bytes = 4u * client->plan.model_chunk_elements;
   uint32_t crc = 0u;
   fm_status_t status = FM_OK;
@@ -76,7 +76,7 @@ static bool chunks_back(fm_keep_t *keep, fm_client_t *client, const fm_keep_mode
                                  4u * fm_job_model_chunk_size(client, c),
                                  FM_KEEP_ALL_TENSORS,
                                  true};
-    status = put_back(keep, client, &slot, write, &crc);
+    status = read_slot(keep, client, &slot, write, &crc);
   }
   return (status == FM_OK) && (crc == model->crc32);
 }
@@ -88,7 +88,7 @@ static void load_model(fm_keep_t *keep, fm_client_t *client) {
   keep->crc32 = 0u;
   (void)memset(&model, 0, sizeof model);
   if (fm_keep_has_model(keep, client, &model)) {
-    if (chunks_back(keep, client, &model, false) && chunks_back(keep, client, &model, true)) {
+    if (read_chunks(keep, client, &model, false) && read_chunks(keep, client, &model, true)) {
       keep->chunks = model.chunks;
       keep->crc32 = model.crc32;
     } else {
@@ -101,7 +101,7 @@ static void load_model(fm_keep_t *keep, fm_client_t *client) {
     client->model_version = model.version;
     client->model_crc32 = model.model_crc32;
   } else {
-    mend_block(keep, client);
+    repair_block(keep, client);
   }
 }
 
@@ -115,10 +115,10 @@ static bool load_update(fm_keep_t *keep, fm_client_t *client) {
     const uint32_t elements = fm_tensors_elements(config->tensors, config->tensor_count, update.work.covered);
     const fm_keep_slot_t slot = {fm_keep_update_area(keep), 0u, 0u, 4u * elements, update.work.covered, false};
     uint32_t crc = 0u;
-    loaded = (put_back(keep, client, &slot, false, &crc) == FM_OK) && (crc == update.image_crc32);
+    loaded = (read_slot(keep, client, &slot, false, &crc) == FM_OK) && (crc == update.image_crc32);
     keep->errors += loaded ? 0u : 1u;
     if (loaded) {
-      (void)put_back(keep, client, &slot, true, &crc);
+      (void)read_slot(keep, client, &slot, true, &crc);
       if (!fm_plan_has_base(client)) {
         client->model_version = 0u; /* the tensors hold the update now */
       }
@@ -147,7 +147,7 @@ static void load_state(fm_keep_t *keep, fm_client_t *client) {
   }
 }
 
-/* The CRC of all that the meaning of the records depends on. */
+/* Return the CRC of everything that the records' meaning depends on. */
 static uint32_t identity(const fm_keep_t *keep, const fm_client_t *client) {
   const fm_client_config_t *config = client->config;
   uint32_t local = 0u; /* bits as in fm_work_t.covered */

@@ -9,7 +9,7 @@
 #define FM_KEEP_PIECE 32u /* bytes on the stack at a time; a multiple of every program size */
 #define FM_KEEP_ALL_TENSORS UINT32_MAX
 
-/* Payloads: an fm_plan_t, the two structs below, and the round that was done last. */
+/* Types of records. Payloads: an fm_plan_t, the two structs below, and the number of the last finished round. */
 enum { FM_KEEP_RECORD_JOB = 0, FM_KEEP_RECORD_MODEL, FM_KEEP_RECORD_UPDATE, FM_KEEP_RECORD_IDLE, FM_KEEP_RECORD_TYPES };
 
 typedef struct {
@@ -28,7 +28,7 @@ typedef struct {
   fm_work_t work;
 } fm_keep_update_t;
 
-/* What of the tensors goes where in an area. */
+/* Which bytes of the tensors are at which place of an area. */
 typedef struct {
   uint32_t area;
   uint32_t at;    /* offset within the area */
@@ -51,7 +51,7 @@ uint32_t fm_keep_model_chunks(const fm_client_t *client);
 void fm_keep_place_model(fm_keep_t *keep, const fm_client_t *client);
 /* Read the newest record of a model; tell whether it is the plan's model or its beginning. */
 bool fm_keep_has_model(fm_keep_t *keep, const fm_client_t *client, fm_keep_model_t *model);
-/* What an update's bytes depend on besides its elements. */
+/* Return the CRC of the firmware's settings that, besides plan and tensors, determine an update's bytes. */
 uint32_t fm_keep_sealed_how(const fm_client_t *client);
 /* Save the next model chunk. FM_AGAIN: the budget is used up. */
 fm_status_t fm_keep_save_chunk(fm_keep_t *keep, const fm_client_t *client, uint32_t *budget);
@@ -68,7 +68,7 @@ fm_status_t fm_keep_program(fm_keep_t *keep, uint32_t offset, const uint8_t *byt
 fm_status_t fm_keep_erase(fm_keep_t *keep, uint32_t offset);
 /* Tell whether the storage is blank from `offset` to `end`. */
 bool fm_keep_blank(fm_keep_t *keep, uint32_t offset, uint32_t end);
-/* Append a record; its payload is FM_KEEP_RECORD_*'s. */
+/* Append a record of `type` (FM_KEEP_RECORD_*) with the payload of that type. */
 fm_status_t fm_keep_append(fm_keep_t *keep, uint32_t type, const void *payload);
 /* Read the newest record of a type. False: there is none. */
 bool fm_keep_record(fm_keep_t *keep, uint32_t type, void *payload);

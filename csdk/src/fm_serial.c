@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The serial link. A message is sent as one run of bytes, its length first, cut into segments; each byte has a sequence
- * number modulo 2^16 within its connection. The receiver takes segments in order only; the sender goes back to what was
- * not acknowledged when told of a gap or when time runs out. The procedure is in docs/wire.md. */
+ * number modulo 2^16 within its connection. The receiver accepts segments only in order. When it reports a gap, or no
+ * acknowledgement arrives in time, the sender goes back to the first byte that is not acknowledged. The procedure is in
+ * docs/wire.md. */
 #include <stddef.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@
 #define LONGEST_DOUBLED_MS 2000u /* by doubling alone, since noise also causes timeouts */
 #define DEFAULT_KEEP_ALIVE_MS 5000u
 #define LONGEST_KEEP_ALIVE_MS 0x10000000u
-#define RETRY_MS 10u /* opening, or a stream that takes nothing */
+#define RETRY_MS 10u /* wait while the stream opens, or while it accepts nothing */
 #define ROUNDS_A_POLL 8u
 
 /* ---- time ---- */
@@ -23,8 +24,8 @@ static uint32_t silence_ms(const fm_serial_t *serial) {
   return (limit != 0u) ? limit : DEFAULT_KEEP_ALIVE_MS;
 }
 
-/* Milliseconds to the next thing to do. */
-static uint32_t patience(const fm_serial_t *serial) {
+/* Milliseconds to the next timed action: open, greet, retransmit or probe. */
+static uint32_t action_due_in(const fm_serial_t *serial) {
   uint32_t limit = serial->backoff_ms;
   if (serial->phase >= FM_SERIAL_PHASE_UP) {
     limit = fm_serial_outstanding(serial) ? fm_serial_expiry(serial) : silence_ms(serial);
@@ -32,17 +33,17 @@ static uint32_t patience(const fm_serial_t *serial) {
   return fm_serial_left_of(serial, serial->since_ms, limit);
 }
 
-/* Milliseconds until silence means that the peer is gone. */
-static uint32_t hope(const fm_serial_t *serial) {
+/* Milliseconds until a silent peer counts as gone. */
+static uint32_t lost_in(const fm_serial_t *serial) {
   return (serial->phase >= FM_SERIAL_PHASE_UP) ? fm_serial_left_of(serial, serial->last_in_ms, 4u * silence_ms(serial))
                                                : LONGEST_GREET_MS;
 }
 
 /* Do what is due by time while the stream is open. */
 static void expire(fm_serial_t *serial) {
-  if (hope(serial) == 0u) {
+  if (lost_in(serial) == 0u) {
     fm_serial_start_over(serial, FM_SERIAL_PHASE_GREETING);
-  } else if (patience(serial) == 0u) {
+  } else if (action_due_in(serial) == 0u) {
     if (serial->phase == FM_SERIAL_PHASE_GREETING) {
       serial->backoff_ms = fm_smaller(2u * serial->backoff_ms, LONGEST_GREET_MS);
       serial->due = FM_SERIAL_DUE_FRAME;
@@ -80,8 +81,8 @@ static void open_line(fm_serial_t *serial) {
 }
 
 /* Return the milliseconds until there is something to do. */
-static uint32_t rest(const fm_serial_t *serial) {
-  uint32_t wait = fm_smaller(patience(serial), hope(serial));
+static uint32_t next_wait(const fm_serial_t *serial) {
+  uint32_t wait = fm_smaller(action_due_in(serial), lost_in(serial));
   if (serial->tx_sent != serial->tx_size) {
     wait = fm_smaller(wait, RETRY_MS); /* or call when the stream can be written */
   }
@@ -111,14 +112,14 @@ static fm_status_t serial_poll(void *self, uint32_t now_ms, const fm_sink_t *sin
   serial->sink = sink;
   if (serial->phase == FM_SERIAL_PHASE_CLOSED) {
     fm_serial_drop_incoming(serial);
-    if (patience(serial) == 0u) {
+    if (action_due_in(serial) == 0u) {
       open_line(serial);
     }
   }
   if (serial->phase != FM_SERIAL_PHASE_CLOSED) {
     more = work(serial);
   }
-  *wait_ms = more ? 0u : fm_smaller(*wait_ms, rest(serial));
+  *wait_ms = more ? 0u : fm_smaller(*wait_ms, next_wait(serial));
   serial->sink = NULL;
   return FM_OK;
 }

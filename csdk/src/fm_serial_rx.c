@@ -7,12 +7,12 @@
 
 #define CRC_OF_ALL 0x2144DF1Cu /* the CRC-32 of bytes with their own CRC-32 behind them */
 #define PAYLOAD_STEP 8u        /* a segment grows by this when acknowledged; it is halved when lost */
-#define AHEAD 0x8000u          /* sequence numbers closer than this are of the future, others of the past */
+#define AHEAD 0x8000u          /* less than this ahead: a new sequence number; otherwise an old one */
 #define EXPIRY_MARGIN_MS 30u
 #define READ_SIZE 32u
 #define ECHO_SHIFT 2u /* from one epoch to the other */
 
-static void measured(fm_serial_t *serial) {
+static void update_expiry(fm_serial_t *serial) {
   const uint32_t took =
       fm_smaller(serial->now_ms - serial->on.timed_ms, (FM_SERIAL_LONGEST_EXPIRY_MS - EXPIRY_MARGIN_MS) / 2u);
   const uint32_t target = (2u * took) + EXPIRY_MARGIN_MS;
@@ -35,7 +35,7 @@ static void on_progress(fm_serial_t *serial, uint32_t size, bool fresh) {
     serial->on.next = serial->on.acked;
   }
   if ((serial->on.timed != 0u) && (serial->on.acked >= serial->on.timed)) {
-    measured(serial);
+    update_expiry(serial);
   }
   if (serial->on.acked == serial->out_end) {
     serial->out_state = FM_SERIAL_OUT_NONE;

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#define MOST_EXAMPLES 0x40000000u /* what permuted() can put in order */
+#define MOST_EXAMPLES 0x40000000u /* most that permuted() can order */
 #define SMALLEST_PROBABILITY 1e-30f
 
 /* ---- sizes and tables ---- */
@@ -16,7 +16,7 @@ uint32_t fm_train_parameters(const uint32_t *widths, uint32_t layers) {
   return count;
 }
 
-/* Activations of every layer, features included. */
+/* Return the number of activations of all layers, the features included. */
 static uint32_t units(const uint32_t *widths, uint32_t layers) {
   uint32_t count = 0u;
   for (uint32_t l = 0u; l <= layers; l++) {
@@ -114,7 +114,8 @@ static void dense_forward(const float *kernel, const float *bias, const float *i
   }
 }
 
-/* Gradients of kernel and bias from the error at the output; the error at the input where `back` is given. */
+/* Add the gradients of kernel and bias, computed from the error at the output. With `back`, also write the error at the
+ * input. */
 static void dense_backward(const float *kernel, const float *in, uint32_t in_width, const float *error,
                            uint32_t out_width, float *gradient, float *back) {
   float *bias_gradient = &gradient[in_width * out_width];
@@ -140,8 +141,8 @@ static void dense_backward(const float *kernel, const float *in, uint32_t in_wid
   }
 }
 
-/* Activations of all layers, one after the other, the features first; returns where the last layer's (its logits)
- * start. */
+/* Compute the activations of all layers, one after the other, behind the features. Return the offset of the last
+ * layer's, the logits. */
 static uint32_t forward(const fm_trainer_t *trainer, float *activations) {
   const fm_trainer_config_t *config = trainer->config;
   uint32_t at = 0u;
@@ -158,7 +159,7 @@ static uint32_t forward(const fm_trainer_t *trainer, float *activations) {
   return at;
 }
 
-/* Logits become probabilities (shifted by the largest, so that nothing overflows); returns the cross-entropy with
+/* Turn logits into probabilities, shifted by the largest so that nothing overflows. Return the cross-entropy with
  * `label`. */
 static float softmax(float *logits, uint32_t classes, uint32_t label) {
   float largest = logits[0];
@@ -209,9 +210,9 @@ float fm_train_gradient(const fm_trainer_t *trainer, const float *features, uint
 
 /* ---- the work of a plan ---- */
 
-/* Position `i` of the epoch's order: a permutation of [0, count) without memory, by a four-round Feistel network on the
- * next even number of bits, walked until it falls inside (Black and Rogaway 2002, "Ciphers with Arbitrary Finite
- * Domains"). */
+/* Return position `i` of the epoch's order: a permutation of [0, count) that needs no memory. A four-round Feistel
+ * network permutes the next even number of bits. It is applied until the result is below count (Black and Rogaway 2002,
+ * "Ciphers with Arbitrary Finite Domains"). */
 static uint32_t permuted(uint32_t i, uint32_t count, uint32_t key) {
   uint32_t bits = 1u;
   uint32_t x = i;
@@ -270,7 +271,7 @@ static void descend(const fm_trainer_t *t, const float *gradient, uint32_t batch
     const fm_tensor_t *tensor = &t->config->tensors[i];
     for (uint32_t j = 0u; j < tensor->count; j++) {
       float change = rate * gradient[at + j];
-      if ((strength != 0.0f) && !tensor->local) { /* what is local has no shared model to stay near */
+      if ((strength != 0.0f) && !tensor->local) { /* a local tensor has no shared model to stay close to */
         change += strength * (tensor->data[j] - tensor->base[j]);
       }
       tensor->data[j] -= change;

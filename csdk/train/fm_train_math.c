@@ -14,7 +14,7 @@ float fm_train_exp(float x) {
   } else {
     const float scaled = x * 1.44269504f;
     const int32_t k = (int32_t)(scaled + ((scaled < 0.0f) ? -0.5f : 0.5f));
-    /* ln 2 in two parts, so that k * ln 2 is taken off without rounding it first */
+    /* ln 2 in two parts, so that k * ln 2 is subtracted without being rounded first */
     const float r = (x - ((float)k * 0.693359375f)) + ((float)k * 2.12194440e-4f);
     float p = 1.98412698e-4f;
     uint32_t bits;
@@ -25,7 +25,7 @@ float fm_train_exp(float x) {
     p = (p * r) + 1.66666667e-1f;
     p = (p * r) + 0.5f;
     p = (p * r * r) + r + 1.0f;
-    /* in two factors, because 2^128 is no float though its product with p may be one */
+    /* two factors: 2^128 is not a float, although its product with p may be one */
     bits = (uint32_t)(127 + (k / 2)) << 23; /* MISRA D9 */
     (void)memcpy(&power, &bits, sizeof power);
     result = p * power;

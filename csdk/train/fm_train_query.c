@@ -23,14 +23,14 @@ void fm_histogram_add(fm_histogram_t *answer, const fm_plan_t *plan, float value
   } else if (place > 0.0f) {
     bin = (uint32_t)place;
   } else {
-    /* the first; a range of no width too */
+    /* the first bin, also for a range of zero width */
   }
   answer->counts[bin]++;
   answer->sum += clipped;
   answer->count++;
 }
 
-/* CRC-32 of "feature" and the number in decimal. */
+/* Return the CRC-32 of a feature's field name: "feature" and its number in decimal. */
 static uint32_t feature_field(uint32_t number) {
   uint8_t digits[10];
   uint32_t first = (uint32_t)sizeof digits;
@@ -43,8 +43,8 @@ static uint32_t feature_field(uint32_t number) {
   return fm_crc32(fm_crc32(0u, "feature", 7u), &digits[first], ((uint32_t)sizeof digits) - first);
 }
 
-/* A feature's number, LABEL or NO_FIELD. */
-static uint32_t which(const fm_trainer_config_t *config, uint32_t field) {
+/* Return the number of the feature that `field` names, LABEL or NO_FIELD. */
+static uint32_t find_field(const fm_trainer_config_t *config, uint32_t field) {
   uint32_t found = (field == fm_crc32(0u, "label", 5u)) ? LABEL : NO_FIELD;
   for (uint32_t i = 0u; (found == NO_FIELD) && (i < config->widths[0]); i++) {
     found = (field == feature_field(i)) ? i : NO_FIELD;
@@ -55,7 +55,7 @@ static uint32_t which(const fm_trainer_config_t *config, uint32_t field) {
 fm_status_t fm_trainer_query(void *trainer, const fm_plan_t *plan, fm_histogram_t *answer) {
   const fm_trainer_t *t = (const fm_trainer_t *)trainer;
   const fm_trainer_config_t *config = t->config;
-  const uint32_t field = which(config, plan->query_field);
+  const uint32_t field = find_field(config, plan->query_field);
   const uint32_t left = config->data.count - answer->count;
   const uint32_t batch = (left < EXAMPLES_A_CALL) ? left : EXAMPLES_A_CALL;
   fm_status_t status = FM_ERR_UNSUPPORTED;

@@ -157,10 +157,10 @@ typedef struct fm_client {
   bool offered;     /* UpdateBegin of this update may have gone out before: wait for the server's answer */
   bool receipted;   /* this update's receipt was counted */
   bool hurry;       /* the closing notice came before the first step */
-  bool by_request;  /* chunks come by ChunkRequest: the link's own means failed */
+  bool by_request;  /* chunks come by ChunkRequest, because the link's fetch() failed */
   bool restored;    /* the job is from before a reset; its time runs from the first poll */
   uint8_t keep_due; /* FM_KEEP_* */
-  bool from_base;   /* the model was held already: the working copy is remade from the base */
+  bool from_base;   /* the model was complete already: its working copy is restored from the base */
   uint8_t encoding;
   uint8_t kind;
   uint8_t check_failures; /* downloads of this plan whose CRC was wrong */
@@ -168,7 +168,7 @@ typedef struct fm_client {
   uint8_t withdraw_reason;
   uint8_t battery;
   uint8_t flags;
-  uint8_t sent;    /* what `due` said of the message that the link took last */
+  uint8_t sent;    /* bit of `due` of the message that the link accepted last */
   uint8_t refusal; /* reason of the last Refusal, meaningful when session is refused */
 
   const fm_client_config_t *config;
@@ -239,8 +239,8 @@ void fm_client_withdraw(fm_client_t *client, uint8_t reason);
  * partial updates. May be called from train_step, whose own result is then ignored. */
 void fm_client_finish_early(fm_client_t *client);
 
-/* Tell the server what decides if it may select this device. battery: percent, 255: unknown. flags: bit 0 charging,
- * bit 1 on a metered network, bit 2 busy: do not select. */
+/* Tell the server the device's state. The server decides by it whether to select this device. battery: percent, 255:
+ * unknown. flags: bit 0 charging, bit 1 on a metered network, bit 2 busy: do not select. */
 void fm_client_set_device_state(fm_client_t *client, uint8_t battery, uint8_t flags);
 
 #endif

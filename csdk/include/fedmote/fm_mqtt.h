@@ -16,9 +16,9 @@ typedef struct {
   const char *password;   /* NULL: none; at most 65535 bytes; needs a username */
   const uint8_t *will;    /* payload of the will, published on the device's `up` topic at QoS 1; NULL: none */
   uint16_t will_size;
-  uint16_t keep_alive_s;   /* 1 to 65535; a PINGREQ is sent after 3/4 of it without traffic. The connection is closed
-                              after 1.5 times it in which nothing arrived and nothing could be sent */
-  uint32_t seed;           /* of the jitter */
+  uint16_t keep_alive_s; /* 1 to 65535; a PINGREQ is sent after 3/4 of it without traffic. The connection is closed when
+                            nothing arrived and nothing could be sent for 1.5 times this number of seconds */
+  uint32_t seed;         /* of the jitter */
   uint32_t backoff_min_ms; /* shortest wait before a reconnect; 0: 500 */
   uint32_t backoff_max_ms; /* longest; 0: 60000. The wait is uniform in [w/2, w], w doubling from min to max */
   uint8_t *buffer;         /* half for each direction; larger means fewer calls of the stream */
@@ -77,14 +77,14 @@ typedef struct {
   const fm_sink_t *sink; /* during poll */
   uint32_t now_ms;
   uint32_t phase_at_ms; /* when the present phase began */
-  uint32_t wait_ms;     /* closed: how long to stay so */
+  uint32_t wait_ms;     /* phase closed: time until the next attempt to open */
   uint32_t last_in_ms;
   uint32_t last_out_ms;
   uint32_t rx_fill;      /* bytes read into the buffer */
   uint32_t rx_at;        /* of which were acted on */
   uint32_t rx_remaining; /* bytes of the packet still to come */
   uint32_t rx_have;      /* bytes of its variable header so far */
-  uint32_t rx_level[2];  /* the last two levels of a PUBLISH's topic, taken for numbers */
+  uint32_t rx_level[2];  /* the last two levels of a PUBLISH's topic, read as numbers */
   uint32_t tx_fill;
   uint32_t tx_sent;
   uint32_t packet_offset; /* bytes written of the head of the packet being sent */

@@ -56,7 +56,7 @@ typedef struct {
 
 /* Unstuffs the frame that arrives. All zero: ready for the first byte. */
 typedef struct {
-  uint32_t count; /* its first code byte and the bytes decoded; 0: not even that one came */
+  uint32_t count; /* its first code byte and the bytes decoded; 0: nothing has arrived */
   uint32_t left;  /* bytes to the next code byte */
 } fm_cobs_decoder_t;
 
@@ -65,14 +65,14 @@ typedef struct {
 typedef struct {
   uint32_t phase;
   uint32_t now_ms;
-  uint32_t since_ms;     /* the time to the next thing to do, if nothing arrives, runs from then */
-  uint32_t due;          /* what to send: flags of the first byte, and whether there need be a frame at all */
+  uint32_t since_ms;     /* start of the wait for the next timed action */
+  uint32_t due;          /* flags for the next frame's first byte, and whether a frame is due at all */
   struct {               /* all zero when a connection begins */
     uint32_t acked;      /* the peer has everything of `out` before this offset */
     uint32_t next;       /* offset to send next */
     uint32_t high;       /* offset up to which was sent at least once */
-    uint32_t timed_ms;   /* a measurement began then; it ends */
-    uint32_t timed;      /*   when this offset is acknowledged; 0: none is running */
+    uint32_t timed_ms;   /* a measurement of the time to an acknowledgement began then */
+    uint32_t timed;      /*   it ends when this offset is acknowledged; 0: none is running */
     uint32_t base;       /* sequence number of out's offset 0, modulo 2^16 */
     uint32_t in_next;    /* sequence number expected next, modulo 2^16 */
     uint32_t peer_tag;   /* in frames to the peer; 0: unknown */
@@ -87,7 +87,7 @@ typedef struct {
   uint32_t tx_sent;
   uint32_t most;      /* payload that both ends take */
   uint32_t segment;   /* payload of the next data frame */
-  uint32_t out_state; /* nothing, a message, or word that it was given up */
+  uint32_t out_state; /* nothing, a message, or the notice that it was cancelled */
   uint32_t out_end;   /* bytes to send of it: 4 of length, head, body */
   uint32_t in_busy;   /* between begin and end */
   uint32_t in_left;   /* of the message being received */

@@ -68,7 +68,7 @@ fm_status_t fm_trainer_init(fm_trainer_t *trainer, const fm_trainer_config_t *co
 /* Return callbacks for the client that use this trainer. */
 fm_app_t fm_trainer_app(fm_trainer_t *trainer);
 
-/* The single callbacks, for applications that wrap them; `trainer` is an fm_trainer_t. */
+/* The callbacks one by one, for applications that wrap them; `trainer` is an fm_trainer_t. */
 fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *work);
 fm_status_t fm_trainer_step(void *trainer, fm_work_t *work);
 fm_status_t fm_trainer_evaluate(void *trainer, fm_work_t *work);
