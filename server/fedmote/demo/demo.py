@@ -119,11 +119,11 @@ class Demo:
         pipe, other = context.Pipe()
         parts = [(self.x[p], self.y[p]) for p in self.parts]
         chunks = -(-self.layout.elements // CHUNK_ELEMENTS)
-        plan = fleet.FaultPlan(o.seed, len(parts), o.local_epochs, BATCH, o.faults)
+        misfortune = fleet.Misfortune(o.seed, len(parts), o.local_epochs, BATCH, o.faults)
         urls = [broker] * (o.devices - len(cables)) + [f"serial://{cable.ends[1]}" for cable in cables]
         child = context.Process(
             target=fleet.main,
-            args=(other, fleet.FleetSetup(urls, parts, plan, chunks, o.one_at_a_time, o.rounds)),
+            args=(other, fleet.FleetSetup(urls, parts, misfortune, chunks, o.one_at_a_time, o.rounds)),
             daemon=True,
         )
         try:
