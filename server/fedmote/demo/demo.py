@@ -68,14 +68,14 @@ class Demo:
         rng = np.random.default_rng(options.seed)
         self.x, self.y, self.x_held, self.y_held = data.split(rng)
         self.parts = data.partition(self.y, options.devices, ALPHA, rng)
-        self.layout = dense(data.WIDTHS)
+        self.layout = dense(fleet.WIDTHS)
         self.initial = glorot(self.layout, options.seed)
         self.records: list[Record] = []
         self.device_totals: dict[str, int] = {}
 
     def accuracy(self, model: NDArray[np.float32]) -> float:
         """Return the held-out accuracy."""
-        return baselines.accuracy(model, data.WIDTHS, self.x_held, self.y_held)
+        return baselines.accuracy(model, fleet.WIDTHS, self.x_held, self.y_held)
 
     def federate(self, broker: str, on_round: Callable[[Record], None]) -> None:
         """Run the whole federation: the last SERIAL devices on serial cables, the others on the broker."""
@@ -142,7 +142,7 @@ class Demo:
 
         def trained(chosen: NDArray[np.int64] | slice, seed: int) -> float:
             rng = np.random.default_rng([o.seed, seed])
-            model = baselines.train(self.initial, data.WIDTHS, self.x[chosen], self.y[chosen], sgd, rng)
+            model = baselines.train(self.initial, fleet.WIDTHS, self.x[chosen], self.y[chosen], sgd, rng)
             return self.accuracy(model)
 
         alone = [trained(part, 1 + i) for i, part in enumerate(self.parts)]

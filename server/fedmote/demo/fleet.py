@@ -9,9 +9,10 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from fedmote.datasets.digits import WIDTHS, Features, Labels
+from fedmote.datasets.digits import Features, Labels
 from fedmote_device import CTrainer, Device, run_many
 
+WIDTHS = (64, 32, 10)
 DROP_SHARE = 0.25
 STRAGGLER_SHARE = 0.2
 AWAY_S = (0.05, 0.3)

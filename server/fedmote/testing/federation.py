@@ -34,6 +34,7 @@ from fedmote_device import CTrainer, Device, run_many
 
 Floats = NDArray[np.float32]
 
+WIDTHS = (64, 32, 10)
 WAIT_S = 120.0
 LONG_S = 3600.0  # a round ends when all devices have reported, even on a busy machine
 DEVICE_OPTIONS: dict[str, Any] = {"backoff_ms": (50, 1000), "retry_ms": (500, 4000)}
@@ -46,7 +47,7 @@ def _trainers(setup: FederationSetup) -> tuple[list[Any], tuple[data.Features, d
     if setup.trainers is not None:
         return list(setup.trainers), (x_held, y_held)
     parts = data.partition(y, max(1, setup.devices + setup.others), 1.0, rng)[: setup.devices]
-    return [CTrainer(data.WIDTHS, x[part], y[part]) for part in parts], (x_held, y_held)
+    return [CTrainer(WIDTHS, x[part], y[part]) for part in parts], (x_held, y_held)
 
 
 def _known_devices(fleet: Fleet) -> str:
@@ -68,7 +69,7 @@ class RunningFederation:
             devices=setup.devices + len(self.ports), goal=1.0, chunk_elements=128, seed=setup.seed,
             soft_deadline_s=LONG_S, hard_deadline_s=LONG_S,
         )  # fmt: skip
-        self.layout = setup.layout or dense(data.WIDTHS)
+        self.layout = setup.layout or dense(WIDTHS)
         self.trainers, self._held_out = _trainers(setup)
         self._watch = Watch()
         self.recorder = Recorder(setup.strategy or FedAvg(), self._watch.notify)
@@ -127,7 +128,7 @@ class RunningFederation:
         """Return the accuracy, 0 to 1, of a model, by default the last, on the held-out digits."""
         if self.setup.layout is not None:
             raise ValueError("accuracy is of the digits; this federation has a layout of its own")
-        return baselines.accuracy(self.model if model is None else model, data.WIDTHS, *self._held_out)
+        return baselines.accuracy(self.model if model is None else model, WIDTHS, *self._held_out)
 
     def wait_rounds(self, count: int, timeout_s: float = WAIT_S) -> list[Record]:
         """Return the records of the first rounds, as soon as `count` are committed."""
