@@ -38,7 +38,7 @@ Usage = dict[str, int]
 def usage(pid: int) -> Usage:
     """Return the present memory of one process."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return {name.lower(): int(re.search(rf"^{name}:\s+(\d+)", text, re.M)[1]) for name in ("Rss", "Pss")}  # type: ignore[index]
+    return {name.lower(): int(kib) for name, kib in re.findall(r"^(Rss|Pss):\s+(\d+)", text, re.M)}
 
 
 def descendants(pid: int) -> list[int]:

@@ -49,7 +49,7 @@ def run(policy: Policy, selection: Selection, seed: int) -> dict[str, float]:
         asked[device] += 1
         send(device, assignment)
 
-    virtual.sessions.send_plan = plan  # type: ignore[method-assign]
+    virtual.sessions.send_plan = plan  # type: ignore[method-assign]  # counts what is sent
     commits = virtual.run(HOURS).commits
     reached = next((commit.at_s / 60 for commit in commits if commit.accuracy >= TARGET), float("inf"))
     counts = sorted(asked.values())

@@ -252,7 +252,7 @@ def test_finish_wants_fitting_arrays() -> None:
     with pytest.raises(ValueError, match="one size"):
         kernels.finish(np.zeros(2), np.zeros(2), np.zeros(3, np.float32))
     with pytest.raises(TypeError):
-        kernels.finish(np.zeros(2), np.zeros(2), np.zeros(2))  # type: ignore[arg-type]
+        kernels.finish(np.zeros(2), np.zeros(2), np.zeros(2))  # type: ignore[arg-type]  # float64 on purpose
 
 
 @given(st.binary(max_size=400), st.integers(0, 2**32 - 1))
@@ -274,4 +274,4 @@ def test_all_finite() -> None:
     values[999] = np.nan
     assert not kernels.all_finite(values)
     with pytest.raises(TypeError):
-        kernels.all_finite(np.ones(3))  # type: ignore[arg-type]
+        kernels.all_finite(np.ones(3))  # type: ignore[arg-type]  # float64 on purpose

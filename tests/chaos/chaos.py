@@ -26,7 +26,7 @@ from typing import Any
 from ledger import Commit, Fold, Ledger, Verdict, judge
 from resident import Sample, growths, leaks
 
-from fedmote.faults.tun import ADDRESS, SIDES, Network
+from fedmote.faults.tun import ADDRESS, SIDES, Network, Side
 
 HERE = Path(__file__).resolve().parent
 PORT = 1883
@@ -109,15 +109,16 @@ class Hosts:
         """Start one process: broker, server or devices."""
         python, each = sys.executable, str(self.plan.devices)
         path = shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
-        side, command = {
+        commands: dict[str, tuple[Side, list[str]]] = {
             "broker": ("server", [path or "mosquitto", "-c", str(self.folder / "mosquitto.conf")]),
             "server": ("server", [python, str(HERE / "server_process.py"), self.url, str(self.folder), each,
                                   str(self.plan.patience_s)]),
             "devices": ("device", [python, str(HERE / "devices_process.py"), self.url, str(self.folder), each,
                                    str(self.plan.power_every_s)]),
-        }[name]  # fmt: skip
+        }  # fmt: skip
+        side, command = commands[name]
         log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115 (the process has it)
-        with log, self.network.inside(side):  # type: ignore[arg-type]
+        with log, self.network.inside(side):
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
     def end(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ class Member:
             self.power_on()
 
 
+def is_past(time_s: float) -> bool:
+    """Tell whether this point of the monotonic clock has passed."""
+    return time.monotonic() >= time_s
+
+
 def main() -> None:
     """Run the devices."""
     url, folder, count, every_s = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
@@ -115,7 +121,7 @@ def main() -> None:
         while not over[0]:
             fleet = [member.device for member in members if member.device is not None]
             until = time.monotonic() + 0.1
-            run_many(fleet, lambda until=until: time.monotonic() >= until, slice_ms=20)  # type: ignore[misc]
+            run_many(fleet, partial(is_past, until), slice_ms=20)
             now = time.monotonic()
             for member in members:
                 member.look()

@@ -55,6 +55,12 @@ WORKS = f"works {VERSION} "
 POSIX = '\n#include "fm_posix_tcp.h"\nfm_posix_tcp_t tcp;\n'
 
 
+def first_group(match: re.Match[str] | None) -> str:
+    """Return the first group of a match, which there must be."""
+    assert match is not None
+    return str(match[1])
+
+
 def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run a command that must succeed; return what it printed."""
     done = subprocess.run(
@@ -295,7 +301,7 @@ def test_platformio(tmp_path: Path) -> None:
     build = manifest["build"]
     assert (ROOT / build["includeDir"] / manifest["headers"]).is_file()
     assert build["srcFilter"][0] == "-<*>"
-    globs = [re.fullmatch(r"\+<(.+)>", rule)[1] for rule in build["srcFilter"][1:]]  # type: ignore[index]
+    globs = [first_group(re.fullmatch(r"\+<(.+)>", rule)) for rule in build["srcFilter"][1:]]
     sources = [source for pattern in globs for source in sorted((ROOT / build["srcDir"]).glob(pattern))]
     assert {s.parent.name for s in sources} == {"src", "train"}
     exported = [ROOT / path for path in manifest["export"]["include"]]
@@ -343,7 +349,8 @@ int main() {
 
 def test_everywhere_the_same_version() -> None:
     assert amalgamate.version() == VERSION
-    assert re.search(r"project\(fedmote VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1] == VERSION  # type: ignore[index]
+    cmake = (ROOT / "CMakeLists.txt").read_text()
+    assert first_group(re.search(r"project\(fedmote VERSION (\S+)", cmake)) == VERSION
 
 
 def test_the_header_for_all_has_all(tmp_path: Path) -> None:

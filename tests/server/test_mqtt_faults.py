@@ -63,8 +63,8 @@ MakeProxy = Callable[[Broker], Proxy]
 def make_broker(tmp_path: Path) -> Iterator[MakeBroker]:
     made: list[Broker] = []
 
-    def make(started: bool = True, **options: object) -> Broker:
-        made.append(Broker(tmp_path, **options))  # type: ignore[arg-type]
+    def make(started: bool = True, **options: Any) -> Broker:
+        made.append(Broker(tmp_path, **options))
         if started:
             made[-1].start()
         return made[-1]

@@ -16,6 +16,7 @@ import fedmote
 import fedmote_device
 from fedmote.fleet.slots import Slot
 from fedmote.learning.accumulator import Accumulator
+from fedmote.learning.update import Update
 from fedmote.server.server import Server
 
 PROJECT = [Path(package.__file__ or "").parent for package in (fedmote, fedmote_device)]
@@ -49,13 +50,13 @@ def test_at_most_four_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ways: dict[str, set[tuple[Path, ...]]] = {"update": set(), "chunk": set()}
     add, place_chunk = Accumulator.add, Slot.place_chunk
 
-    def seen_add(self: Accumulator, *arguments: object) -> bool:
+    def seen_add(self: Accumulator, update: Update, weight: float) -> bool:
         ways["update"].add((*way_here(), Path(add.__code__.co_filename)))
-        return add(self, *arguments)  # type: ignore[arg-type]
+        return add(self, update, weight)
 
-    def seen_chunk(self: Slot, *arguments: object) -> bool:
+    def seen_chunk(self: Slot, index: int, data: memoryview, scale: float, now: float) -> bool:
         ways["chunk"].add((*way_here(), Path(place_chunk.__code__.co_filename)))
-        return place_chunk(self, *arguments)  # type: ignore[arg-type]
+        return place_chunk(self, index, data, scale, now)
 
     monkeypatch.setattr(Accumulator, "add", seen_add)
     monkeypatch.setattr(Slot, "place_chunk", seen_chunk)

@@ -80,9 +80,9 @@ class History:
         ({"min_free_memory_kib": 64}, 0, 255, 0, True),
     ],
 )
-def test_eligibility(settings: dict[str, bool | int], flags: int, battery: int, memory: int, may: bool) -> None:
+def test_eligibility(settings: dict[str, Any], flags: int, battery: int, memory: int, may: bool) -> None:
     """A device's report is checked against the requirements. A value that it does not report is no obstacle."""
-    assert Selection(**settings).permits(flags, battery, memory) is may  # type: ignore[arg-type]
+    assert Selection(**settings).permits(flags, battery, memory) is may
 
 
 def test_the_weighted_draw_is_in_proportion() -> None:

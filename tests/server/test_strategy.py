@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,14 +14,14 @@ from fedmote.learning.strategies.fednova import FedNova
 from fedmote.learning.update import Update
 
 
-def update(values: np.ndarray, examples: int, **changes: object) -> Update:
+def update(values: np.ndarray, examples: int, **changes: Any) -> Update:
     """An update of float32 weights in chunks of 16."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "device": "d", "examples": examples, "steps": 1, "planned_steps": 1, "loss": 0.0, "encoding": 0,
         "delta": False, "chunk_elements": 16, "data": bytearray(values.astype("<f4").tobytes()), "scales": None,
         "received": None, "ranges": None,
     }  # fmt: skip
-    return Update(**{**fields, **changes})  # type: ignore[arg-type]
+    return Update(**{**fields, **changes})
 
 
 def coverage(rng: np.random.Generator, elements: int) -> tuple[np.ndarray, dict[str, object]]:

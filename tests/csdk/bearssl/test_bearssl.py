@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Authority, Certificate
@@ -136,8 +137,8 @@ class Client:
 def start(client: Path) -> Iterator[Callable[..., Client]]:
     started: list[Client] = []
 
-    def begin(*arguments: int, **options: int | str) -> Client:
-        started.append(Client(client, *arguments, **options))  # type: ignore[arg-type]
+    def begin(*arguments: int, **options: Any) -> Client:
+        started.append(Client(client, *arguments, **options))
         return started[-1]
 
     yield begin
