@@ -13,8 +13,8 @@ from fedmote.model.layout import Model
 class Strategy(Protocol):
     """How updates become the next model: begin(model) -> fold(accumulator, update) ... -> finish(accumulator).
 
-    An update is forgotten once it is folded. A strategy that averages extends WeightedMean
-    (fedmote.learning.accumulator) and only says what an update weighs.
+    The server forgets an update once it is folded. A strategy that keeps it says how much memory that takes. One that
+    averages extends WeightedMean (fedmote.learning.accumulator) and only says what an update weighs.
     """
 
     def begin(self, model: Model) -> Accumulator:

@@ -19,8 +19,10 @@ time: seconds of time.monotonic(). send: this link's Send, by which the server a
 class Link(Protocol):
     """What the server needs of a link. All calls come from the server's event loop, and none may block it.
 
-    A link is made with the Receive that it calls for each message. It may call it from `start` on, also on its own
-    tasks, but only on that event loop.
+    A link is made with the Receive that it calls for each whole message, from `start` on, only on that event loop and
+    always with the same `send`. It takes a device's id from the transport, as links/mqtt.py does, or from the
+    device's first Hello, as links/serial.py does. A link that notices that a device is gone calls Fleet.link_lost();
+    without that call, or a last will, the device counts as online. SECURITY.md says how it must identify its peers.
     """
 
     async def start(self) -> None:
