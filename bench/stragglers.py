@@ -22,7 +22,7 @@ from common import ROOT, median, note, save, table
 
 from fedmote.datasets import baselines
 from fedmote.datasets import digits as data
-from fedmote.demo.simulated_digits import WIDTHS, digits_workload
+from fedmote.demo.simulated_digits import digits_workload
 from fedmote.fleet.limits import Limits
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.strategies.fednova import FedNova
@@ -129,7 +129,9 @@ def straggler_fleet(seed: int) -> StragglerFleet:
     workload = digits_workload(x, y, parts, (x_held, y_held))
 
     def evaluate(model: Model) -> dict[str, float]:
-        return workload.evaluate(model) | {"labels": baselines.accuracy(model, WIDTHS, x_held[theirs], y_held[theirs])}
+        return workload.evaluate(model) | {
+            "labels": baselines.accuracy(model, data.WIDTHS, x_held[theirs], y_held[theirs])
+        }
 
     return StragglerFleet(populate(classes, kind, random), replace(workload, evaluate=evaluate), y, parts)
 

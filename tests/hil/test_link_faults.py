@@ -17,7 +17,7 @@ import pytest
 import serial
 from waiting import WAIT_S, until
 
-from fedmote.faults.fault import Noise, Pace
+from fedmote.faults.fault import DelayLine, Noise
 from fedmote.rounds.policy import Policy
 from fedmote.testing.federation import LONG_S
 
@@ -62,15 +62,15 @@ def test_impossible_faults_are_refused(link_faults: Callable[..., Any], wrong: d
 
 def test_pace_on_a_clock() -> None:
     """Delay shifts, bandwidth spreads, and nothing is lost or reordered."""
-    pace = Pace(delay=2.0)
-    pace.push(b"a", 10.0)
-    pace.push(b"b", 11.0)
-    assert pace.pop(11.9) == b"" and pace.due == 12.0 and pace.held == 2
-    assert pace.pop(12.0) == b"a" and pace.pop(20.0) == b"b" and math.isinf(pace.due)
-    slow = Pace(bandwidth=1000.0)
+    line = DelayLine(delay=2.0)
+    line.push(b"a", 10.0)
+    line.push(b"b", 11.0)
+    assert line.pop(11.9) == b"" and line.due == 12.0 and line.held == 2
+    assert line.pop(12.0) == b"a" and line.pop(20.0) == b"b" and math.isinf(line.due)
+    slow = DelayLine(bandwidth=1000.0)
     slow.push(DATA[:1000], 0.0)
-    came = [slow.pop(tenth / 10 + 0.001) for tenth in range(11)]
-    assert b"".join(came) == DATA[:1000] and [len(part) for part in came] == [0] + 10 * [100]
+    passed = [slow.pop(tenth / 10 + 0.001) for tenth in range(11)]
+    assert b"".join(passed) == DATA[:1000] and [len(part) for part in passed] == [0] + 10 * [100]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from fedmote.rounds.policy import Policy, Training
 from fedmote.simulation import settings
 from fedmote.simulation.battery import Batteries, BatteryModel
 from fedmote.simulation.clock import Clock
-from fedmote.simulation.network import DOWN, RESEND_S, UP, LinkModel, Network
+from fedmote.simulation.network import DOWN, RESEND_S, UP, LinkModel, VirtualNetwork
 from fedmote.simulation.population import PRESET, DeviceClass, assign_classes
 from fedmote.simulation.settings import FleetSettings
 from fedmote.simulation.simulation import ServerSettings
@@ -59,8 +59,8 @@ class Listed(FedAvg):
 
 
 def fleet_of(devices: int, **options: Any) -> FleetSettings:
-    kind = DeviceClass("tunnel", steps_per_s=2.0, retry_s=5.0, link=TUNNELS, **options)
-    return FleetSettings(devices=devices, classes=(kind,), least_examples=10, most_examples=30)
+    device_class = DeviceClass("tunnel", steps_per_s=2.0, retry_s=5.0, link=TUNNELS, **options)
+    return FleetSettings(devices=devices, classes=(device_class,), least_examples=10, most_examples=30)
 
 
 # ---- the parts
@@ -70,11 +70,11 @@ def test_what_is_due_at_the_same_time_happens_in_the_order_in_which_it_was_asked
     clock = Clock()
     seen: list[str] = []
     for name, time in (("c", 2.0), ("a", 1.0), ("d", 2.0), ("b", 1.0)):
-        clock.at(time, seen.append, name)
-    clock.at(1.0, lambda: clock.at(0.5, seen.append, "past"))
+        clock.call_at(time, seen.append, name)
+    clock.call_at(1.0, lambda: clock.call_at(0.5, seen.append, "past"))
     clock.run(1.5)
     assert seen == ["a", "b", "past"] and clock.now == 1.5
-    clock.at(1.9, clock.stop)
+    clock.call_at(1.9, clock.stop)
     clock.run(10)
     assert seen == ["a", "b", "past"] and clock.now == 1.9
     clock.run(10)
@@ -84,7 +84,7 @@ def test_what_is_due_at_the_same_time_happens_in_the_order_in_which_it_was_asked
 @pytest.mark.parametrize("time", [float("inf"), float("nan")])
 def test_an_event_that_would_never_happen_is_refused(time: float) -> None:
     with pytest.raises(ValueError, match="never happen"):
-        Clock().at(time, print)
+        Clock().call_at(time, print)
 
 
 def test_a_devices_draws_are_its_own_and_spread_evenly() -> None:
@@ -102,35 +102,37 @@ def test_a_devices_draws_are_its_own_and_spread_evenly() -> None:
 
 
 def test_a_link_takes_its_time_and_keeps_the_order() -> None:
-    clock, came = Clock(), []
-    network = Network([LinkModel(100, 1000, 500, 0.0, 1e9, 0)], clock, 1, lambda device, up: None)
+    clock, arrived = Clock(), []
+    network = VirtualNetwork([LinkModel(100, 1000, 500, 0.0, 1e9, 0)], clock, 1, lambda device, up: None)
     clock.run(600)
     assert network.up == [True]
     for message in (b"x" * 100, b"y" * 50):
-        network.send(UP, 0, message, lambda device, message: came.append((clock.now, message[:1])))
-    network.send(DOWN, 0, b"z" * 1000, lambda device, message: came.append((clock.now, message[:1])), ahead_s=0.25)
+        network.send(UP, 0, message, lambda device, message: arrived.append((clock.now, message[:1])))
+    network.send(DOWN, 0, b"z" * 1000, lambda device, message: arrived.append((clock.now, message[:1])), delay_s=0.25)
     assert network.free_at(0) == 601.5
     clock.run(700)
-    assert came == [(601.5, b"x"), (601.75, b"z"), (602.0, b"y")]
+    assert arrived == [(601.5, b"x"), (601.75, b"z"), (602.0, b"y")]
     passed = Counter(sent_up=150, bytes_up=150, sent_down=1000, bytes_down=1000)
     assert network.counters == passed + Counter(connections=1)
 
 
 def test_what_fails_is_repeated_or_lost() -> None:
     clock = Clock()
-    came: list[Any] = []
+    arrived: list[Any] = []
     lost: list[int] = []
-    network = Network([LinkModel(1e6, 1e6, 0, 0.5, 1e9, 0)], clock, 1, lambda device, up: None)
+    network = VirtualNetwork([LinkModel(1e6, 1e6, 0, 0.5, 1e9, 0)], clock, 1, lambda device, up: None)
     clock.run(600)
     for _ in range(400):
-        network.send(UP, 0, b"a", lambda device, message: came.append(clock.now))
+        network.send(UP, 0, b"a", lambda device, message: arrived.append(clock.now))
     clock.run(700)
-    assert len(came) == 400 and max(came) > 600 + 4 * RESEND_S  # one in 16 fails four times
-    came.clear()
+    assert len(arrived) == 400 and max(arrived) > 600 + 4 * RESEND_S  # one in 16 fails four times
+    arrived.clear()
     for _ in range(400):
-        network.send(UP, 0, b"b", lambda device, message: came.append(clock.now), repeated=False, lost=lost.append)
+        network.send(
+            UP, 0, b"b", lambda device, message: arrived.append(clock.now), at_least_once=False, on_lost=lost.append
+        )
     clock.run(800)
-    assert len(came) + len(lost) == 400 and 150 < len(lost) < 250
+    assert len(arrived) + len(lost) == 400 and 150 < len(lost) < 250
 
 
 def test_nothing_passes_a_link_that_is_down() -> None:
@@ -143,20 +145,20 @@ def test_nothing_passes_a_link_that_is_down() -> None:
         up_since[device] = clock.now if up else None
         changes[device] += 1
 
-    network = Network([LinkModel(1000, 1000, 2000, 0.2, 30, 20)] * 20, clock, 3, changed)
+    network = VirtualNetwork([LinkModel(1000, 1000, 2000, 0.2, 30, 20)] * 20, clock, 3, changed)
     arrived: list[bool] = []
 
     def send() -> None:
         for device in range(20):
             for way in (UP, DOWN):
                 network.send(way, device, b"m" * 300, arrive, clock.now)
-        clock.at(clock.now + 1.7, send)
+        clock.call_at(clock.now + 1.7, send)
 
     def arrive(device: int, message: bytes, sent: float) -> None:
         since = up_since[device]
         arrived.append(since is not None and since <= sent)
 
-    clock.at(0.0, send)
+    clock.call_at(0.0, send)
     clock.run(2000)
     assert len(arrived) > 10_000 and all(arrived) and min(changes[d] for d in range(20)) > 10
     passed = network.counters["bytes_up"] + network.counters["bytes_down"]
@@ -166,7 +168,7 @@ def test_nothing_passes_a_link_that_is_down() -> None:
 
 def test_a_link_is_up_for_the_share_of_time_that_its_model_says() -> None:
     clock, ups = Clock(), Counter[bool]()
-    network = Network([LinkModel(mean_up_s=60, mean_down_s=180)] * 100, clock, 5, lambda device, up: None)
+    network = VirtualNetwork([LinkModel(mean_up_s=60, mean_down_s=180)] * 100, clock, 5, lambda device, up: None)
     for second in range(700, 7000, 10):
         clock.run(second)
         ups.update(network.up)
@@ -204,8 +206,8 @@ def test_an_empty_battery_comes_back_with_its_reserve_and_not_before() -> None:
 
 def test_devices_are_dealt_to_classes_by_share_and_get_skewed_samples() -> None:
     random = np.random.default_rng(1)
-    kind = assign_classes(PRESET, 1000, random)
-    assert np.bincount(kind).tolist() == [500, 300, 200]
+    class_index = assign_classes(PRESET, 1000, random)
+    assert np.bincount(class_index).tolist() == [500, 300, 200]
     y = np.repeat(np.arange(10, dtype=np.uint8), 20)
     parts = digits.sample(y, 200, 0.1, (20, 60), random)
     assert all(20 <= len(p) <= 60 for p in parts) and len({len(p) for p in parts}) > 20
@@ -220,7 +222,7 @@ def test_devices_are_dealt_to_classes_by_share_and_get_skewed_samples() -> None:
 def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
     strategy = Listed()
     run = simulate_digits(fleet_of(40), ServerSettings(strategy, TRAINING, policy))
-    heard: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     receive = run.sessions.receive
 
     def counted(name: str, message: bytes, now: float, send: Any) -> None:
@@ -228,7 +230,7 @@ def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
         assert body is not None
         will = isinstance(body, DeviceState) and not body.Online()
         assert run.fleet.network.up[run.fleet.index(name)] != will
-        heard[name] += len(message)
+        received[name] += len(message)
         receive(name, message, now, send)
 
     run.sessions.receive = counted  # type: ignore[assignment, method-assign]  # counts what is received
@@ -244,10 +246,10 @@ def test_every_update_counts_once_and_the_bytes_add_up(policy: Policy) -> None:
     # A device that was offline or was cut off by the deadline learns it from the commit, if at all.
     folds = sum(map(len, strategy.rounds))
     assert folds - 2 * len(result.commits) <= clients["updates"] <= folds
-    wills = sum(heard.values()) - network["bytes_up"]
+    wills = sum(received.values()) - network["bytes_up"]
     assert 0 < wills < 100 * clients["connections"]
     assert network["bytes_lost"] > 0 and network["tries_failed"] > 0
-    assert result.server["bytes"] == sum(heard.values())
+    assert result.server["bytes"] == sum(received.values())
     assert network["connections"] == clients["connections"]
     assert network["sent_up"] <= clients["bytes_out"] < network["sent_up"] + 40 * 3000  # some wait for a busy link
     lost_or_late = network["sent_up"] + network["sent_down"] - network["bytes_up"] - network["bytes_down"]
@@ -279,8 +281,8 @@ def test_no_more_clients_exist_than_work_or_speak() -> None:
 
 def test_a_clock_that_runs_too_fast_changes_nothing_but_the_times() -> None:
     """A clock that is a tenth too fast or too slow, or about to wrap around, changes only the times."""
-    kind = DeviceClass("odd", steps_per_s=2.0, drift_ppm=100_000, link=replace(TUNNELS, loss=0, mean_down_s=0))
-    fleet = FleetSettings(devices=12, classes=(kind,))
+    device_class = DeviceClass("odd", steps_per_s=2.0, drift_ppm=100_000, link=replace(TUNNELS, loss=0, mean_down_s=0))
+    fleet = FleetSettings(devices=12, classes=(device_class,))
     run = simulate_digits(fleet, ServerSettings(FedAvg(), TRAINING, replace(POLICY, devices=12, select=1.0)))
     run.fleet.population.offset_ms[:] = 2**32 - 700_000
     result = run.run(1)

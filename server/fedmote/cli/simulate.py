@@ -73,7 +73,7 @@ def simulate(
     if json_path is not None:
         json_path.write_text(json.dumps({"seed": fleet.seed, **summary(result)}, indent=2) + "\n")
     if plot is not None:
-        draw(plot, result.commits)
+        plot_commits(plot, result.commits)
 
 
 def _show(console: Console, fleet: FleetSettings, result: Result) -> None:
@@ -100,7 +100,7 @@ def _show(console: Console, fleet: FleetSettings, result: Result) -> None:
     console.print(f"digest {result.digest}", highlight=False)
 
 
-def draw(path: Path, commits: list[Commit]) -> None:
+def plot_commits(path: Path, commits: list[Commit]) -> None:
     """Plot held-out accuracy and the reporting devices over the hours."""
     import matplotlib
 

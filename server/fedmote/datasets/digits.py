@@ -14,6 +14,7 @@ Labels = NDArray[np.uint8]
 
 HELD_OUT = 360
 CLASSES = 10
+WIDTHS = (64, 32, 10)  # of the layers of the network that demo and tests train on them
 
 
 def load() -> tuple[Features, Labels]:

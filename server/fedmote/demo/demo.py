@@ -68,14 +68,14 @@ class Demo:
         rng = np.random.default_rng(options.seed)
         self.x, self.y, self.x_held, self.y_held = data.split(rng)
         self.parts = data.partition(self.y, options.devices, ALPHA, rng)
-        self.layout = dense(fleet.WIDTHS)
+        self.layout = dense(data.WIDTHS)
         self.initial = glorot(self.layout, options.seed)
         self.records: list[Record] = []
         self.device_totals: dict[str, int] = {}
 
     def accuracy(self, model: NDArray[np.float32]) -> float:
         """Return the held-out accuracy."""
-        return baselines.accuracy(model, fleet.WIDTHS, self.x_held, self.y_held)
+        return baselines.accuracy(model, data.WIDTHS, self.x_held, self.y_held)
 
     def federate(self, broker: str, on_round: Callable[[Record], None]) -> None:
         """Run the whole federation: the last SERIAL devices on serial cables, the others on the broker."""
@@ -119,11 +119,11 @@ class Demo:
         pipe, other = context.Pipe()
         parts = [(self.x[p], self.y[p]) for p in self.parts]
         chunks = -(-self.layout.elements // CHUNK_ELEMENTS)
-        misfortune = fleet.Misfortune(o.seed, len(parts), o.local_epochs, BATCH, o.faults)
+        plan = fleet.FaultPlan(o.seed, len(parts), o.local_epochs, BATCH, o.faults)
         urls = [broker] * (o.devices - len(cables)) + [f"serial://{cable.ends[1]}" for cable in cables]
         child = context.Process(
             target=fleet.main,
-            args=(other, fleet.FleetSetup(urls, parts, misfortune, chunks, o.one_at_a_time, o.rounds)),
+            args=(other, fleet.FleetSetup(urls, parts, plan, chunks, o.one_at_a_time, o.rounds)),
             daemon=True,
         )
         try:
@@ -142,7 +142,7 @@ class Demo:
 
         def trained(chosen: NDArray[np.int64] | slice, seed: int) -> float:
             rng = np.random.default_rng([o.seed, seed])
-            model = baselines.train(self.initial, fleet.WIDTHS, self.x[chosen], self.y[chosen], sgd, rng)
+            model = baselines.train(self.initial, data.WIDTHS, self.x[chosen], self.y[chosen], sgd, rng)
             return self.accuracy(model)
 
         alone = [trained(part, 1 + i) for i, part in enumerate(self.parts)]

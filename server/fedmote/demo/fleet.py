@@ -9,45 +9,44 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from fedmote.datasets.digits import Features, Labels
+from fedmote.datasets.digits import WIDTHS, Features, Labels
 from fedmote_device import CTrainer, Device, run_many
 
-WIDTHS = (64, 32, 10)
 DROP_SHARE = 0.25
 STRAGGLER_SHARE = 0.2
-AWAY_S = (0.05, 0.3)
+OUTAGE_S = (0.05, 0.3)
 
 
 @dataclass
-class Fate:
-    """The faults of one device in one round.
+class LinkCut:
+    """The cut of one device's link in one round.
 
-    cut_state: the client's state in which the link breaks; "": it does not. cut_at: after this share of the state's
-    chunks or steps. away_until: when the link is mended, in seconds. cut: whether it broke already.
+    state: the client's state in which the link breaks; "": it does not. at: after this share of the state's chunks or
+    steps. restore_s: when to restore the link, in seconds; 0: never. done: whether it broke already.
     """
 
     round: int = 0
-    cut_state: str = ""
-    cut_at: float = 0.0
-    away_until: float = 0.0
-    cut: bool = False
+    state: str = ""
+    at: float = 0.0
+    restore_s: float = 0.0
+    done: bool = False
 
 
 @dataclass
-class Misfortune:
-    """Draws, for each round, a quarter of the devices to lose their link and a fifth to be too slow."""
+class FaultPlan:
+    """Draws for each round a quarter of the devices, whose links break, and a fifth, which are too slow."""
 
     seed: int
     count: int
     epochs: int
     batch: int
-    faults: bool = True
-    fates: dict[int, Fate] = field(default_factory=dict)
+    enabled: bool = True
+    cuts: dict[int, LinkCut] = field(default_factory=dict)
 
-    def of(self, index: int, round: int, examples: int) -> tuple[Fate, int]:
-        """Return the faults of device `index` in `round`, and after how many steps it stalls (0: never)."""
-        if not self.faults:
-            return Fate(round), 0
+    def faults_of(self, index: int, round: int, examples: int) -> tuple[LinkCut, int]:
+        """Return the link cut of device `index` in `round`, and after how many steps it stalls (0: never)."""
+        if not self.enabled:
+            return LinkCut(round), 0
         rng = np.random.default_rng([self.seed, round, 7])
         order = rng.permutation(self.count)
         dropped = set(order[: round_half(self.count * DROP_SHARE)].tolist())
@@ -55,9 +54,9 @@ class Misfortune:
         slow = set(order[: round_half(self.count * STRAGGLER_SHARE)].tolist())
         own = np.random.default_rng([self.seed, round, 8, index])
         state = str(own.choice(["downloading", "working", "uploading"], p=[0.35, 0.15, 0.5]))
-        fate = Fate(round, state if index in dropped else "", float(own.uniform(0.1, 0.9)))
+        cut = LinkCut(round, state if index in dropped else "", float(own.uniform(0.1, 0.9)))
         steps = self.epochs * -(-examples // self.batch)
-        return fate, max(1, int(steps * own.uniform(0.1, 0.9))) if index in slow and steps > 1 else 0
+        return cut, max(1, int(steps * own.uniform(0.1, 0.9))) if index in slow and steps > 1 else 0
 
 
 def round_half(x: float) -> int:
@@ -65,35 +64,35 @@ def round_half(x: float) -> int:
     return int(x + 0.5)
 
 
-def is_due(device: Device, fate: Fate, chunks: int) -> bool:
+def is_due(device: Device, cut: LinkCut, chunks: int) -> bool:
     """Tell whether the device's link should break now."""
-    if device.state != fate.cut_state:
+    if device.state != cut.state:
         return False
-    if fate.cut_state == "working":
+    if cut.state == "working":
         done, planned = device.steps
-        return done >= fate.cut_at * planned
-    return device.chunk >= max(1, int(fate.cut_at * chunks))
+        return done >= cut.at * planned
+    return device.chunk >= max(1, int(cut.at * chunks))
 
 
-def apply_fates(devices: list[Device], sizes: list[int], misfortune: Misfortune, chunks: int) -> None:
+def apply_cuts(devices: list[Device], sizes: list[int], plan: FaultPlan, chunks: int) -> None:
     """Break and restore links as drawn. sizes: number of examples of each device."""
     now = time.monotonic()
     for index, device in enumerate(devices):
-        fate = misfortune.fates.get(index)
-        if device.round and (fate is None or fate.round != device.round):
-            fate, _ = misfortune.of(index, device.round, sizes[index])
-            misfortune.fates[index] = fate
-        if fate is not None:
-            _apply(fate, device, now, chunks, np.random.default_rng([misfortune.seed, fate.round, 9, index]))
+        cut = plan.cuts.get(index)
+        if device.round and (cut is None or cut.round != device.round):
+            cut, _ = plan.faults_of(index, device.round, sizes[index])
+            plan.cuts[index] = cut
+        if cut is not None:
+            _apply(cut, device, now, chunks, np.random.default_rng([plan.seed, cut.round, 9, index]))
 
 
-def _apply(fate: Fate, device: Device, now: float, chunks: int, rng: np.random.Generator) -> None:
-    if fate.cut_state and not fate.cut and is_due(device, fate, chunks):
-        fate.cut = True
-        fate.away_until = now + rng.uniform(*AWAY_S)
+def _apply(cut: LinkCut, device: Device, now: float, chunks: int, rng: np.random.Generator) -> None:
+    if cut.state and not cut.done and is_due(device, cut, chunks):
+        cut.done = True
+        cut.restore_s = now + rng.uniform(*OUTAGE_S)
         device.cut_link()
-    elif fate.away_until and now >= fate.away_until:
-        fate.away_until = 0.0
+    elif cut.restore_s and now >= cut.restore_s:
+        cut.restore_s = 0.0
         device.restore_link()
 
 
@@ -107,7 +106,7 @@ class FleetSetup:
 
     urls: list[str]
     parts: list[tuple[Features, Labels]]
-    misfortune: Misfortune
+    plan: FaultPlan
     chunks: int
     finish_at_limit: bool
     rounds: int
@@ -115,14 +114,14 @@ class FleetSetup:
 
 def main(pipe: Connection, setup: FleetSetup) -> None:
     """Run the devices until the pipe says stop; answer with their counters."""
-    misfortune = setup.misfortune
+    plan = setup.plan
     devices = [
         Device(
             f"device-{i:02}",
             setup.urls[i],
             federation="demo",
             trainer=CTrainer(WIDTHS, x, y),
-            seed=1000 * misfortune.seed + i + 1,
+            seed=1000 * plan.seed + i + 1,
             backoff_ms=(50, 500),
             retry_ms=(500, 4000),
         )
@@ -131,10 +130,10 @@ def main(pipe: Connection, setup: FleetSetup) -> None:
     sizes = [len(y) for _, y in setup.parts]
     for i, device in enumerate(devices):
         device.finish_at_limit = setup.finish_at_limit
-        device.set_step_limits([0] + [misfortune.of(i, r, sizes[i])[1] for r in range(1, setup.rounds + 1)])
+        device.set_step_limits([0] + [plan.faults_of(i, r, sizes[i])[1] for r in range(1, setup.rounds + 1)])
 
     def stop() -> bool:
-        apply_fates(devices, sizes, misfortune, setup.chunks)
+        apply_cuts(devices, sizes, plan, setup.chunks)
         return bool(pipe.poll())
 
     run_many(devices, stop, slice_ms=1)

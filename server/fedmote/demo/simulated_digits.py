@@ -15,8 +15,7 @@ from fedmote.simulation.simulation import ServerSettings, Simulation
 from fedmote.simulation.workload import Workload
 from fedmote_device import CTrainer
 
-WIDTHS = (64, 32, 10)
-LAYOUT = dense(WIDTHS)
+LAYOUT = dense(digits.WIDTHS)
 PRESET_POLICY = Policy(devices=20, select=64, goal=0.8, soft_deadline_s=600, hard_deadline_s=900)
 PRESET_TRAINING = Training(epochs=5, batch_size=8, learning_rate=0.2)
 
@@ -28,10 +27,10 @@ def digits_workload(
     """Return the workload of devices that hold the examples `parts` of x and y; evaluated on held_out."""
 
     def trainer(device: int) -> CTrainer:
-        return CTrainer(WIDTHS, x[parts[device]], y[parts[device]])
+        return CTrainer(digits.WIDTHS, x[parts[device]], y[parts[device]])
 
     def evaluate(model: Model) -> dict[str, float]:
-        return {"accuracy": baselines.accuracy(model, WIDTHS, *held_out)}
+        return {"accuracy": baselines.accuracy(model, digits.WIDTHS, *held_out)}
 
     return Workload(LAYOUT, trainer, evaluate)
 

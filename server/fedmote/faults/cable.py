@@ -11,7 +11,7 @@ import threading
 import time
 import tty
 
-from fedmote.faults.fault import Fault, Pace, wait_s
+from fedmote.faults.fault import DelayLine, Fault, wait_s
 
 _PIECE = 4096
 _MOST_WAITING = 65536  # unread bytes; more are lost, as on a real line
@@ -28,7 +28,7 @@ class Cable:
         self, fault: Fault | None = None, *, delay: float = 0.0, bandwidth: float = math.inf, loose: bool = False
     ) -> None:
         self._fault = fault
-        self._paces = [Pace(delay, bandwidth), Pace(delay, bandwidth)]  # by receiving end
+        self._delay_lines = [DelayLine(delay, bandwidth), DelayLine(delay, bandwidth)]  # by receiving end
         self._waiting = [b"", b""]
         pairs = [os.openpty() for _ in range(1 if loose else 2)]
         self._slaves = [slave for _, slave in pairs]  # kept open, so that others can open and close an end at any time
@@ -77,7 +77,7 @@ class Cable:
             os.close(self._fds[1])
         self._fds[1] = -1
         self._waiting[1] = b""
-        self._paces[1].clear()
+        self._delay_lines[1].clear()
 
     def _carry(self) -> None:
         while True:
@@ -99,7 +99,7 @@ class Cable:
         """Wait for work; return the descriptors that can be read and those that can be written."""
         readers = [fd for fd in self._fds if fd >= 0]
         writers = [fd for fd, data in zip(self._fds, self._waiting, strict=True) if data and fd >= 0]
-        timeout = wait_s(self._paces, time.monotonic())
+        timeout = wait_s(self._delay_lines, time.monotonic())
         readable, writable, _ = select.select([*readers, self._wake_read], writers, [], timeout)
         return readable, writable
 
@@ -113,12 +113,12 @@ class Cable:
         elif self._fault is not None:
             data = self._fault(data, end)
         other = 1 - end
-        room = _MOST_WAITING - len(self._waiting[other]) - self._paces[other].held
+        room = _MOST_WAITING - len(self._waiting[other]) - self._delay_lines[other].held
         if self._fds[other] >= 0:
-            self._paces[other].push(data[: max(0, room)], time.monotonic())
+            self._delay_lines[other].push(data[: max(0, room)], time.monotonic())
 
     def _release(self, end: int) -> None:
-        self._waiting[end] += self._paces[end].pop(time.monotonic())
+        self._waiting[end] += self._delay_lines[end].pop(time.monotonic())
 
     def _write(self, end: int) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -38,21 +38,21 @@ class Noise:
         self.passed += len(data)
         if self.loss + self.corrupt == 0:
             return data
-        draw = self._random[end]
+        rng = self._random[end]
         out = bytearray()
         for byte in data:
-            drawn = draw.random()
-            if drawn < self.loss + self.corrupt:
+            value = rng.random()
+            if value < self.loss + self.corrupt:
                 self.hits += 1
-                if drawn >= self.loss:
-                    out.append(byte ^ 1 << draw.randrange(8))
+                if value >= self.loss:
+                    out.append(byte ^ 1 << rng.randrange(8))
             else:
                 out.append(byte)
         return bytes(out)
 
 
-class Pace:
-    """Holds bytes until they are due. delay: seconds. bandwidth: bytes per second, infinite without."""
+class DelayLine:
+    """Holds bytes until they are due. delay: seconds. bandwidth: bytes per second; infinity: no limit."""
 
     def __init__(self, delay: float = 0.0, bandwidth: float = math.inf) -> None:
         if not (0 <= delay < math.inf and bandwidth > 0):
@@ -94,7 +94,7 @@ Fault = Callable[[bytes, int], bytes]
 """Given what goes into a line and at which end (0 or 1), returns what comes out."""
 
 
-def wait_s(paces: list[Pace], now: float) -> float | None:
+def wait_s(lines: list[DelayLine], now: float) -> float | None:
     """Return how long select may sleep, in seconds; None: until bytes arrive."""
-    due = min((pace.due for pace in paces), default=math.inf)
+    due = min((line.due for line in lines), default=math.inf)
     return None if math.isinf(due) else max(0.0, due - now)

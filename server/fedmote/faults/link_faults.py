@@ -76,7 +76,7 @@ class LinkFaults:
             raise ValueError("TCP hides loss and corruption of packets; for those use network()")
         broker = BrokerUrl.parse(url)
         if broker.scheme != "mqtt":
-            raise ValueError(f"{broker}: through the proxy a device would speak TLS to another name; use network()")
+            raise ValueError(f"{broker}: the proxy passes mqtt:// only, since TLS would check its name; use network()")
         proxy = TcpProxy(broker.host, broker.port, self._noise(), delay=self.delay, bandwidth=self.bandwidth)
         self.proxies.append(self._stack.enter_context(proxy))
         user = f"{urlsplit(url).netloc.rpartition('@')[0]}@" if broker.user else ""

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from fedmote.faults.fault import Fault, Pace, wait_s
+from fedmote.faults.fault import DelayLine, Fault, wait_s
 
 _PIECE = 65536
 _MOST_HELD = 65536  # bytes held; then the sender must wait, as on any slow network
@@ -23,7 +23,7 @@ class _Side:
 
     socket: socket.socket
     end: int  # 0: the broker, 1: a device, as on a cable
-    pace: Pace
+    delay_line: DelayLine
     waiting: bytes = b""
     other: _Side = field(init=False)
 
@@ -40,7 +40,7 @@ class TcpProxy:
     ) -> None:
         self._target = (host, port)
         self._fault = fault
-        Pace(delay, bandwidth)  # raises for wrong values here rather than at the first connection
+        DelayLine(delay, bandwidth)  # raises for wrong values here rather than at the first connection
         self._delay, self._bandwidth = delay, bandwidth
         self.accepted = 0  # connections so far
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -108,13 +108,13 @@ class TcpProxy:
                 wanted = self._wanted(side)
                 if wanted:
                     selector.register(side.socket, wanted, side)
-            paces = [] if self._stalled else [side.pace for side in self._sides]
-            return selector.select(wait_s(paces, time.monotonic()))
+            delay_lines = [] if self._stalled else [side.delay_line for side in self._sides]
+            return selector.select(wait_s(delay_lines, time.monotonic()))
 
     def _wanted(self, side: _Side) -> int:
         if self._stalled:
             return 0
-        room = side.other.pace.held + len(side.other.waiting) < _MOST_HELD
+        room = side.other.delay_line.held + len(side.other.waiting) < _MOST_HELD
         return (selectors.EVENT_READ if room else 0) | (selectors.EVENT_WRITE if side.waiting else 0)
 
     def _accept(self) -> None:
@@ -127,7 +127,7 @@ class TcpProxy:
         except OSError:
             device.close()
             return
-        sides = [_Side(s, end, Pace(self._delay, self._bandwidth)) for end, s in enumerate((broker, device))]
+        sides = [_Side(s, end, DelayLine(self._delay, self._bandwidth)) for end, s in enumerate((broker, device))]
         for side, other in zip(sides, reversed(sides), strict=True):
             side.other = other
             side.socket.setblocking(False)
@@ -143,9 +143,11 @@ class TcpProxy:
                 if not data:
                     raise ConnectionResetError
                 passed = data if self._fault is None else self._fault(data, side.end)
-                side.other.pace.push(passed, time.monotonic())
+                side.other.delay_line.push(passed, time.monotonic())
                 if len(passed) < len(data):
-                    self._break = True  # and the fault says until when: somebody may have restored it already
+                    self._break = (
+                        True  # this once; whether new connections pass is up to the fault, which may be restored by now
+                    )
         except BlockingIOError:
             pass
         except OSError:
@@ -154,7 +156,7 @@ class TcpProxy:
     def _release(self) -> None:
         if not self._stalled:
             for side in self._sides:
-                side.waiting += side.pace.pop(time.monotonic())
+                side.waiting += side.delay_line.pop(time.monotonic())
 
     def _drop(self, side: _Side) -> None:
         """Close both ends, after sending the due bytes that the sockets accept."""

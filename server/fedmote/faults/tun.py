@@ -131,8 +131,8 @@ class Network:
     @contextlib.contextmanager
     def inside(self, side: Side) -> Iterator[None]:
         """Move the calling thread, its new sockets and processes to that host while the context lasts."""
-        with open("/proc/thread-self/ns/net") as before, open(_NAMESPACES / self.names[side]) as there:
-            _enter(there.fileno())
+        with open("/proc/thread-self/ns/net") as before, open(_NAMESPACES / self.names[side]) as namespace:
+            _enter(namespace.fileno())
             try:
                 yield
             finally:
@@ -175,7 +175,9 @@ class Network:
             for source, target, way in ends:
                 if source in readable:
                     packet = os.read(source, _PACKET)
-                    if packet[0] >> 4 == 4:  # IPv6 looks for routers by itself, at no fixed time
+                    if (
+                        packet[0] >> 4 == 4
+                    ):  # not IPv6: the kernel itself searches for routers with it, at no fixed time
                         way.push(packet, time.monotonic())
                 for packet in way.pop(time.monotonic()):
                     with contextlib.suppress(BlockingIOError):

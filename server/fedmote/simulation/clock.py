@@ -19,15 +19,15 @@ class Clock:
         self.now = 0.0
         self.events = 0  # processed so far
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._asked = 0
+        self._scheduled = 0
         self._stopped = False
 
-    def at(self, time: float, call: Callable[..., None], *args: Any) -> None:
+    def call_at(self, time: float, call: Callable[..., None], *args: Any) -> None:
         """Schedule `call(*args)` at `time`, or now when that is past."""
         if not time < math.inf:
             raise ValueError(f"an event at {time} would never happen")
-        self._asked += 1
-        heapq.heappush(self._queue, (max(time, self.now), self._asked, call, args))
+        self._scheduled += 1
+        heapq.heappush(self._queue, (max(time, self.now), self._scheduled, call, args))
 
     def stop(self) -> None:
         """End run() after the current event."""

@@ -12,17 +12,17 @@ from fedmote.wire.codec import decode, encode
 from fedmote.wire.Hello import Hello
 from fedmote_device import Device
 
-_MOST_POLLS = 100_000  # polls in a row without a rest; the client never needs as many
+_MOST_POLLS = 100_000  # polls in a row without a wait; the client never needs as many
 
 
 @dataclass(slots=True)
 class Outcome:
     """The result of polling a device.
 
-    rest_s: seconds until it must be polled again, unless a message arrives. steps: training steps done, 0 or 1.
+    wait_s: seconds until it must be polled again, unless a message arrives. steps: training steps done, 0 or 1.
     """
 
-    rest_s: float
+    wait_s: float
     steps: int
 
 
@@ -50,8 +50,8 @@ class VirtualDevice:
     fetch_lost: int = -1
 
     @classmethod
-    def make(cls, population: Population, workload: Workload, index: int, name: str, seed: int) -> VirtualDevice:
-        """Make the device, with its link up."""
+    def create(cls, population: Population, workload: Workload, index: int, name: str, seed: int) -> VirtualDevice:
+        """Return a new device, with its link up."""
         retry_ms = int(1000 * population.class_of(index).retry_s)
         client = Device(
             name, "memory:", federation="simulation", seed=seed, retry_ms=(retry_ms, 60 * retry_ms),
@@ -71,7 +71,7 @@ class VirtualDevice:
         self.client.poll(own)
         hello = decode(self.client.take() or b"")
         if not isinstance(hello, Hello):
-            raise AssertionError("a new client says Hello first")
+            raise AssertionError("the first message of a new client must be Hello")
         self.client.deliver(encode("Welcome", boot=hello.Boot()), own)
         self.client.poll(own)
         self.client.take()  # its state, which the server already knows
@@ -84,7 +84,7 @@ class VirtualDevice:
         return counters
 
     def poll(self, now: float) -> Outcome:
-        """Poll until the client rests, has a message to send, or has done a step."""
+        """Poll until the client waits, has a message to send, or has done a step."""
         own = self.own_ms(now)
         for _ in range(_MOST_POLLS):
             wait = self.client.deliver(self.inbox.pop(0), own) if self.inbox else self.client.poll(own)
@@ -94,7 +94,7 @@ class VirtualDevice:
                 return Outcome(self.step_s, 1)
             if wait and not self.inbox:
                 return Outcome((wait + 1) / 1000 / self.rate, 0)
-        raise AssertionError(f"{self.client.state}: the client never rests")
+        raise AssertionError(f"the client in state {self.client.state} still has work after {_MOST_POLLS} polls")
 
     def lose_chunk(self) -> None:
         """Note that the chunk in transit was lost."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedmote.simulation.battery import Batteries
 from fedmote.simulation.clock import Clock
 from fedmote.simulation.device import VirtualDevice
-from fedmote.simulation.network import DOWN, UP, Network
+from fedmote.simulation.network import DOWN, UP, VirtualNetwork
 from fedmote.simulation.population import Population
 from fedmote.simulation.streams import mixed
 from fedmote.simulation.workload import Workload
@@ -66,7 +66,7 @@ class VirtualFleet:
         self._welcomed = [False] * len(population)
         self._width = len(str(len(population) - 1))
         links = [population.class_of(i).link for i in range(len(population))]
-        self.network = Network(links, clock, start.seed, self._link_changed, start.settle_s)
+        self.network = VirtualNetwork(links, clock, start.seed, self._link_changed, start.settle_s)
         self.batteries = Batteries(
             [population.class_of(i).battery for i in range(len(population))],
             start.hour,
@@ -74,7 +74,7 @@ class VirtualFleet:
         )
         self._metered = np.array([_METERED * population.class_of(i).metered for i in range(len(population))])
         self._flags = self._flags_now()
-        clock.at(0.0, self._check_batteries)
+        clock.call_at(0.0, self._check_batteries)
 
     def name(self, device: int) -> str:
         """Return the device's id."""
@@ -88,13 +88,13 @@ class VirtualFleet:
 
     def send(self, name: str, message: bytes) -> None:
         """Send a device a message."""
-        self.network.send(DOWN, self.index(name), message, self._arrived)
+        self.network.send(DOWN, self.index(name), message, self._arrived_down)
 
     def broadcast(self, message: bytes) -> None:
         """Send to all devices. An idle device ignores it, so only its bytes are counted."""
         for device in list(self.awake):
             if self._welcomed[device]:
-                self.network.send(DOWN, device, message, self._arrived)
+                self.network.send(DOWN, device, message, self._arrived_down)
         idle = self.network.online - sum(self.network.up[device] for device in self.awake)
         self.network.counters["bytes_down_idle"] += idle * len(message)
 
@@ -104,12 +104,12 @@ class VirtualFleet:
             if not self.network.up[device] and woken.client.round != open_round(self.name(device)):
                 self._park(device)
 
-    def _arrived(self, device: int, message: bytes) -> None:
+    def _arrived_down(self, device: int, message: bytes) -> None:
         self.batteries.spend(device, 0.0, len(message))
         if device not in self.awake:
             if kernels.verify(message) not in _WAKES or not self._welcomed[device]:
                 return
-            self._wake(device, greet=True)
+            self._wake(device, resume=True)
         self.awake[device].inbox.append(message)
         self._poll_at(device, self.clock.now)
 
@@ -122,10 +122,10 @@ class VirtualFleet:
 
     # ---- waking and parking
 
-    def _wake(self, device: int, greet: bool) -> VirtualDevice:
+    def _wake(self, device: int, resume: bool) -> VirtualDevice:
         seed = mixed(self.seed, 3, device) & 0xFFFFFFFF
-        woken = VirtualDevice.make(self.population, self.workload, device, self.name(device), seed)
-        if greet:
+        woken = VirtualDevice.create(self.population, self.workload, device, self.name(device), seed)
+        if resume:
             woken.resume(self.clock.now, self.batteries.percent(device), int(self._flags[device]))
         else:
             woken.client.set_state(self.batteries.percent(device), int(self._flags[device]))
@@ -144,20 +144,18 @@ class VirtualFleet:
             if device in self.awake:
                 self.awake[device].client.restore_link()
             else:
-                self._wake(device, greet=False)
+                self._wake(device, resume=False)
             self._poll_at(device, now)
             return
-        self.clock.at(now + NOTICE_S, self._will, device, self.network.connection[device])
-        woken = self.awake.get(device)
-        if woken is None:
-            return
-        woken.client.cut_link()
-        woken.inbox.clear()
-        woken.fetching = False
-        self._poll_at(device, now)
+        self.clock.call_at(now + NOTICE_S, self._publish_last_will, device, self.network.connection[device])
+        if (woken := self.awake.get(device)) is not None:
+            woken.client.cut_link()
+            woken.inbox.clear()
+            woken.fetching = False
+            self._poll_at(device, now)
 
-    def _will(self, device: int, connection: int) -> None:
-        """Publish the device's last will, since the broker has noticed that the device is gone."""
+    def _publish_last_will(self, device: int, connection: int) -> None:
+        """Publish the device's last will, unless its link has changed since it went down."""
         if self.network.connection[device] == connection:
             self.server.receive(self.name(device), encode("DeviceState", online=False, battery=255))
 
@@ -172,7 +170,7 @@ class VirtualFleet:
         flags = self._flags_now()
         for device in np.flatnonzero(flags != self._flags).tolist():
             if device not in self.awake and self._welcomed[device]:
-                self._wake(device, greet=True)  # in the state in which it was parked
+                self._wake(device, resume=True)  # in the state in which it was parked
             self._flags[device] = flags[device]
             if device in self.awake:
                 self.awake[device].client.set_state(self.batteries.percent(device), int(flags[device]))
@@ -181,7 +179,7 @@ class VirtualFleet:
             self.network.power(device, on)
             if not on and device in self.awake:
                 self._park(device)  # without power it loses all its state
-        self.clock.at(self.clock.now + BATTERY_CHECK_S, self._check_batteries)
+        self.clock.call_at(self.clock.now + BATTERY_CHECK_S, self._check_batteries)
 
     # ---- polling a device
 
@@ -190,7 +188,7 @@ class VirtualFleet:
         time = max(time, woken.busy_until)
         if not self.clock.now <= woken.due <= time:
             woken.due = time
-            self.clock.at(time, self._poll, device, time)
+            self.clock.call_at(time, self._poll, device, time)
 
     def _poll(self, device: int, due: float) -> None:
         woken = self.awake.get(device)
@@ -202,14 +200,14 @@ class VirtualFleet:
         if outcome.steps:
             self.steps += 1
             self.batteries.spend(device, woken.step_s, 0)
-        rest = now + outcome.rest_s
+        next_poll = now + outcome.wait_s
         free_at = self._send_waiting(woken)
         if outcome.steps:
-            self._poll_at(device, rest)
+            self._poll_at(device, next_poll)
         elif woken.client.state in ("idle", "offline") and free_at <= now and not woken.inbox:
             self._park(device)  # it has no work and no message
         else:
-            self._poll_at(device, min(rest, free_at) if free_at > now else rest)
+            self._poll_at(device, min(next_poll, free_at) if free_at > now else next_poll)
 
     def _send_waiting(self, woken: VirtualDevice) -> float:
         """Send a waiting message, if the link is up and free; return when the link is free again."""
@@ -226,8 +224,11 @@ class VirtualFleet:
 
     def _send_up(self, device: int, message: bytes) -> None:
         self.batteries.spend(device, 0.0, len(message))
-        repeated = kernels.verify(message) not in _AT_MOST_ONCE
-        self.network.send(UP, device, message, lambda i, m: self.server.receive(self.name(i), m), repeated=repeated)
+        repeat = kernels.verify(message) not in _AT_MOST_ONCE
+        self.network.send(UP, device, message, self._arrived_up, at_least_once=repeat)
+
+    def _arrived_up(self, device: int, message: bytes) -> None:
+        self.server.receive(self.name(device), message)
 
     def _fetch(self, woken: VirtualDevice) -> None:
         """Subscribe to the model chunk that the client wants. It arrives a round trip later, if the broker has it."""
@@ -238,16 +239,14 @@ class VirtualFleet:
             woken.lose_chunk()
             return
         latency_s = self.population.class_of(woken.index).link.latency_ms / 1000
-        self.network.send(DOWN, woken.index, chunk, self._chunk_arrived, repeated=False, lost=self._chunk_lost,
-                          ahead_s=latency_s)  # fmt: skip
+        self.network.send(DOWN, woken.index, chunk, self._chunk_arrived, at_least_once=False,
+                          on_lost=self._chunk_lost, delay_s=latency_s)  # fmt: skip
 
     def _chunk_lost(self, device: int) -> None:
-        woken = self.awake.get(device)
-        if woken is not None:
+        if (woken := self.awake.get(device)) is not None:
             woken.lose_chunk()
 
     def _chunk_arrived(self, device: int, message: bytes) -> None:
-        woken = self.awake.get(device)
-        if woken is not None:
+        if (woken := self.awake.get(device)) is not None:
             woken.fetching = False
-            self._arrived(device, message)
+            self._arrived_down(device, message)

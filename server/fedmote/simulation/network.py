@@ -23,7 +23,7 @@ UP, DOWN = 0, 1
 class LinkModel:
     """One device's link.
 
-    up_bytes_s, down_bytes_s: bandwidth. latency_ms: one way, in addition. loss: share of the attempts to pass a message
+    up_bytes_s, down_bytes_s: bandwidth. latency_ms: one way, in addition. loss: share of the attempts to send a message
     that fail; a message that must arrive at least once is tried again after RESEND_S, a chunk is lost. mean_up_s,
     mean_down_s: means of the exponential times for which the link is up and down; mean_down_s 0: it is always up.
     """
@@ -36,18 +36,18 @@ class LinkModel:
     mean_down_s: float = 3600.0
 
 
-class Network:
+class VirtualNetwork:
     """Every device's link to the server.
 
-    changed: called with a device and whether its link came up. Messages in transit when a link goes down are lost, in
-    both directions. settle_s: seconds within which the first links come up, so that not all do so at once.
+    on_link_changed: called with a device and whether its link is up. When a link goes down, the messages in transit
+    are lost, in both directions. settle_s: seconds within which the first links come up, so that not all do so at once.
     """
 
     def __init__(
-        self, links: Sequence[LinkModel], clock: Clock, seed: int, changed: Callable[[int, bool], None],
+        self, links: Sequence[LinkModel], clock: Clock, seed: int, on_link_changed: Callable[[int, bool], None],
         settle_s: float = 600.0,
     ) -> None:  # fmt: skip
-        self.links, self.clock, self.changed = links, clock, changed
+        self.links, self.clock, self.on_link_changed = links, clock, on_link_changed
         count = len(links)
         self.up = [False] * count
         self.connection = [0] * count  # changes whenever the link does
@@ -61,7 +61,7 @@ class Network:
         for device, link in enumerate(links):
             share = link.mean_up_s / (link.mean_up_s + link.mean_down_s)
             radio_up = self._outages.uniform(device) < share
-            clock.at(settle_s * self._outages.uniform(device), self._toggle, device, radio_up)
+            clock.call_at(settle_s * self._outages.uniform(device), self._toggle, device, radio_up)
 
     @property
     def online(self) -> int:
@@ -79,7 +79,9 @@ class Network:
         link = self.links[device]
         if not radio_up or link.mean_down_s:
             mean = link.mean_up_s if radio_up else link.mean_down_s
-            self.clock.at(self.clock.now + self._outages.exponential(device, mean), self._toggle, device, not radio_up)
+            self.clock.call_at(
+                self.clock.now + self._outages.exponential(device, mean), self._toggle, device, not radio_up
+            )
 
     def _update(self, device: int) -> None:
         up = self._radio_up[device] and self._powered[device]
@@ -88,50 +90,56 @@ class Network:
             self.connection[device] += 1
             self.counters["connections"] += up
             self._free[UP][device] = self._free[DOWN][device] = self.clock.now
-            self.changed(device, up)
+            self.on_link_changed(device, up)
 
     def free_at(self, device: int) -> float:
         """Return when the device's last message has been sent."""
         return self._free[UP][device]
 
     def send(
-        self, way: int, device: int, message: bytes, arrive: Callable[..., None], *args: Any,
-        repeated: bool = True, lost: Callable[[int], None] | None = None, ahead_s: float = 0.0,
+        self, direction: int, device: int, message: bytes, on_arrival: Callable[..., None], *args: Any,
+        at_least_once: bool = True, on_lost: Callable[[int], None] | None = None, delay_s: float = 0.0,
     ) -> None:  # fmt: skip
-        """Send a message UP or DOWN; `arrive(device, message, *args)` is called when it arrives.
+        """Send a message UP or DOWN; `on_arrival(device, message, *args)` is called when it arrives.
 
-        repeated: send it again until it arrives, while the link is up. lost: called with the device when it was lost.
-        ahead_s: seconds from now until it is sent, as for an answer.
+        at_least_once: send it again until it arrives, while the link is up. on_lost: called with the device if the
+        message is lost. delay_s: seconds from now until it is sent, as for an answer.
         """
-        link, free, clock = self.links[device], self._free[way], self.clock
-        self.counters["sent_up" if way == UP else "sent_down"] += len(message)
+        link, free, clock = self.links[device], self._free[direction], self.clock
+        self.counters["sent_up" if direction == UP else "sent_down"] += len(message)
         if not self.up[device]:
             self.counters["bytes_lost"] += len(message)
             return
-        seconds = len(message) / (link.up_bytes_s if way == UP else link.down_bytes_s)
-        out = free[device] = max(clock.now + ahead_s, free[device]) + seconds
+        seconds = len(message) / (link.up_bytes_s if direction == UP else link.down_bytes_s)
+        out = free[device] = max(clock.now + delay_s, free[device]) + seconds
         arrival = out + link.latency_ms / 1000
         while link.loss and self._losses.uniform(device) < link.loss:
             self.counters["tries_failed"] += 1
-            if not repeated:
+            if not at_least_once:
                 self.counters["bytes_lost"] += len(message)
-                if lost is not None:
-                    clock.at(arrival, self._lose, device, self.connection[device], lost)
+                if on_lost is not None:
+                    clock.call_at(arrival, self._lose, device, self.connection[device], on_lost)
                 return
             arrival += RESEND_S
-        clock.at(arrival, self._arrive, way, device, self.connection[device], message, arrive, args)
+        clock.call_at(arrival, self._arrive, direction, device, self.connection[device], message, on_arrival, args)
 
-    def _lose(self, device: int, connection: int, lost: Callable[[int], None]) -> None:
+    def _lose(self, device: int, connection: int, on_lost: Callable[[int], None]) -> None:
         if connection == self.connection[device]:
-            lost(device)
+            on_lost(device)
 
     def _arrive(
-        self, way: int, device: int, connection: int, message: bytes, arrive: Callable[..., None], args: tuple[Any, ...]
+        self,
+        direction: int,
+        device: int,
+        connection: int,
+        message: bytes,
+        on_arrival: Callable[..., None],
+        args: tuple[Any, ...],
     ) -> None:
         if connection != self.connection[device]:
             self.counters["bytes_lost"] += len(message)
             return
-        self.counters["bytes_up" if way == UP else "bytes_down"] += len(message)
-        self.digest.update(_HEAD.pack(self.clock.now, device, way))
+        self.counters["bytes_up" if direction == UP else "bytes_down"] += len(message)
+        self.digest.update(_HEAD.pack(self.clock.now, device, direction))
         self.digest.update(message)
-        arrive(device, message, *args)
+        on_arrival(device, message, *args)

@@ -134,17 +134,17 @@ class Simulation:
         self.sessions.receive(name, message, self.clock.now, self.fleet.send)
 
     def _changed(self) -> None:
-        self._tick_by(self.clock.now + TICK_S)
+        self._schedule_tick(self.clock.now + TICK_S)
 
-    def _tick_by(self, time: float) -> None:
+    def _schedule_tick(self, time: float) -> None:
         if self._tick_at is None or time < self._tick_at:
             self._tick_at = time
-            self.clock.at(time, self._tick, time)
+            self.clock.call_at(time, self._tick, time)
 
     def _tick(self, time: float) -> None:
         if time == self._tick_at:
             self._tick_at = None
-            self._tick_by(self.rounds.tick(self.clock.now))
+            self._schedule_tick(self.rounds.tick(self.clock.now))
 
     def _publish(self, version: int, chunks: list[bytes]) -> None:
         self._published[version] = chunks

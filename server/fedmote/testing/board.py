@@ -31,7 +31,7 @@ class Board:
         """Start to read the log. If there is a power command, restart the board first."""
         with contextlib.ExitStack() as stack:
             if self._log is None:
-                self.log.close("no --fedmote-log command says what the board says")
+                self.log.close("the board's log is not read; name a command that prints it with --fedmote-log")
             else:
                 reader = subprocess.Popen(self._log, stdout=subprocess.PIPE)
                 assert reader.stdout is not None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedmote.datasets import baselines
 from fedmote.datasets import digits as data
 from fedmote.faults.cable import Cable
-from fedmote.faults.tun import ADDRESS
+from fedmote.faults.tun import ADDRESS, Side
 from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.limits import Limits
 from fedmote.learning.strategies.fedavg import FedAvg
@@ -28,26 +28,25 @@ from fedmote.rounds.record import Record
 from fedmote.server.federation import Federation
 from fedmote.server.server import Server
 from fedmote.testing.recorder import Folds, Recorder
-from fedmote.testing.setup import FederationSetup
+from fedmote.testing.setup import FederationSetup, Trainer
 from fedmote.testing.watch import Watch
 from fedmote_device import CTrainer, Device, run_many
 
 Floats = NDArray[np.float32]
 
-WIDTHS = (64, 32, 10)
 WAIT_S = 120.0
 LONG_S = 3600.0  # a round ends when all devices have reported, even on a busy machine
 DEVICE_OPTIONS: dict[str, Any] = {"backoff_ms": (50, 1000), "retry_ms": (500, 4000)}
 
 
-def _trainers(setup: FederationSetup) -> tuple[list[Any], tuple[data.Features, data.Labels]]:
+def _trainers(setup: FederationSetup) -> tuple[list[Trainer], tuple[data.Features, data.Labels]]:
     """Return the desktop devices' trainers, by default for the digits, and the held-out digits."""
     rng = np.random.default_rng(setup.seed)
     x, y, x_held, y_held = data.split(rng)
     if setup.trainers is not None:
         return list(setup.trainers), (x_held, y_held)
     parts = data.partition(y, max(1, setup.devices + setup.others), 1.0, rng)[: setup.devices]
-    return [CTrainer(WIDTHS, x[part], y[part]) for part in parts], (x_held, y_held)
+    return [CTrainer(data.WIDTHS, x[part], y[part]) for part in parts], (x_held, y_held)
 
 
 def _known_devices(fleet: Fleet) -> str:
@@ -69,7 +68,7 @@ class RunningFederation:
             devices=setup.devices + len(self.ports), goal=1.0, chunk_elements=128, seed=setup.seed,
             soft_deadline_s=LONG_S, hard_deadline_s=LONG_S,
         )  # fmt: skip
-        self.layout = setup.layout or dense(WIDTHS)
+        self.layout = setup.layout or dense(data.WIDTHS)
         self.trainers, self._held_out = _trainers(setup)
         self._watch = Watch()
         self.recorder = Recorder(setup.strategy or FedAvg(), self._watch.notify)
@@ -79,7 +78,7 @@ class RunningFederation:
         self.broker = ""
         self._ready = False
         self._stop = threading.Event()
-        self._orders: list[Callable[[], None]] = []
+        self._calls: list[Callable[[], None]] = []
         self._released: set[int] = set()
         self._stack = contextlib.ExitStack()
 
@@ -100,7 +99,7 @@ class RunningFederation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Stop devices, server and broker; raises what went wrong in their threads."""
+        """Stop devices, server and broker; raise the first error of their threads."""
         self._stack.close()
         if self._watch.error is not None and kind is None:
             raise self._watch.error
@@ -121,14 +120,14 @@ class RunningFederation:
         return self.recorder.without(self.folds(round), devices)
 
     def folded(self, device: str) -> bool:
-        """Tell whether the current round has folded the device's update, so that its receipt was sent."""
+        """Return whether the current round has folded the device's update, so that its receipt was sent."""
         return device in self.recorder.current.devices
 
     def accuracy(self, model: Floats | None = None) -> float:
         """Return the accuracy, 0 to 1, of a model, by default the last, on the held-out digits."""
         if self.setup.layout is not None:
-            raise ValueError("accuracy is of the digits; this federation has a layout of its own")
-        return baselines.accuracy(self.model if model is None else model, WIDTHS, *self._held_out)
+            raise ValueError("accuracy() knows only the digits; this federation has a layout of its own")
+        return baselines.accuracy(self.model if model is None else model, data.WIDTHS, *self._held_out)
 
     def wait_rounds(self, count: int, timeout_s: float = WAIT_S) -> list[Record]:
         """Return the records of the first rounds, as soon as `count` are committed."""
@@ -141,15 +140,15 @@ class RunningFederation:
         """Wait until the current round has folded the device's update."""
         self._until(lambda: self.folded(device), timeout_s, f"no update of {device}")
 
-    def order(self, what: Callable[[], None]) -> None:
-        """Have the devices' thread call a function. No other thread may use a Device."""
-        self._orders.append(what)
+    def call_on_devices_thread(self, call: Callable[[], None]) -> None:
+        """Call a function on the devices' thread. No other thread may use a Device."""
+        self._calls.append(call)
 
     def release(self, index: int = 0) -> None:
         """Let a held device finish its current round, or its next one if it is in none."""
-        self.order(lambda: self._released.add(index))
+        self.call_on_devices_thread(lambda: self._released.add(index))
 
-    def _let_go(self) -> None:
+    def _release_held(self) -> None:
         for index in list(self._released):
             device = self.devices[index]
             if device.state == "working" and device.steps[0] > 0:  # an earlier limit would be lost
@@ -158,11 +157,11 @@ class RunningFederation:
 
     # ---- threads
 
-    def _on(self, side: Any) -> contextlib.AbstractContextManager[None]:
+    def _on(self, side: Side) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.setup.network is None else self.setup.network.inside(side)
 
     def _start(
-        self, stack: contextlib.ExitStack, side: str, run: Callable[[], None], end: Callable[[], object]
+        self, stack: contextlib.ExitStack, side: Side, run: Callable[[], None], end: Callable[[], object]
     ) -> None:
         def guarded() -> None:
             try:
@@ -207,9 +206,9 @@ class RunningFederation:
 
     def _run_devices(self) -> None:
         def until() -> bool:
-            while self._orders:
-                self._orders.pop(0)()
-            self._let_go()
+            while self._calls:
+                self._calls.pop(0)()
+            self._release_held()
             return self._stop.is_set()
 
         try:

@@ -51,8 +51,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options for a real board."""
     group = parser.getgroup("fedmote", "firmware on a real board instead of QEMU")
     group.addoption("--fedmote-port", metavar="PORT", help="its serial port, /dev/ttyACM0; no QEMU is started then")
-    group.addoption("--fedmote-power", metavar="COMMAND", help="switches it: called as COMMAND on and COMMAND off")
-    group.addoption("--fedmote-log", metavar="COMMAND", help="prints what its firmware says, line by line")
+    group.addoption(
+        "--fedmote-power", metavar="COMMAND", help="switches its power; called as COMMAND on and COMMAND off"
+    )
+    group.addoption("--fedmote-log", metavar="COMMAND", help="prints its firmware's log, line by line")
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def emulated_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., Em
             if port is None:
                 return stack.enter_context(EmulatedDevice(image, machine, **options))
             if boards:
-                pytest.fail(f"the test wants two devices, and --fedmote-port names one board, on {port}")
+                pytest.fail(f"the test asks for two devices, but --fedmote-port names only one board, on {port}")
             power, log = request.config.getoption("--fedmote-power"), request.config.getoption("--fedmote-log")
             boards.append(stack.enter_context(Board(port, power=power, log=log)))
             return boards[0]

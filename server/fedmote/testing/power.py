@@ -27,7 +27,7 @@ class Moment:
     def __post_init__(self) -> None:
         """Check the state's name. ValueError: no firmware logs it."""
         if isinstance(self.at, str) and self.at not in STATES:
-            raise ValueError(f"no device is ever {self.at!r}: expected one of {', '.join(STATES)}")
+            raise ValueError(f"unknown state {self.at!r}: expected one of {', '.join(STATES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +77,18 @@ def moments(seed: int, count: int, transfer_s: float, chunks: int = 0) -> list[M
 
     transfer_s: about how long a transfer takes. chunks: of the model; 0 for a firmware that does not log them.
     """
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     out = []
     for number in range(count):
-        kind = ("download", "working", "uploading", "holding", "upload", "any")[number % 6]
-        if kind == "download" and chunks > 1:
-            out.append(Moment(draw.randrange(1, chunks)))
-        elif kind == "download":
-            out.append(Moment("downloading", draw.uniform(0, transfer_s)))
-        elif kind == "upload":
-            out.append(Moment("uploading", draw.uniform(0, transfer_s)))
-        elif kind == "any":
-            out.append(Moment("downloading", draw.uniform(0, 3 * transfer_s)))
+        phase = ("download", "working", "uploading", "holding", "upload", "any")[number % 6]
+        if phase == "download" and chunks > 1:
+            out.append(Moment(rng.randrange(1, chunks)))
+        elif phase == "download":
+            out.append(Moment("downloading", rng.uniform(0, transfer_s)))
+        elif phase == "upload":
+            out.append(Moment("uploading", rng.uniform(0, transfer_s)))
+        elif phase == "any":
+            out.append(Moment("downloading", rng.uniform(0, 3 * transfer_s)))
         else:
-            out.append(Moment(kind))
+            out.append(Moment(phase))
     return out

@@ -67,7 +67,7 @@ class EmulatedDevice:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> EmulatedDevice:
-        """Switch on."""
+        """Switch the power on."""
         with contextlib.ExitStack() as stack:
             # pytest's own folder is too long: the path of a UNIX socket has at most 107 bytes.
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedmote-")))
@@ -78,7 +78,7 @@ class EmulatedDevice:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Switch off and remove the storage."""
+        """Switch the power off and remove the storage."""
         self._stack.close()
 
     @property
@@ -147,8 +147,8 @@ class EmulatedDevice:
     def _command(self) -> list[str]:
         program = shutil.which(self._machine.program)
         if program is None:
-            wanted = f"no {self._machine.program} found"
-            raise FileNotFoundError(f"{wanted}; Debian and Ubuntu have it in qemu-system-arm or qemu-system-misc")
+            problem = f"no {self._machine.program} found"
+            raise FileNotFoundError(f"{problem}; Debian and Ubuntu have it in qemu-system-arm or qemu-system-misc")
         command = [program, "-M", self.machine, *self._machine.options, "-kernel", str(self.image), "-S"]
         command += ["-display", "none", "-monitor", "none", "-action", "reboot=shutdown,shutdown=pause"]
         for name in ("uart0", "log", "qmp"):

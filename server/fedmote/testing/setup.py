@@ -13,6 +13,9 @@ from fedmote.learning.strategy import Strategy
 from fedmote.links.serial import Port
 from fedmote.model.layout import Layout
 from fedmote.rounds.policy import Policy, Training
+from fedmote_device import CTrainer, NumPyClient
+
+Trainer = CTrainer | NumPyClient
 
 
 @dataclass(kw_only=True)
@@ -33,7 +36,7 @@ class FederationSetup:
     ports: Sequence[str | Port] = ()
     name: str = "test"
     layout: Layout | None = None
-    trainers: Sequence[Any] | None = None
+    trainers: Sequence[Trainer] | None = None
     others: int = 0
     policy: Policy | None = None
     training: Training | None = None
