@@ -88,7 +88,7 @@ def test_update_chunks_are_parsed_in_place() -> None:
     message = codec.encode("update_chunk", round=7, index=3, scale=0.5, data=data)
     parsed = kernels.parse_update_chunk(message)
     assert parsed is not None
-    round_, index, scale, offset, size = parsed
+    round_, index, offset, size, scale = parsed
     assert (round_, index, scale) == (7, 3, 0.5)
     assert message[offset : offset + size] == data
     assert kernels.parse_update_chunk(codec.encode("receipt", round=7)) is None

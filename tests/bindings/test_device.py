@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fold_input import Chunks
 from numpy.typing import NDArray
 
 from fedmote_device import CTrainer, Device, codec, field_number, kernels, run_many
@@ -137,7 +138,7 @@ class Server:
         scales = np.array([scale for _, (scale, _) in sorted(self.chunks.items())], np.float32)
         base = self.model if self.begin["kind"] == 1 else None
         total, weight = np.zeros(self.model.size), np.zeros(self.model.size)
-        chunks = kernels.ChunkData(self.data, encoding, scales, self.begin["chunk_elements"], None, None)
+        chunks = Chunks(self.data, encoding, scales, self.begin["chunk_elements"], None, None)
         assert kernels.fold(total, weight, base, chunks, 1.0) == kernels.FOLDED
         return kernels.finish(total, weight, self.model)
 

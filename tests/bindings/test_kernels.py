@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fold_input import Chunks
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 def fold(total: Any, weight: Any, base: Any, example_weight: float, **chunks: Any) -> int:
-    return kernels.fold(total, weight, base, kernels.ChunkData(**chunks), example_weight)
+    return kernels.fold(total, weight, base, Chunks(**chunks), example_weight)
 
 
 @dataclass
@@ -145,7 +146,7 @@ def test_non_finite_updates_leave_the_arrays_untouched(update: Update, poison: f
 def test_garbage_in_a_gap_does_not_matter() -> None:
     data = np.array([1, 2, np.nan, 4], "<f4").tobytes()
     total, weight = np.zeros(4), np.zeros(4)
-    chunks = kernels.ChunkData(data, kernels.FLOAT32, None, 2, bytearray([1, 0]), None)
+    chunks = Chunks(data, kernels.FLOAT32, None, 2, bytearray([1, 0]), None)
     assert kernels.fold(total, weight, None, chunks, 3.0) == kernels.FOLDED
     assert total.tolist() == [3, 6, 0, 0]
     assert weight.tolist() == [3, 3, 0, 0]
@@ -155,7 +156,7 @@ def test_a_delta_that_leaves_float32_is_refused() -> None:
     largest = np.finfo(np.float32).max
     total, weight = np.zeros(1), np.zeros(1)
     base = np.array([largest], np.float32)
-    chunks = kernels.ChunkData(base.tobytes(), kernels.FLOAT32, None, 1, None, None)
+    chunks = Chunks(base.tobytes(), kernels.FLOAT32, None, 1, None, None)
     assert kernels.fold(total, weight, base, chunks, 1.0) == kernels.NON_FINITE
     assert total[0] == 0
 

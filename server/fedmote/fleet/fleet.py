@@ -16,7 +16,7 @@ from fedmote.fleet.replies import Replies, hello_request
 from fedmote.fleet.selection import Selection
 from fedmote.fleet.sessions import Session, Sessions
 from fedmote.fleet.slots import Slot
-from fedmote.fleet.uploads import Chunk, Uploads
+from fedmote.fleet.uploads import Uploads
 from fedmote.links.link import Send
 from fedmote.model.layout import Layout
 from fedmote.wire.Answer import Answer
@@ -123,25 +123,28 @@ class Fleet:
     # ---- one message
 
     def _act(self, device: str, message: bytes, now: float, send: Send) -> None:
-        if len(message) > MOST_MESSAGE or _DEVICE.fullmatch(device) is None:
+        session = self.sessions.get(device)
+        if len(message) > MOST_MESSAGE or (session is None and _DEVICE.fullmatch(device) is None):
             self.counters["malformed"] += 1
             return
         self.now = now
         self.counters["messages"] += 1
         self.counters["bytes"] += len(message)
-        chunk = kernels.parse_update_chunk(message)
-        if chunk is not None:
-            self._on_chunk(device, message, Chunk(*chunk), send)
+        head = kernels.parse_update_chunk(message)
+        if head is not None:
+            if session is None or session.send_on_link != send:
+                self.counters["unexpected_chunks"] += 1
+            else:
+                self.uploads.on_chunk(device, message, head, now)
             return
         body = decode(message) if len(message) <= MOST_CONTROL else None
         if body is None:
             self.counters["malformed"] += 1
             return
-        self._dispatch(device, body, send)
+        self._dispatch(device, session, body, send)
         self.changed()
 
-    def _dispatch(self, device: str, body: Table, send: Send) -> None:
-        session = self.sessions.get(device)
+    def _dispatch(self, device: str, session: Session | None, body: Table, send: Send) -> None:
         if isinstance(body, Hello):
             self._on_hello(device, body, send)
         elif session is not None and session.send_on_link != send:
@@ -155,12 +158,6 @@ class Fleet:
             handler(self, session, body)
         else:
             self.counters["unexpected"] += 1
-
-    def _on_chunk(self, device: str, message: bytes, chunk: Chunk, send: Send) -> None:
-        session = self.sessions.get(device)
-        if session is not None and session.send_on_link != send:
-            session = None
-        self.uploads.on_chunk(session, message, chunk, self.now)
 
     def _on_hello(self, device: str, hello: Hello, send: Send) -> None:
         refusal = hello_error(device, hello, self.sessions)

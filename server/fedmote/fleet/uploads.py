@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 from fedmote.fleet.coordinators import Assignment, RoundCoordinator
 from fedmote.fleet.limits import Limits
@@ -18,19 +17,6 @@ from fedmote.wire.SlotState import SlotState
 from fedmote.wire.UpdateBegin import UpdateBegin
 from fedmote.wire.UpdateEnd import UpdateEnd
 from fedmote_device import kernels
-
-
-class Chunk(NamedTuple):
-    """An UpdateChunk, as kernels.parse_update_chunk() finds it.
-
-    position: index of the chunk in the update. offset, size: of the data within the message, in bytes.
-    """
-
-    round: int
-    position: int
-    scale: float
-    offset: int
-    size: int
 
 
 class Uploads:
@@ -69,14 +55,13 @@ class Uploads:
             slot.touched = now
             self._send_status(session, slot, SlotState.Granted)
 
-    def on_chunk(self, session: Session | None, message: bytes, chunk: Chunk, now: float) -> None:
+    def on_chunk(self, device: str, message: bytes, head: kernels.ChunkHead, now: float) -> None:
         """Put a chunk in its place, or count why not."""
-        slot = self.slots.get(session.device) if session is not None else None
-        if slot is None or slot.round != chunk.round or chunk.position >= len(slot.received):
+        round, index, offset, size, scale = head
+        slot = self.slots.by_device.get(device)
+        if slot is None or slot.round != round or index >= len(slot.received):
             self.counters["unexpected_chunks"] += 1
-            return
-        data = memoryview(message)[chunk.offset : chunk.offset + chunk.size]
-        if not slot.place_chunk(chunk.position, data, chunk.scale, now):
+        elif not slot.place_chunk(index, memoryview(message)[offset : offset + size], scale, now):
             self.counters["wrong_chunks"] += 1
 
     def on_end(self, session: Session, end: UpdateEnd, now: float) -> Slot | None:

@@ -62,10 +62,7 @@ class Accumulator:
         base = self.base if update.delta else None
         if update.base is not None and not update.delta:
             base = self.base - update.base  # moves its weights to where they would be with this round's base
-        chunks = kernels.ChunkData(
-            update.data, update.encoding, update.scales, update.chunk_elements, update.received, update.ranges
-        )
-        result = kernels.fold(sum, weights, base, chunks, weight)
+        result = kernels.fold(sum, weights, base, update, weight)
         if result == kernels.BAD_SIZES:
             raise ValueError(f"update of {update.device} has sizes that do not match each other")
         return result == kernels.FOLDED

@@ -113,7 +113,6 @@ class RoundMachine(RoundCoordinator):
 
     def fold_update(self, update: Update, crc32: int) -> int | None:
         """Fold an update. None: done; otherwise the RefusalReason."""
-        planned_at = self.planned_at(update.device)
         prepared = self.prepare_update(update)
         if prepared is None:
             return int(RefusalReason.NotPlanned)
@@ -123,19 +122,21 @@ class RoundMachine(RoundCoordinator):
         elif not self.strategy.fold(self.accumulator, prepared):
             reason = int(RefusalReason.NonFinite)
         else:
-            self._count(prepared, crc32, planned_at)
+            self._count(prepared, crc32)
         self.after_fold(update, reason is None)
         return reason
 
-    def _count(self, update: Update, crc32: int, planned_at: float | None) -> None:
+    def _count(self, update: Update, crc32: int) -> None:
         """Count an update that was folded."""
-        self.receipts[update.device] = crc32
-        self.record.reported += 1
-        self.record.partial += update.partial
-        self.record.examples += update.examples
-        if planned_at is not None and not update.partial:
-            seconds = self.times[update.device] = self.fleet.now - planned_at
-            self.selector.note_reported(update.device, self.number, seconds, update.examples, update.loss)
+        record, device = self.record, update.device
+        self.receipts[device] = crc32
+        record.reported += 1
+        record.examples += update.examples
+        if update.partial:
+            record.partial += 1
+        elif (planned_at := self.planned_at(device)) is not None:
+            seconds = self.times[device] = self.fleet.now - planned_at
+            self.selector.note_reported(device, self.number, seconds, update.examples, update.loss)
 
     def come_back_s(self, device: str) -> float:
         """Return for how many seconds a device that says Hello need not expect a plan."""
