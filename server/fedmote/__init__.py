@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedmote.learning.strategy import Strategy
     from fedmote.learning.update import Update
     from fedmote.links.broker import private_broker
+    from fedmote.links.link import Link, LinkSettings
     from fedmote.links.serial import Port
     from fedmote.model.layout import Layout, Tensor, dense
     from fedmote.rounds.policy import Policy, Training
@@ -49,6 +50,7 @@ _HOMES = {
     "learning.strategy": ("Strategy",),
     "learning.update": ("Update",),
     "links.broker": ("private_broker",),
+    "links.link": ("Link", "LinkSettings"),
     "links.serial": ("Port",),
     "model.layout": ("Layout", "Tensor", "dense"),
     "rounds.policy": ("Policy", "Training"),
@@ -79,6 +81,8 @@ __all__ = [
     "Histogram",
     "Layout",
     "Limits",
+    "Link",
+    "LinkSettings",
     "Pace",
     "Policy",
     "Port",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 LEAST_LINES, MOST_LINES = 3, 7
 LIMIT = r"\b(may not|never|nothing|only|alone)\b"
-IMPORTS = r"Import from here: (.*?)\.(?:\s|$)"
+IMPORTS = r"Import from the files here: (.*?)\.(?:\s|$)"
 
 
 def defined(package: Path) -> set[str]:

@@ -87,7 +87,9 @@ def test_every_package_has_a_true_first_page(page: Path) -> None:
     assert list(first_pages.problems(page, SERVER)) == []
 
 
-GOOD_PAGE = "Rooms.\n\nImport from here: Room, enter().\nrooms.py has them. This package must never import cli."
+GOOD_PAGE = (
+    "Rooms.\n\nImport from the files here: Room, enter().\nrooms.py has them. This package must never import cli."
+)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ GOOD_PAGE = "Rooms.\n\nImport from here: Room, enter().\nrooms.py has them. This
         ("Rooms.", "1 lines"),
         (GOOD_PAGE + "\nA line." * 4, "8 lines"),
         (GOOD_PAGE.replace("must never import", "imports"), "does not say what the package must never import"),
-        (GOOD_PAGE.replace("Import from here: Room, enter().\n", ""), "does not say what to import"),
+        (GOOD_PAGE.replace("Import from the files here: Room, enter().\n", ""), "does not say what to import"),
         (GOOD_PAGE.replace("rooms.py", "walls.py"), "there is no walls.py"),
         (GOOD_PAGE.replace("enter()", "leave()"), "does not define leave"),
         (GOOD_PAGE.replace("Room,", "Door,"), "does not define Door"),

@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
+from fake_fleet import CHUNK, ELEMENTS, LAYOUT, FakeFleet, new_store
 
 from fedmote.rounds.record import Record
 from fedmote.store.store import Store
 
 
-def buffered(buffer: int = 2, store: Store | None = None, slots: int = 64, **policy: Any) -> Bench:
-    return Bench(slots, store, **({"buffer": buffer, "max_staleness": 2} | policy))
+def buffered(buffer: int = 2, store: Store | None = None, slots: int = 64, **policy: Any) -> FakeFleet:
+    return FakeFleet(slots, store, **({"buffer": buffer, "max_staleness": 2} | policy))
 
 
-def said(bench: Bench, device: str) -> list[str]:
+def said(bench: FakeFleet, device: str) -> list[str]:
     return [name for to, name in bench.said if to == device]
 
 
-def commit(bench: Bench, round: int, value: float, *devices: str) -> None:
+def commit(bench: FakeFleet, round: int, value: float, *devices: str) -> None:
     """Have devices report for their plan of `round`, which commits the next model."""
     for device in devices:
         bench.report(device, value, round=round)
@@ -193,7 +193,7 @@ def test_what_a_model_holds_is_durable_with_it() -> None:
 
 def test_a_server_starts_when_it_is_to_wait_for_work_longer_than_it_kept_models_for() -> None:
     store = new_store()
-    bench = Bench(store=store, buffer=1, max_staleness=2, soft_deadline_s=1.0, hard_deadline_s=1.0)
+    bench = FakeFleet(store=store, buffer=1, max_staleness=2, soft_deadline_s=1.0, hard_deadline_s=1.0)
     bench.come("a", "gone")
     bench.hear("gone", "DeviceState", online=False)
     for number in range(1, 21):
@@ -202,7 +202,7 @@ def test_a_server_starts_when_it_is_to_wait_for_work_longer_than_it_kept_models_
     bench.tick(50.0)
     assert bench.rounds.number == 21
     assert ("gone", 1) in store.assignments.open_since(0)
-    restarted = Bench(store=store, buffer=1, max_staleness=100)
+    restarted = FakeFleet(store=store, buffer=1, max_staleness=100)
     restarted.come("gone", held_round=1)
     restarted.said.clear()
     restarted.report("gone", 1.0, round=1)

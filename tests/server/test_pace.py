@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_of_rounds import ELEMENTS, LAYOUT, Bench, new_store
+from fake_fleet import ELEMENTS, LAYOUT, FakeFleet, new_store
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -212,7 +212,7 @@ def test_meetings() -> None:
 # ---- through the rounds
 
 
-class Listening(Bench):
+class Listening(FakeFleet):
     """A bench that keeps the messages sent to the fleet."""
 
     def __init__(self, **options: Any) -> None:
@@ -388,9 +388,9 @@ def test_who_says_hello_again_and_again_takes_no_more_than_one_place() -> None:
 
 
 def test_the_longest_deadline_can_be_told() -> None:
-    bench = Bench(store=(store := new_store()), soft_deadline_s=4e6, hard_deadline_s=4e6)
+    bench = FakeFleet(store=(store := new_store()), soft_deadline_s=4e6, hard_deadline_s=4e6)
     bench.come("a")
-    again = Bench(store=store, soft_deadline_s=4e6, hard_deadline_s=4e6, goal=0.1, resume_s=0.0)
+    again = FakeFleet(store=store, soft_deadline_s=4e6, hard_deadline_s=4e6, goal=0.1, resume_s=0.0)
     again.come("a", "b", held_round=1)
     again.report("a", 1.0)
     again.tick(1.0)

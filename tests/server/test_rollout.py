@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_of_rounds import ELEMENTS, Bench, new_store
 from click.testing import CliRunner
+from fake_fleet import ELEMENTS, FakeFleet, new_store
 from real_broker import Broker, Devices, federation, serve, until
 from test_tasks import NETWORK, Hall, shares
 
@@ -130,7 +130,7 @@ def test_the_models_of_a_roll_out_outlive_the_training_that_goes_on_meanwhile() 
 def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later_ones(buffer: int) -> None:
     """A rollback also voids the updates that a server might still wait for after a crash."""
     store = new_store()
-    bench = Bench(store=store, buffer=buffer, devices=2, max_staleness=4)
+    bench = FakeFleet(store=store, buffer=buffer, devices=2, max_staleness=4)
     bench.come("a", "b")
     for round, value in ((1, 1.0), (2, 2.0)):
         for device in "ab":
@@ -160,7 +160,7 @@ def test_going_back_makes_an_earlier_model_the_next_and_voids_what_came_of_later
 def test_going_back_voids_the_work_of_who_is_away() -> None:
     """With asynchronous rounds, a rollback voids the update of an offline device, which is told when it reconnects."""
     store = new_store()
-    bench = Bench(store=store, buffer=2, max_staleness=9, soft_deadline_s=10.0, hard_deadline_s=20.0)
+    bench = FakeFleet(store=store, buffer=2, max_staleness=9, soft_deadline_s=10.0, hard_deadline_s=20.0)
     bench.come("a", "b", "away")
     bench.report("a", 1.0)
     bench.report("b", 1.0)
@@ -185,7 +185,7 @@ def test_what_going_back_voids_is_durable_with_it() -> None:
             raise Dies
 
     store = new_store()
-    bench = Bench(store=store, buffer=2, max_staleness=9, soft_deadline_s=10.0, hard_deadline_s=20.0)
+    bench = FakeFleet(store=store, buffer=2, max_staleness=9, soft_deadline_s=10.0, hard_deadline_s=20.0)
     bench.rounds.outlets = replace(bench.rounds.outlets, on_commit=die)
     bench.come("a", "b", "away")
     bench.report("a", 1.0)
@@ -199,7 +199,7 @@ def test_what_going_back_voids_is_durable_with_it() -> None:
 
 
 def test_going_back_to_a_model_that_is_not_kept_is_an_error() -> None:
-    bench = Bench(devices=2)
+    bench = FakeFleet(devices=2)
     outcomes: list[Result | TaskError] = []
     bench.tasks.submit(RollBack(7), outcomes.append)
     bench.tick(0.0)

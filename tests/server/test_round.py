@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
+from fake_fleet import CHUNK, ELEMENTS, LAYOUT, FakeFleet, new_store
 
 from fedmote.fleet.fleet import Fleet
 from fedmote.learning.strategies.fedavg import FedAvg
@@ -19,7 +19,7 @@ from fedmote.wire import codec
 
 def test_a_round_opened_again_keeps_what_it_folded() -> None:
     """With too few reports at the hard deadline, other devices are asked. No update is lost or counted twice."""
-    bench = Bench(devices=2, min_reports=2)
+    bench = FakeFleet(devices=2, min_reports=2)
     bench.come("a", "b")
     bench.report("a", 1.0, examples=3)
     bench.tick(20.0)
@@ -36,10 +36,10 @@ def test_a_round_opened_again_keeps_what_it_folded() -> None:
 def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
     """The first device that reconnects is not the whole round. A new federation does not wait for any device."""
     store = new_store()
-    before = Bench(store=store)
+    before = FakeFleet(store=store)
     before.come("a", "b")
     assert before.state() is State.TRAINING
-    after = Bench(store=store, resume_s=3.0)
+    after = FakeFleet(store=store, resume_s=3.0)
     after.come("a")
     after.now = 2.9
     after.come("b")
@@ -51,11 +51,11 @@ def test_a_restarted_server_waits_for_those_who_may_hold_work() -> None:
 def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
     """After a crash, devices may think they are done: their hard deadline is longer and late ones are accepted."""
     store = new_store()
-    before = Bench(store=store)
+    before = FakeFleet(store=store)
     before.come("a", "b", "c")
     for device in "abc":
         before.report(device, 3.0)  # folded, and lost with the server
-    after = Bench(store=store, resume_s=3.0, goal=1.0)
+    after = FakeFleet(store=store, resume_s=3.0, goal=1.0)
     after.tick(0.0)
     after.come("a", held_round=1)
     after.come("d")
@@ -81,7 +81,7 @@ def test_work_that_a_dead_server_had_asked_for_is_waited_for() -> None:
 
 def test_work_asked_for_before_joins_the_round_that_was_opened_again() -> None:
     """An offline device is not told to drop its update when other devices are asked to train from the same model."""
-    bench = Bench(min_reports=2, goal=1.0)
+    bench = FakeFleet(min_reports=2, goal=1.0)
     bench.come("a", "b")
     bench.fleet.link_lost("a", bench.send)
     bench.tick(20.0)
@@ -97,7 +97,7 @@ def test_work_asked_for_before_joins_the_round_that_was_opened_again() -> None:
 
 
 def test_who_withdrew_does_not_join_again() -> None:
-    bench = Bench(min_reports=2)
+    bench = FakeFleet(min_reports=2)
     bench.come("a", "b")
     bench.hear("a", "Withdraw", round=1)
     bench.fleet.link_lost("a", bench.send)
@@ -111,8 +111,8 @@ def test_who_withdrew_does_not_join_again() -> None:
 def test_a_device_at_work_for_a_dead_server_joins_when_it_is_done() -> None:
     """An update offered after a restart counts, even if the device's Hello came late and named no update."""
     store = new_store()
-    Bench(store=store).come("a", "b")
-    after = Bench(store=store, resume_s=3.0, goal=1.0)
+    FakeFleet(store=store).come("a", "b")
+    after = FakeFleet(store=store, resume_s=3.0, goal=1.0)
     after.come("b")
     after.tick(3.0)
     assert after.sync.cohort.selected == ["b"]
@@ -125,7 +125,7 @@ def test_a_device_at_work_for_a_dead_server_joins_when_it_is_done() -> None:
 
 def test_an_offer_coded_otherwise_gets_no_slot_of_another() -> None:
     """After a restart with another encoding, a device's new offer does not take over the chunks of its former one."""
-    bench = Bench(devices=2)
+    bench = FakeFleet(devices=2)
     bench.come("a", "b")
     crc32 = bench.begin("a", 1.0)
     bench.chunks("a", 1.0, 0, 1)
@@ -139,7 +139,7 @@ def test_an_offer_coded_otherwise_gets_no_slot_of_another() -> None:
 
 def test_begin_and_end_again_count_once() -> None:
     """Repeated UpdateBegin and UpdateEnd are each answered with a receipt, before and after the fold."""
-    bench = Bench(devices=2)
+    bench = FakeFleet(devices=2)
     bench.come("a", "b")
     for _ in range(3):
         bench.report("a", 1.0)
@@ -154,7 +154,7 @@ def test_begin_and_end_again_count_once() -> None:
 
 def test_deadlines_and_an_upload_cut_off() -> None:
     """The soft deadline sends the closing notice once. The hard deadline folds the chunks that have arrived."""
-    bench = Bench(devices=2, goal=1.0)
+    bench = FakeFleet(devices=2, goal=1.0)
     bench.come("a", "b")
     bench.report("a", 1.0)
     bench.begin("b", 3.0)
@@ -174,7 +174,7 @@ def test_deadlines_and_an_upload_cut_off() -> None:
 
 def test_the_goal_brings_the_closing_notice() -> None:
     """Four of five reports at a goal of 0.8 send the closing notice, also to later Hellos. Withdraw ends the wait."""
-    bench = Bench(devices=5, goal=0.8)
+    bench = FakeFleet(devices=5, goal=0.8)
     bench.come("a", "b", "c", "d", "e")
     for device in "abc":
         bench.report(device, 1.0)
@@ -194,7 +194,7 @@ def test_selection() -> None:
     """A share or a number of the online devices is selected, the same for the same seed; the others are refused."""
     drawn = []
     for select in (0.5, 3.0, 3.0):
-        bench = Bench(devices=6, select=select)
+        bench = FakeFleet(devices=6, select=select)
         bench.come("a", "b", "c", "d", "e")
         assert bench.state() is State.SELECTING
         bench.come("f")
@@ -219,7 +219,7 @@ def test_the_last_round_was_committed_before_the_start() -> None:
 
 def test_a_free_slot_goes_to_who_waits() -> None:
     """A waiting device is told as soon as a slot is free, and a device that left is skipped."""
-    bench = Bench(slots=1, devices=4, goal=1.0)
+    bench = FakeFleet(slots=1, devices=4, goal=1.0)
     bench.come("a", "b", "c", "d")
     for device in "abc":
         bench.begin(device, 1.0)
@@ -238,7 +238,7 @@ def test_a_free_slot_goes_to_who_waits() -> None:
 def test_an_upload_cut_off_when_whole_must_match_its_checksum() -> None:
     """If all chunks but no UpdateEnd arrived, the update counts in full if its checksum matches, else not at all."""
     for value, reported in ((3.0, 2), (4.0, 1)):
-        bench = Bench(devices=2, goal=1.0, partial=False)
+        bench = FakeFleet(devices=2, goal=1.0, partial=False)
         bench.come("a", "b")
         bench.report("a", 1.0)
         bench.begin("b", 3.0)
@@ -249,7 +249,7 @@ def test_an_upload_cut_off_when_whole_must_match_its_checksum() -> None:
 
 def test_a_round_opened_again_keeps_uploads_in_flight() -> None:
     """With too few reports, the chunks of an upload are kept, and its end may arrive after the deadline."""
-    bench = Bench(devices=3, goal=1.0, min_reports=3)
+    bench = FakeFleet(devices=3, goal=1.0, min_reports=3)
     bench.come("a", "b", "c")
     bench.report("a", 1.0)
     crc32 = bench.begin("b", 3.0)
@@ -267,7 +267,7 @@ def test_a_round_opened_again_keeps_uploads_in_flight() -> None:
 
 def test_another_link_cannot_speak_for_a_device() -> None:
     """From another link, neither Hello nor chunks count, and the device cannot be reported as lost."""
-    bench = Bench(devices=2, goal=1.0)
+    bench = FakeFleet(devices=2, goal=1.0)
     bench.come("a", "b")
     bench.begin("a", 1.0)
     answers: list[str] = []
@@ -289,7 +289,7 @@ def test_another_link_cannot_speak_for_a_device() -> None:
 
 def test_a_hello_said_again_is_no_loss() -> None:
     """A repeated Hello is no loss: Welcome was late. Only a Hello of another connection shows an unnoticed loss."""
-    bench = Bench(devices=2)
+    bench = FakeFleet(devices=2)
     bench.come("b")
     for boot, dropped in ((7, set()), (7, set()), (8, {"a"})):
         bench.hear("a", "Hello", device_id="a", boot=boot, elements=ELEMENTS, layout_crc32=LAYOUT.crc32)
@@ -301,7 +301,7 @@ def test_too_few_devices_are_called_again() -> None:
     """A device that missed the new server's call sends nothing by itself, so the call is repeated, but not often."""
     policies: tuple[dict[str, Any], ...] = ({}, {"buffer": 2})
     for policy in policies:
-        bench = Bench(devices=2, **policy)
+        bench = FakeFleet(devices=2, **policy)
         bench.come("a")
         for second in range(600):
             bench.tick(float(second))
@@ -315,7 +315,7 @@ def test_too_few_devices_are_called_again() -> None:
 
 def test_a_padded_message_is_not_kept() -> None:
     """A valid offer with 130,000 extra bytes is not kept: the memory for waiting offers stays small."""
-    bench = Bench(slots=1)
+    bench = FakeFleet(slots=1)
     bench.come("a", "b")
     bench.begin("a", 1.0)
     offer = codec.encode(
@@ -330,7 +330,7 @@ def test_a_padded_message_is_not_kept() -> None:
 
 def test_who_withdrew_and_offers_after_all_is_heard() -> None:
     """A Withdraw names only the round, so a later offer of the same device still counts."""
-    bench = Bench(devices=2)
+    bench = FakeFleet(devices=2)
     bench.come("a", "b")
     bench.hear("a", "Withdraw", round=1)
     bench.report("a", 3.0)

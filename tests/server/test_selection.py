@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from bench_of_rounds import ELEMENTS, LAYOUT, Bench, new_store
+from fake_fleet import ELEMENTS, LAYOUT, FakeFleet, new_store
 from numpy.typing import NDArray
 
 from fedmote.fleet import sampling
@@ -319,7 +319,7 @@ def test_no_figure_of_a_device_is_kept_without_need() -> None:
 def test_rounds_ask_only_whom_they_may() -> None:
     """A device is selected once it reports the required values, also if it does so later."""
     required = Selection(require_charging=True, min_battery=50, min_free_memory_kib=64)
-    bench = Bench(selection=required, devices=1)
+    bench = FakeFleet(selection=required, devices=1)
     hello = {"elements": ELEMENTS, "layout_crc32": LAYOUT.crc32}
     bench.hear("a", "Hello", device_id="a", flags=CHARGING, battery=49, **hello)
     bench.hear("b", "Hello", device_id="b", flags=0, battery=80, **hello)
@@ -337,7 +337,7 @@ def test_rounds_ask_only_whom_they_may() -> None:
 def test_who_was_asked_outlives_the_server(tmp_path: Path, policy: dict[str, Any]) -> None:
     """The commit saves which devices were selected: after a restart, the others come first."""
     store = Store(tmp_path / "f.sqlite", LAYOUT, np.zeros(ELEMENTS, np.float32))
-    before = Bench(store=store, devices=20, select=5.0, **policy)
+    before = FakeFleet(store=store, devices=20, select=5.0, **policy)
     fleet = names(20)
     before.come(*fleet)
     asked = [device for device, message in before.said if message == "Plan"]
@@ -367,7 +367,7 @@ def test_only_what_changed_is_written() -> None:
 
 def test_a_round_of_each_tier() -> None:
     """With two fast and two slow devices, all are measured first; then each round selects one pair."""
-    bench = Bench(selection=Selection(tiers=2), devices=4, goal=1.0)
+    bench = FakeFleet(selection=Selection(tiers=2), devices=4, goal=1.0)
     bench.come("a", "b", "c", "d")
     assert bench.rounds.record.tier == Tiers.PROFILING
     for round in range(1, 6):
@@ -386,7 +386,7 @@ def test_a_round_of_each_tier() -> None:
 
 def test_who_holds_work_is_given_time_for_any_speed() -> None:
     """In a reopened round or after a restart, devices that hold its update are asked first, at any speed."""
-    bench = Bench(selection=Selection(tiers=2), devices=3, select=2.0)
+    bench = FakeFleet(selection=Selection(tiers=2), devices=3, select=2.0)
     hello = {"elements": ELEMENTS, "layout_crc32": LAYOUT.crc32}
     for device, speed in (("a", 1.0), ("b", 1.0), ("c", 9.0)):
         bench.rounds.selector.note_reported(device, 1, speed, 1, 1.0)

@@ -18,7 +18,7 @@ from real_broker import LONG_S, WAIT_S
 from fedmote.config.settings import load
 from fedmote.errors import ConfigError
 from fedmote.faults.cable import Cable
-from fedmote.links.serial import Port
+from fedmote.links.serial import Port, SerialSettings
 from fedmote.model.layout import dense
 from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
@@ -179,5 +179,5 @@ def test_ports_are_read(tmp_path: Path) -> None:
         'baud = 9600\nports = ["/dev/a", { url = "socket://h:1", baud = 115200, device = "press-1" }]',
     )
     settings = load(path)
-    assert settings.ports == (Port("/dev/a", 9600), Port("socket://h:1", 115200, "press-1"))
+    assert settings.links == (SerialSettings((Port("/dev/a", 9600), Port("socket://h:1", 115200, "press-1"))),)
     assert settings.broker is None

@@ -71,7 +71,8 @@ def test_federations_in_each_others_way_are_refused(tmp_path: Path) -> None:
     one, same = write(tmp_path, "a-1"), write(tmp_path, "a-2")
     assert "two federations have the name a; each needs one of its own" in serve(one, same)
     port = '[serial]\nports = ["/dev/ttyUSB0"]\n'
-    assert "serial port /dev/ttyUSB0" in serve(write(tmp_path, "b", port), write(tmp_path, "c", port))
+    said = serve(write(tmp_path, "b", port), write(tmp_path, "c", port))
+    assert "two federations have the link /dev/ttyUSB0; each needs one of its own" in said
 
 
 def test_a_service_manager_stops_it_in_order(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_of_rounds import CHUNK, ELEMENTS, LAYOUT, Bench, new_store
+from fake_fleet import CHUNK, ELEMENTS, LAYOUT, FakeFleet, new_store
 from numpy.typing import NDArray
 
 from fedmote.errors import TaskError
@@ -282,7 +282,7 @@ def test_a_device_that_is_away_is_not_waited_for_for_ever() -> None:
 # ---- by hand
 
 
-class Room(Bench):
+class Room(FakeFleet):
     """A bench whose tasks draw 1, 2, 3 ... and whose devices may lie."""
 
     def __init__(self, *devices: str, seed: int = 0, store: Store | None = None, **policy: Any) -> None:
@@ -462,7 +462,7 @@ def test_after_a_restart_the_task_is_another_and_old_results_do_not_count() -> N
 
 def test_devices_that_know_no_seed_can_evaluate() -> None:
     """Those of 0.1.0. Round and model tell what they mean; what is of another model is not taken for it."""
-    bench = Bench(devices=9)
+    bench = FakeFleet(devices=9)
     bench.tasks.limits = TaskLimits(min_cohort=2)
     outcomes: list[Outcome] = []
     bench.tasks.submit(Evaluate(), outcomes.append)
@@ -478,8 +478,8 @@ def test_devices_that_know_no_seed_can_evaluate() -> None:
 def test_after_a_restart_a_task_waits_for_those_at_work() -> None:
     """Whoever trains for the dead server would drop that for a task's plan; the round that is open comes first."""
     store = new_store()
-    Bench(store=store).come("a", "b")
-    bench = Bench(store=store, resume_s=3.0)
+    FakeFleet(store=store).come("a", "b")
+    bench = FakeFleet(store=store, resume_s=3.0)
     bench.tasks.limits = TaskLimits(min_cohort=2)
     bench.tasks.submit(Evaluate(), lambda result: None)
     bench.come("a", "b")
@@ -495,8 +495,8 @@ def test_after_a_restart_a_task_waits_for_those_at_work() -> None:
 def test_after_a_restart_a_task_waits_for_a_deadline_at_most() -> None:
     """Devices are there, but fewer than a round takes: who had been asked is done by then, or never will be."""
     store = new_store()
-    Bench(store=store).come("a", "b")
-    bench = Bench(store=store, resume_s=3.0, devices=3)
+    FakeFleet(store=store).come("a", "b")
+    bench = FakeFleet(store=store, resume_s=3.0, devices=3)
     bench.tasks.limits = TaskLimits(min_cohort=2)
     bench.tasks.submit(Evaluate(), lambda result: None)
     bench.come("a", "b")
@@ -645,7 +645,7 @@ def test_what_cannot_be_found_is_refused(make: Callable[[], Request], complaint:
 
 
 def test_devices_that_do_not_answer_their_plan_do_not_hold_up_training_for_a_task() -> None:
-    bench = Bench(buffer=2, hard_deadline_s=20.0)
+    bench = FakeFleet(buffer=2, hard_deadline_s=20.0)
     names = [f"d{i:02}" for i in range(12)]
     bench.come(*names)
     outcomes: list[Outcome] = []
@@ -661,7 +661,7 @@ def test_devices_that_do_not_answer_their_plan_do_not_hold_up_training_for_a_tas
 
 
 def test_a_task_that_never_has_enough_devices_is_given_up_also_while_somebody_is_always_at_work() -> None:
-    bench = Bench(buffer=1, hard_deadline_s=20.0)
+    bench = FakeFleet(buffer=1, hard_deadline_s=20.0)
     bench.come("a", "b")
     outcomes: list[Outcome] = []
     bench.tasks.submit(Evaluate(), outcomes.append)
@@ -682,7 +682,7 @@ def test_a_task_that_never_has_enough_devices_is_given_up_also_while_somebody_is
 def test_requests_are_taken_up_a_few_at_a_time_and_dropped_when_nobody_waits(tmp_path: Path) -> None:
     """Not all at once: each that is refused costs a commit. An operator who gives up a roll-back does not want it."""
     server = Server(Federation("f", LAYOUT, "mqtt://127.0.0.1", database=tmp_path / "f.sqlite"))
-    bench = Bench(store=server.store)
+    bench = FakeFleet(store=server.store)
     tasks = bench.tasks
     operators = OperatorRequests(server.store.requests, tasks)
     with contextlib.closing(sqlite3.connect(tmp_path / "f.sqlite", isolation_level=None)) as db:

@@ -59,9 +59,9 @@ def _server(settings: Settings, private: str | None, several: bool) -> Server:
 
 
 def _check_apart(settings: list[Settings]) -> None:
-    """Refuse federations that would share a name or a serial port."""
+    """Refuse federations that would share a name or a link; only a broker serves several."""
     claims = Counter(f"name {one.name}" for one in settings)
-    claims.update(f"serial port {port.url}" for one in settings for port in one.ports)
+    claims.update(f"link {address}" for one in settings for link in one.links for address in link.addresses)
     for claim, count in claims.items():
         if count > 1:
             raise ConfigError(f"two federations have the {claim}; each needs one of its own")

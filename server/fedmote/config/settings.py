@@ -5,23 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedmote.config import links, model
+from fedmote.config import link_sections, model
 from fedmote.config.reader import Range, TomlReader
 from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.learning.strategies.registry import STRATEGIES
-from fedmote.links.serial import Port
-from fedmote.links.url import BrokerUrl
 from fedmote.model.encodings import ENCODINGS
-from fedmote.model.layout import Layout
 from fedmote.rounds.policy import Policy, Training
 from fedmote.server.federation import Federation
 from fedmote.tasks.base import TaskLimits
@@ -46,53 +40,24 @@ RECORDS: dict[str, type[Any]] = {
 """Sections that are a dataclass each."""
 
 OTHERS: dict[str, Sequence[str]] = {
-    "federation": ("name", "data"), "model": model.KEYS, "strategy": ("name",), **links.SECTIONS,
+    "federation": ("name", "data"), "model": model.KEYS, "strategy": ("name",), **link_sections.SECTIONS,
 }  # fmt: skip
 """The keys of the other sections."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One federation.toml."""
+class Settings(Federation):
+    """One federation.toml: a federation whose database is a file, and the name of its strategy.
 
-    name: str
-    layout: Layout
-    broker: str | None
-    database: Path
-    training: Training
-    policy: Policy
-    limits: Limits
-    initial: NDArray[np.float32] | None
-    ports: tuple[Port, ...] = ()
-    ca_file: Path | None = None
+    strategy: a key of fedmote.learning.strategies.registry.STRATEGIES.
+    """
+
+    database: Path = Path(":memory:")
     strategy: str = "fedavg"
-    selection: Selection = field(default_factory=Selection)
-    pace: Pace = field(default_factory=Pace)
-    tasks: TaskLimits = field(default_factory=TaskLimits)
 
     def federation(self, broker: str | None) -> Federation:
-        """Return what the server runs."""
-        return Federation(
-            name=self.name,
-            layout=self.layout,
-            broker=broker,
-            training=self.training,
-            policy=self.policy,
-            limits=self.limits,
-            database=self.database,
-            initial=self.initial,
-            ports=self.ports,
-            ca_file=self.ca_file,
-            selection=self.selection,
-            pace=self.pace,
-            tasks=self.tasks,
-        )
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where devices connect, for people: without passwords. Empty: the file names no link."""
-        broker = [] if self.broker is None else [str(BrokerUrl.parse(self.broker))]
-        return broker + [port.url for port in self.ports]
+        """Return what the server runs, with that broker's URL, for example a private broker's."""
+        return replace(self, broker=broker)
 
 
 def load(path: Path) -> Settings:
@@ -101,11 +66,11 @@ def load(path: Path) -> Settings:
     reader.check_keys("", reader.tables, [*OTHERS, *RECORDS, "simulation"])
     for section, keys in OTHERS.items():
         reader.section(section, keys)
-    ports = links.read_ports(reader)
+    links = link_sections.read_links(reader)
     name = reader.text("federation", "name", r"(?!\.+$)[A-Za-z0-9_.-]{1,32}", "1 to 32 letters, digits, _, . or -")
     if name is None:
         raise reader.error("federation.name", "is missing; give the federation a name")
-    broker = links.read_broker(reader)
+    broker = link_sections.read_broker(reader)
     folder = _data_folder(reader)
     layout = model.read_layout(reader)
     training, strategy = reader.record("training", Training), _strategy(reader)
@@ -122,8 +87,8 @@ def load(path: Path) -> Settings:
         policy=policy,
         limits=reader.record("limits", Limits),
         initial=model.read_initial(reader, layout),
-        ports=ports,
-        ca_file=links.read_ca_file(reader, broker),
+        ca_file=link_sections.read_ca_file(reader, broker),
+        links=links,
         strategy=strategy,
         selection=selection,
         pace=reader.record("pace", Pace),

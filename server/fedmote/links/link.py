@@ -16,13 +16,19 @@ time: seconds of time.monotonic(). send: this link's Send, by which the server a
 """
 
 
+Lost = Callable[[str, Send], None]
+"""The server's function for a device whose link broke: (device id, the Send of that link)."""
+
+
 class Link(Protocol):
     """What the server needs of a link. All calls come from the server's event loop, and none may block it.
 
-    A link is made with the Receive that it calls for each whole message, from `start` on, only on that event loop and
-    always with the same `send`. It takes a device's id from the transport, as links/mqtt.py does, or from the
-    device's first Hello, as links/serial.py does. A link that notices that a device is gone calls Fleet.link_lost();
-    without that call, or a last will, the device counts as online. SECURITY.md says how it must identify its peers.
+    LinkSettings.make_link() makes it with the functions that it calls: `receive` for each whole message, from `start`
+    on, only on that event loop and always with the same Send, by which the server answers; `lost` when it notices that
+    a device is gone. Without that call, or a last will, the device counts as online. It takes a device's id from the
+    transport, as links/mqtt.py does, or from the device's first Hello, as links/serial.py does. SECURITY.md says how it
+    must identify its peers. A link that learns where a device is from its messages reaches no device after a restart,
+    until the device speaks: such devices must send something now and then.
     """
 
     async def start(self) -> None:
@@ -42,4 +48,17 @@ class Link(Protocol):
 
         A link on which devices ask for each chunk by ChunkRequest does nothing here: their session answers.
         """
+        ...
+
+
+class LinkSettings(Protocol):
+    """The settings of one link, and how the server makes it: an entry of Federation.links."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where devices connect: for people, without passwords."""
+        ...
+
+    def make_link(self, federation: str, receive: Receive, lost: Lost) -> Link:
+        """Make the link of the federation with that name; nothing is connected yet. ValueError: a setting is wrong."""
         ...

@@ -10,13 +10,14 @@ import ssl
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from fedmote.links.link import Receive
+from fedmote.links.link import Lost, Receive
 from fedmote.links.url import BrokerUrl
 
 log = logging.getLogger(__name__)
@@ -76,12 +77,32 @@ async def _until(done: Callable[[], bool], checks: int) -> None:
         await asyncio.sleep(0.01)
 
 
-class MqttLink:
-    """One connection to a broker.
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """A broker.
 
     url: mqtt://[user:password@]host[:port], mqtts:// for TLS. ca_file: PEM file of the authority that signed the
-    broker's certificate, which must be for `host`; None: the authorities that the system trusts. The link takes a
-    device's id from the topic, so the broker's access rules must let each device publish only to its own.
+    broker's certificate, which must be for `host`; None: the authorities that the system trusts.
+    """
+
+    url: str
+    ca_file: Path | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """The URL without user and password."""
+        return [str(BrokerUrl.parse(self.url))]
+
+    def make_link(self, federation: str, receive: Receive, lost: Lost) -> MqttLink:
+        """Make the link. `lost` is not used: a lost device's last will says so. ValueError: a setting is wrong."""
+        return MqttLink(self.url, federation, receive, self.ca_file)
+
+
+class MqttLink:
+    """One connection to a broker; see MqttSettings.
+
+    The link takes a device's id from the topic, so the broker's access rules must let each device publish only to its
+    own.
     """
 
     def __init__(self, url: str, federation: str, receive: Receive, ca_file: Path | None = None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import serial
 
-from fedmote.links.link import Receive, Send
+from fedmote.links.link import Lost, Receive
 from fedmote.wire.codec import decode, text
 from fedmote.wire.Hello import Hello
 from fedmote_device.links import SerialLink
@@ -39,6 +39,22 @@ class Port:
     url: str
     baud: int = 115200
     device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SerialSettings:
+    """The serial lines of a federation: no url twice."""
+
+    ports: tuple[Port, ...]
+
+    @property
+    def addresses(self) -> list[str]:
+        """The URL of each port."""
+        return [port.url for port in self.ports]
+
+    def make_link(self, federation: str, receive: Receive, lost: Lost) -> SerialPorts:
+        """Make the link. A line belongs to one federation, so `federation` is not used."""
+        return SerialPorts(self.ports, receive, lost)
 
 
 class _Line:
@@ -199,7 +215,7 @@ class _Line:
 class SerialPorts:
     """All serial lines of a federation. lost: called with (device, send) when a device's line broke."""
 
-    def __init__(self, ports: Sequence[Port], receive: Receive, lost: Callable[[str, Send], None]) -> None:
+    def __init__(self, ports: Sequence[Port], receive: Receive, lost: Lost) -> None:
         self.ports, self.receive, self.lost = ports, receive, lost
         self.lines: list[_Line] = []
         self.bytes_in = self.bytes_out = 0

@@ -247,7 +247,7 @@ class TaskHost:
     def roll_back(self, version: int) -> int:
         """Commit an earlier model as the next version, and return that. StoreError: it is not kept.
 
-        Called between rounds. What devices hold or work on becomes void, since it started from an unwanted model.
+        Called between rounds. Updates under way no longer count, since they start from an unwanted model.
         """
         rounds = self._rounds
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server runs: one federation's settings."""
+"""What a server runs: one federation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
-from fedmote.links.serial import Port
+from fedmote.links.link import LinkSettings
+from fedmote.links.mqtt import MqttSettings
+from fedmote.links.serial import Port, SerialSettings
 from fedmote.model.layout import Layout
 from fedmote.rounds.policy import Policy, Training
 from fedmote.tasks.base import TaskLimits
@@ -24,7 +26,8 @@ class Federation:
 
     name: 1 to 32 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port], mqtts:// for TLS, None for none. ports:
     serial lines. initial: the first model; None: Glorot's from the policy's seed. ca_file: who signed the broker's
-    certificate; None: the system's authorities. selection: client selection. pace: when devices connect.
+    certificate; None: the system's authorities. selection: client selection. pace: when devices connect. links: links
+    besides those of broker and ports.
     """
 
     name: str
@@ -40,3 +43,16 @@ class Federation:
     selection: Selection = field(default_factory=Selection)
     pace: Pace = field(default_factory=Pace)
     tasks: TaskLimits = field(default_factory=TaskLimits)
+    links: tuple[LinkSettings, ...] = ()
+
+    @property
+    def all_links(self) -> tuple[LinkSettings, ...]:
+        """All links: the broker's, the serial ports', and the others."""
+        mqtt = () if self.broker is None else (MqttSettings(self.broker, self.ca_file),)
+        serial = (SerialSettings(self.ports),) if self.ports else ()
+        return (*mqtt, *serial, *self.links)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where devices connect, for people: without passwords. Empty: there is no link."""
+        return [address for link in self.all_links for address in link.addresses]

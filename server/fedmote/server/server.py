@@ -18,9 +18,9 @@ from fedmote.learning.strategy import Strategy
 from fedmote.model.initial import glorot
 from fedmote.rounds.record import Record
 from fedmote.rounds.setup import Outlets, RoundSetup
+from fedmote.server.all_links import make_links
 from fedmote.server.assembly import start_rounds
 from fedmote.server.federation import Federation
-from fedmote.server.links import make_links
 from fedmote.server.requests import OperatorRequests
 from fedmote.store.store import Store
 from fedmote.tasks.base import Result

@@ -10,7 +10,7 @@ from fedmote.tasks.base import check_types
 
 @dataclass(frozen=True, slots=True)
 class RollBack:
-    """Commit an earlier model as the next version. No device is asked; what they work on becomes void."""
+    """Commit an earlier model as the next version. No device is asked; updates under way no longer count."""
 
     version: int
     cohort: int = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The links of one federation. A new kind of link is a file in fedmote/links and a line in make_links()."""
+"""The links of one federation, as one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 from fedmote.fleet.fleet import Fleet
 from fedmote.links.link import Link
-from fedmote.links.mqtt import MqttLink
-from fedmote.links.serial import SerialPorts
 from fedmote.server.federation import Federation
 
 log = logging.getLogger(__name__)
@@ -18,14 +16,9 @@ log = logging.getLogger(__name__)
 
 def make_links(federation: Federation, fleet: Fleet) -> AllLinks:
     """Make the links that a federation names. ValueError: it names none."""
-    links: list[Link] = []
-    if federation.broker is not None:
-        links.append(MqttLink(federation.broker, federation.name, fleet.receive, federation.ca_file))
-    if federation.ports:
-        links.append(SerialPorts(federation.ports, fleet.receive, fleet.link_lost))
-    if not links:
-        raise ValueError("a federation needs a broker, serial ports, or both")
-    return AllLinks(links)
+    if not federation.all_links:
+        raise ValueError("a federation needs a broker, serial ports or other links")
+    return AllLinks([one.make_link(federation.name, fleet.receive, fleet.link_lost) for one in federation.all_links])
 
 
 class AllLinks:

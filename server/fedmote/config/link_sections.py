@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[mqtt] and [serial]: where devices connect. The settings of a new link are read here."""
+"""[mqtt] and [serial]: where devices connect. The section of a new link is read here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmote.config.reader import TomlReader
-from fedmote.links.serial import Port
+from fedmote.links.link import LinkSettings
+from fedmote.links.serial import Port, SerialSettings
 from fedmote.links.url import BrokerUrl
 
 SECTIONS: Final = {"mqtt": ("url", "ca_file"), "serial": ("ports", "baud")}
@@ -49,7 +50,13 @@ def read_ca_file(reader: TomlReader, broker: str | None) -> Path | None:
     return path
 
 
-def read_ports(reader: TomlReader) -> tuple[Port, ...]:
+def read_links(reader: TomlReader) -> tuple[LinkSettings, ...]:
+    """Read the links besides the broker's."""
+    ports = _read_ports(reader)
+    return (SerialSettings(ports),) if ports else ()
+
+
+def _read_ports(reader: TomlReader) -> tuple[Port, ...]:
     """Read the serial ports, each a URL or { url, baud, device }, and the baud rate of those that name none."""
     section = reader.section("serial", SECTIONS["serial"])
     listed = section.get("ports", [])

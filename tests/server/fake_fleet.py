@@ -13,6 +13,7 @@ from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.strategy import Strategy
 from fedmote.model.layout import Layout, Tensor
 from fedmote.rounds.buffered import BufferedRounds
 from fedmote.rounds.policy import Policy, Training
@@ -32,12 +33,12 @@ def new_store() -> Store:
     return Store(":memory:", LAYOUT, np.zeros(ELEMENTS, np.float32))
 
 
-class Bench:
-    """Bench: the server side of one federation, and the messages it sent."""
+class FakeFleet:
+    """The server side of one federation, whose devices the test plays, and the messages that it sent."""
 
     def __init__(
         self, slots: int = 64, store: Store | None = None, selection: Selection | None = None, pace: Pace | None = None,
-        **policy: Any,
+        strategy: Strategy | None = None, **policy: Any,
     ) -> None:  # fmt: skip
         self.now = 0.0
         self.said: list[tuple[str, str]] = []  # (device, message)
@@ -45,7 +46,7 @@ class Bench:
         self.fleet = Fleet(LAYOUT, Limits(slots=slots), selection=selection or Selection())
         self.published: set[int] = set()  # versions of the models that are available
         chosen = Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy))
-        setup = RoundSetup(FedAvg(), Training(), chosen, pace or Pace())
+        setup = RoundSetup(strategy or FedAvg(), Training(), chosen, pace or Pace())
         outlets = Outlets(lambda message: self.send("all", message), self.publish, on_commit=self.records.append)
         self.rounds, self.tasks = start_rounds(self.fleet, store or new_store(), setup, outlets)
 
