@@ -36,6 +36,7 @@ _new = ffi.new
 _from_buffer = ffi.from_buffer
 _NULL = ffi.NULL
 _UPDATE = ffi.typeof("fmb_update_t *")
+_CHANGE = ffi.typeof("fmb_change_t *")
 _BYTES = ffi.typeof("uint8_t[]")
 _FLOATS = ffi.typeof("float[]")
 _DOUBLES = ffi.typeof("double[]")
@@ -136,6 +137,29 @@ def fold(
     that is the caller's mistake and never the device's.
     """
     _check_model_arrays(sum, weight, base)
+    update = _update(chunks, base, example_weight)
+    weight_view = _NULL if weight is None else _from_buffer(_DOUBLES, weight, True)
+    result: int = lib.fmb_fold(_from_buffer(_DOUBLES, sum, True), weight_view, sum.size, update)
+    return result
+
+
+def measure(base: NDArray[np.float32], delta: bool, chunks: ChunkData) -> tuple[float, int] | None:
+    """Return the sum of the squared differences of an update to the model it starts from, and of how many elements.
+
+    base: that model, float32. delta: whether the data are differences already. The sum is not finite if an element is
+    not. None: lengths, ranges or chunks do not fit together.
+    """
+    if base.dtype != _FLOAT32:
+        raise TypeError("base must be float32")
+    change = _new(_CHANGE)
+    update = _update(chunks, None, 1.0)
+    if lib.fmb_measure(_from_buffer(_FLOATS, base), base.size, update, delta, change) != FOLDED:
+        return None
+    return change.squares, change.covered
+
+
+def _update(chunks: ChunkData, base: NDArray[np.float32] | None, example_weight: float) -> CData:
+    """Return a C struct of an update. It refers to the arrays of `chunks` and to `base`, which must outlive it."""
     has_parts = chunks.scales is not None or chunks.received is not None or chunks.ranges is not None
     scales, scale_count, received, received_count, ranges, range_count = _part_views(chunks) if has_parts else _NO_PARTS
     data = _from_buffer(_BYTES, chunks.data)
@@ -143,9 +167,8 @@ def fold(
         data, len(data), _NULL if base is None else _from_buffer(_FLOATS, base), scales, scale_count, received,
         received_count, chunks.chunk_elements, ranges, range_count, example_weight, chunks.encoding,
     )  # fmt: skip
-    weight_view = _NULL if weight is None else _from_buffer(_DOUBLES, weight, True)
-    result: int = lib.fmb_fold(_from_buffer(_DOUBLES, sum, True), weight_view, sum.size, _new(_UPDATE, fields))
-    return result
+    update: CData = _new(_UPDATE, fields)
+    return update
 
 
 def finish(

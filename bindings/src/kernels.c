@@ -3,15 +3,10 @@
 
 #include <string.h>
 
-#include "crc32_tables.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__)
-#define FMB_X86 1
-#include <wmmintrin.h>
-#endif
+#include "little_endian.h"
 
 /* The loader picks the AVX2 copy where the processor has it. Both give the same bits: no fused multiply-add. */
-#if defined(FMB_X86) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
 #define WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define WIDE
@@ -19,79 +14,6 @@
 
 #define LARGEST_FLOAT 3.4028234663852886e38
 #define BLOCK 512u /* elements decoded on the stack at a time; stays in the first-level cache */
-
-static uint32_t load_le32(const uint8_t *bytes) {
-#if defined(__BYTE_ORDER__) && (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
-  uint32_t value;
-  (void)memcpy(&value, bytes, sizeof value);
-  return value;
-#else
-  return (uint32_t)bytes[0] | ((uint32_t)bytes[1] << 8) | ((uint32_t)bytes[2] << 16) | ((uint32_t)bytes[3] << 24);
-#endif
-}
-
-/* ---------------------------------------------------------------------------------------------------- CRC-32 */
-
-#if defined(FMB_X86)
-/* One step of carry-less folding: `state` moved forward by the distance that `k` stands for, plus the next data. */
-__attribute__((target("pclmul"))) static inline __m128i fold_step(__m128i state, __m128i next, __m128i k) {
-  const __m128i low = _mm_clmulepi64_si128(state, k, 0x00);
-  const __m128i high = _mm_clmulepi64_si128(state, k, 0x11);
-  return _mm_xor_si128(_mm_xor_si128(low, high), next);
-}
-
-/* Fold a multiple of 64 bytes, at least 64, into 16 bytes that have the same remainder as data of that length. */
-__attribute__((target("pclmul"))) static void crc32_fold(uint32_t state, const uint8_t *data, size_t size,
-                                                         uint8_t out[16]) {
-  const __m128i by_64 = _mm_set_epi64x((long long)FMB_CRC_FOLD_64_HIGH, (long long)FMB_CRC_FOLD_64_LOW);
-  const __m128i by_16 = _mm_set_epi64x((long long)FMB_CRC_FOLD_16_HIGH, (long long)FMB_CRC_FOLD_16_LOW);
-  __m128i lane[4];
-  for (int i = 0; i < 4; i++) {
-    lane[i] = _mm_loadu_si128((const __m128i *)(const void *)&data[16 * i]);
-  }
-  lane[0] = _mm_xor_si128(lane[0], _mm_cvtsi32_si128((int)state));
-  for (size_t at = 64u; at < size; at += 64u) {
-    for (size_t i = 0u; i < 4u; i++) {
-      const __m128i next = _mm_loadu_si128((const __m128i *)(const void *)&data[at + (16u * i)]);
-      lane[i] = fold_step(lane[i], next, by_64);
-    }
-  }
-  for (int i = 1; i < 4; i++) {
-    lane[i] = fold_step(lane[i - 1], lane[i], by_16);
-  }
-  _mm_storeu_si128((__m128i *)(void *)out, lane[3]);
-}
-#endif
-
-/* Eight bytes at a time through eight tables; `state` is the complement of a CRC. */
-static uint32_t crc32_tables(uint32_t state, const uint8_t *data, size_t size) {
-  size_t at = 0u;
-  for (; (size - at) >= 8u; at += 8u) {
-    const uint32_t a = state ^ load_le32(&data[at]);
-    const uint32_t b = load_le32(&data[at + 4u]);
-    state = fmb_crc_tables[7][a & 0xFFu] ^ fmb_crc_tables[6][(a >> 8) & 0xFFu] ^ fmb_crc_tables[5][(a >> 16) & 0xFFu] ^
-            fmb_crc_tables[4][a >> 24] ^ fmb_crc_tables[3][b & 0xFFu] ^ fmb_crc_tables[2][(b >> 8) & 0xFFu] ^
-            fmb_crc_tables[1][(b >> 16) & 0xFFu] ^ fmb_crc_tables[0][b >> 24];
-  }
-  for (; at < size; at++) {
-    state = (state >> 8) ^ fmb_crc_tables[0][(state ^ data[at]) & 0xFFu];
-  }
-  return state;
-}
-
-uint32_t fmb_crc32(uint32_t crc, const uint8_t *data, size_t size) {
-  uint32_t state = ~crc;
-  size_t done = 0u;
-#if defined(FMB_X86)
-  if ((size >= 64u) && (__builtin_cpu_supports("pclmul") != 0)) {
-    uint8_t rest[16];
-    done = size & ~(size_t)63u;
-    crc32_fold(state, data, done, rest);
-    state = crc32_tables(0u, rest, sizeof rest);
-  }
-#endif
-  return ~crc32_tables(state, &data[done], size - done);
-}
 
 /* ------------------------------------------------------------------------------------------- loops over elements */
 
@@ -176,6 +98,48 @@ void fmb_finish(const double *sum, const double *weight, double whole, const flo
   mean(sum, weight, whole, base, out, elements);
 }
 
+/* The order of additions is fixed, in LANES sums side by side, so that every processor gives the same bits. */
+#define LANES 8u
+
+WIDE static double squares_of(const float *restrict values, size_t count) {
+  double lanes[LANES] = {0.0};
+  double sum = 0.0;
+  size_t i = 0u;
+  for (; (count - i) >= LANES; i += LANES) {
+    for (size_t k = 0u; k < LANES; k++) {
+      const double value = (double)values[i + k];
+      lanes[k] += value * value;
+    }
+  }
+  for (; i < count; i++) {
+    sum += (double)values[i] * (double)values[i];
+  }
+  for (size_t k = 0u; k < LANES; k++) {
+    sum += lanes[k];
+  }
+  return sum;
+}
+
+WIDE static double squared_distance(const float *restrict values, const float *restrict base, size_t count) {
+  double lanes[LANES] = {0.0};
+  double sum = 0.0;
+  size_t i = 0u;
+  for (; (count - i) >= LANES; i += LANES) {
+    for (size_t k = 0u; k < LANES; k++) {
+      const double value = (double)values[i + k] - (double)base[i + k];
+      lanes[k] += value * value;
+    }
+  }
+  for (; i < count; i++) {
+    const double value = (double)values[i] - (double)base[i];
+    sum += value * value;
+  }
+  for (size_t k = 0u; k < LANES; k++) {
+    sum += lanes[k];
+  }
+  return sum;
+}
+
 /* --------------------------------------------------------------------------------------------------------- folding */
 
 /* Elements that are neighbours both in the model and in one chunk. */
@@ -188,8 +152,9 @@ typedef struct {
 
 typedef struct {
   const fmb_update_t *update;
-  double *sum;    /* NULL: only check */
-  double *weight; /* NULL: left alone */
+  double *sum;          /* NULL: only check */
+  double *weight;       /* NULL: left alone */
+  fmb_change_t *change; /* not NULL: only measure */
 } folder_t;
 
 static size_t width_of(const fmb_update_t *u) { return (u->encoding == FMB_ENCODING_INT8) ? 1u : 4u; }
@@ -228,10 +193,28 @@ static uint32_t fold_blocks(const folder_t *f, run_t run) {
   return bad;
 }
 
+static void measure_run(const folder_t *f, run_t run) {
+  const fmb_update_t *u = f->update;
+  float values[BLOCK];
+  size_t left = run.count;
+  f->change->covered += run.count;
+  while (left > 0u) {
+    run.count = (left < BLOCK) ? left : BLOCK;
+    decode(u, &run, values);
+    f->change->squares +=
+        (u->base == NULL) ? squares_of(values, run.count) : squared_distance(values, &u->base[run.model], run.count);
+    run.model += run.count;
+    run.vector += run.count;
+    left -= run.count;
+  }
+}
+
 static uint32_t fold_run(const folder_t *f, const run_t *run) {
   const fmb_update_t *u = f->update;
   uint32_t bad = 0u;
-  if ((u->encoding == FMB_ENCODING_INT8) || (u->base != NULL)) {
+  if (f->change != NULL) {
+    measure_run(f, *run);
+  } else if ((u->encoding == FMB_ENCODING_INT8) || (u->base != NULL)) {
     bad = fold_blocks(f, *run);
   } else if (f->sum == NULL) {
     bad = any_non_finite(&u->data[4u * run->vector], run->count);
@@ -306,23 +289,40 @@ static bool chunks_fit(const fmb_update_t *u, size_t total) {
   return scales_fit && received_fits;
 }
 
+static bool weight_fits(const fmb_update_t *u) {
+  return (u->example_weight > 0.0) && (u->example_weight <= FMB_LARGEST_WEIGHT);
+}
+
 static bool sizes_fit(const fmb_update_t *u, size_t elements) {
   const size_t total = covered(u, elements);
-  const bool weight_fits = (u->example_weight > 0.0) && (u->example_weight <= FMB_LARGEST_WEIGHT);
-  return weight_fits && encoding_known(u->encoding) && (total > 0u) && (u->data_size == (total * width_of(u))) &&
+  return encoding_known(u->encoding) && (total > 0u) && (u->data_size == (total * width_of(u))) &&
          (u->chunk_elements > 0u) && chunks_fit(u, total);
 }
 
 int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *update) {
   int result = FMB_FOLD_SIZES;
-  if (sizes_fit(update, elements)) {
-    const folder_t check = {update, NULL, NULL};
-    const folder_t add = {update, sum, weight};
+  if (weight_fits(update) && sizes_fit(update, elements)) {
+    const folder_t check = {update, NULL, NULL, NULL};
+    const folder_t add = {update, sum, weight, NULL};
     result = FMB_FOLD_NON_FINITE;
     if (fold_all(&check, elements) == 0u) {
       (void)fold_all(&add, elements);
       result = FMB_FOLD_OK;
     }
+  }
+  return result;
+}
+
+int fmb_measure(const float *base, size_t elements, const fmb_update_t *update, bool delta, fmb_change_t *change) {
+  int result = FMB_FOLD_SIZES;
+  if (sizes_fit(update, elements)) {
+    fmb_update_t against = *update;
+    const folder_t measure = {&against, NULL, NULL, change};
+    against.base = delta ? NULL : base;
+    change->squares = 0.0;
+    change->covered = 0u;
+    (void)fold_all(&measure, elements);
+    result = FMB_FOLD_OK;
   }
   return result;
 }

@@ -40,6 +40,17 @@ typedef struct {
  * weight NULL only sum changes, and the caller keeps one scalar for all updates that cover the whole model. */
 int fmb_fold(double *sum, double *weight, size_t elements, const fmb_update_t *update);
 
+/* What an update changes: the sum of the squared differences to the model that it starts from, over the elements that
+ * it covers, and how many these are. Not finite if an element is not. */
+typedef struct {
+  double squares;
+  size_t covered;
+} fmb_change_t;
+
+/* Measure the update. base: of weights, the model they start from, `elements` long; of a delta it is not read.
+ * update->base and example_weight are not read. Returns FMB_FOLD_OK, or FMB_FOLD_SIZES with *change unchanged. */
+int fmb_measure(const float *base, size_t elements, const fmb_update_t *update, bool delta, fmb_change_t *change);
+
 /* out = sum / (weight + whole) for each element that an update covers, else base. A mean that rounds past float32's
  * largest number becomes that number. */
 void fmb_finish(const double *sum, const double *weight, double whole, const float *base, float *out, size_t elements);

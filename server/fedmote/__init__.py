@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedmote.config.settings import Settings, load
-    from fedmote.errors import BrokerError, ConfigError, StoreError, StoreUnavailableError, TaskError
+    from fedmote.errors import BrokerError, ConfigError, StoreError, StoreUnavailableError, StrategyError, TaskError
     from fedmote.fleet.limits import Limits
     from fedmote.fleet.pace import Pace
     from fedmote.fleet.selection import Selection
     from fedmote.learning.accumulator import Accumulator, WeightedMean
+    from fedmote.learning.guard import Bounds
     from fedmote.learning.strategies.fedavg import FedAvg
     from fedmote.learning.strategies.fednova import FedNova
     from fedmote.learning.strategy import Strategy
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOMES = {
     "config.settings": ("Settings", "load"),
-    "errors": ("BrokerError", "ConfigError", "StoreError", "StoreUnavailableError", "TaskError"),
+    "errors": ("BrokerError", "ConfigError", "StoreError", "StoreUnavailableError", "StrategyError", "TaskError"),
     "fleet.limits": ("Limits",),
     "fleet.pace": ("Pace",),
     "fleet.selection": ("Selection",),
     "learning.accumulator": ("Accumulator", "WeightedMean"),
+    "learning.guard": ("Bounds",),
     "learning.strategies.fedavg": ("FedAvg",),
     "learning.strategies.fednova": ("FedNova",),
     "learning.strategy": ("Strategy",),
@@ -71,6 +73,7 @@ _HOME_OF = {name: f"fedmote.{module}" for module, names in _HOMES.items() for na
 
 __all__ = [
     "Accumulator",
+    "Bounds",
     "BrokerError",
     "ConfigError",
     "Evaluate",
@@ -96,6 +99,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "Strategy",
+    "StrategyError",
     "TaskError",
     "TaskLimits",
     "Tensor",

@@ -22,3 +22,7 @@ class StoreUnavailableError(StoreError):
 
 class TaskError(Exception):
     """A task gives no result; the message says why and what to do."""
+
+
+class StrategyError(Exception):
+    """Rounds failed one after the other; the message names the strategy and what it did wrong."""

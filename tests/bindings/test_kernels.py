@@ -276,3 +276,26 @@ def test_all_finite() -> None:
     assert not kernels.all_finite(values)
     with pytest.raises(TypeError):
         kernels.all_finite(np.ones(3))  # type: ignore[arg-type]  # float64 on purpose
+
+
+@given(updates)
+def test_measure_is_the_distance_to_the_base(update: Update) -> None:
+    """Squares and number of covered elements, for weights and deltas, in every encoding and with gaps."""
+    names = ("data", "encoding", "scales", "chunk_elements", "received", "ranges")
+    chunks = Chunks(**{name: update.arguments[name] for name in names})
+    added_to = update.arguments["base"]  # of a delta
+    base = np.linspace(-1, 1, update.elements).astype(np.float32) if added_to is None else added_to
+    change = kernels.measure(base, added_to is not None, chunks)
+    assert change is not None
+    difference = update.value - base[update.index].astype(np.float64)
+    assert change[0] == pytest.approx((difference**2).sum(), rel=1e-5, abs=1e-9)
+    assert change[1] == update.index.size
+
+
+def test_measure_of_what_is_not_finite() -> None:
+    base = np.zeros(2, np.float32)
+    for value in (np.nan, np.inf, -np.inf):
+        data = np.array([1.0, value], np.float32).tobytes()
+        change = kernels.measure(base, False, Chunks(data, kernels.FLOAT32, None, 2, None, None))
+        assert change is not None and not np.isfinite(change[0])
+    assert kernels.measure(base, False, Chunks(b"1234", kernels.FLOAT32, None, 2, None, None)) is None

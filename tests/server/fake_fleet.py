@@ -12,6 +12,7 @@ from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
+from fedmote.learning.guard import Bounds
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.strategy import Strategy
 from fedmote.model.layout import Layout, Tensor
@@ -38,7 +39,7 @@ class FakeFleet:
 
     def __init__(
         self, slots: int = 64, store: Store | None = None, selection: Selection | None = None, pace: Pace | None = None,
-        strategy: Strategy | None = None, **policy: Any,
+        strategy: Strategy | None = None, bounds: Bounds | None = None, **policy: Any,
     ) -> None:  # fmt: skip
         self.now = 0.0
         self.said: list[tuple[str, str]] = []  # (device, message)
@@ -46,7 +47,7 @@ class FakeFleet:
         self.fleet = Fleet(LAYOUT, Limits(slots=slots), selection=selection or Selection())
         self.published: set[int] = set()  # versions of the models that are available
         chosen = Policy(**({"chunk_elements": CHUNK, "soft_deadline_s": 10.0, "hard_deadline_s": 20.0} | policy))
-        setup = RoundSetup(strategy or FedAvg(), Training(), chosen, pace or Pace())
+        setup = RoundSetup(strategy or FedAvg(), Training(), chosen, pace or Pace(), bounds=bounds or Bounds())
         outlets = Outlets(lambda message: self.send("all", message), self.publish, on_commit=self.records.append)
         self.rounds, self.tasks = start_rounds(self.fleet, store or new_store(), setup, outlets)
 
@@ -77,11 +78,12 @@ class FakeFleet:
     def hear(self, device: str, name: str, **fields: Any) -> None:
         self.fleet.receive(device, codec.encode(name, **fields), self.now, self.send)
 
-    def come(self, *devices: str, held_round: int = 0) -> None:
+    def come(self, *devices: str, held_round: int = 0, examples: int = 0) -> None:
         for device in devices:
             self.hear(
-                device, "Hello", device_id=device, elements=ELEMENTS, layout_crc32=LAYOUT.crc32, held_round=held_round
-            )
+                device, "Hello", device_id=device, elements=ELEMENTS, layout_crc32=LAYOUT.crc32, held_round=held_round,
+                examples=examples,
+            )  # fmt: skip
         self.rounds.tick(self.now)
 
     def begin(self, device: str, value: float, examples: int = 1, round: int = 1, delta: bool = False) -> int:

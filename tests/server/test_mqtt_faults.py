@@ -477,7 +477,7 @@ class Hostile:
 
     def hello(self, layout: Layout) -> bytes:
         return codec.encode(
-            "Hello", device_id=self.device, elements=layout.elements, layout_crc32=layout.crc32, examples=1
+            "Hello", device_id=self.device, elements=layout.elements, layout_crc32=layout.crc32, examples=10
         )
 
     def begin(self, data: bytes, **lies: int | float) -> bytes:

@@ -14,7 +14,7 @@ from fedmote.cli.rollback import rollback
 from fedmote.cli.rollout import rollout
 from fedmote.cli.server import server
 from fedmote.cli.simulate import simulate
-from fedmote.errors import BrokerError, ConfigError, StoreError, TaskError
+from fedmote.errors import BrokerError, ConfigError, StoreError, StrategyError, TaskError
 
 
 class _Commands(click.Group):
@@ -25,7 +25,7 @@ class _Commands(click.Group):
             return super().invoke(context)
         except BrokenPipeError:  # click ends without a message when a pipe such as `| head` is closed
             raise
-        except (BrokerError, ConfigError, ConnectionError, StoreError, TaskError) as error:
+        except (BrokerError, ConfigError, ConnectionError, StoreError, StrategyError, TaskError) as error:
             raise click.ClickException(str(error)) from error
 
 

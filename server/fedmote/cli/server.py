@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
 )  # fmt: skip
 @click.option("--rounds", type=click.IntRange(1), help="Stop when this round is committed. [default: never]")
-def server(federations: tuple[Path, ...], rounds: int | None) -> None:
+@click.option("--from-version", type=click.IntRange(1), help="Go on from an earlier model. [default: the last one]")
+def server(federations: tuple[Path, ...], rounds: int | None, from_version: int | None) -> None:
     """Run the aggregation server of each federation that a TOML file FEDERATION describes."""
     logging.basicConfig(level="INFO", format="%(message)s", datefmt="[%X]", handlers=[RichHandler(show_path=False)])
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # service managers send SIGTERM
@@ -37,10 +38,15 @@ def server(federations: tuple[Path, ...], rounds: int | None) -> None:
         with contextlib.ExitStack() as stack:
             settings = [load(path) for path in federations]
             _check_apart(settings)
+            if from_version is not None and len(settings) > 1:
+                raise ConfigError("--from-version is for one federation; name one file")
             private = None
             if not all(one.addresses for one in settings):
                 private = stack.enter_context(private_broker())
-            asyncio.run(run_all([_server(one, private, len(settings) > 1) for one in settings], rounds))
+            servers = [_server(one, private, len(settings) > 1) for one in settings]
+            if from_version is not None:
+                servers[0].go_on_from(from_version)
+            asyncio.run(run_all(servers, rounds))
     except KeyboardInterrupt:
         log.info("stopped; the last committed model is in the database")
 
@@ -52,8 +58,9 @@ def _server(settings: Settings, private: str | None, several: bool) -> Server:
     prefix = f"{settings.name}: " if several else ""
 
     def committed(record: Record) -> None:
-        log.info("%sround %d: %d of %d reported, %d in part, %d lost links, %.1f s", prefix, record.round,
-                 record.reported, record.selected, record.partial, record.dropped, record.seconds)  # fmt: skip
+        log.info("%sround %d: %d of %d reported, %d in part, %d refused, %d lost links, loss %.4g, %.1f s", prefix,
+                 record.round, record.reported, record.selected, record.partial, record.refused, record.dropped,
+                 record.loss, record.seconds)  # fmt: skip
 
     return Server(settings.federation(url), STRATEGIES[settings.strategy](), on_round=committed)
 

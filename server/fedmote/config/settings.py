@@ -14,6 +14,7 @@ from fedmote.config.reader import Range, TomlReader
 from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
+from fedmote.learning.guard import Bounds
 from fedmote.learning.strategies.registry import STRATEGIES
 from fedmote.model.encodings import ENCODINGS
 from fedmote.rounds.policy import Policy, Training
@@ -29,13 +30,14 @@ RANGES: dict[str, Range] = {
     "staleness_exponent": (0, 10), "min_deadline_s": (0.1, 4e6), "tiers": (1, 10), "min_battery": (0, 100),
     "min_free_memory_kib": (0, 2**32 - 1), "arrivals_per_s": (1, 1e6), "meet_s": (1, 86400),
     "ineligible_s": (0, 86400), "min_cohort": (2, math.inf), "max_per_device": (1, 2**32 - 1),
-    "answer_s": (1, 4e6), "wait_s": (1, 4e6),
+    "answer_s": (1, 4e6), "wait_s": (1, 4e6), "change_multiple": (0, 1e9), "max_change": (1e-9, 1e15),
+    "examples_multiple": (0, 1e9), "pause_s": (0, 86400),
 }  # fmt: skip
 """The range of each number, by key."""
 
 RECORDS: dict[str, type[Any]] = {
     "training": Training, "round": Policy, "selection": Selection, "pace": Pace, "limits": Limits,
-    "tasks": TaskLimits,
+    "tasks": TaskLimits, "bounds": Bounds,
 }  # fmt: skip
 """Sections that are a dataclass each."""
 
@@ -93,6 +95,7 @@ def load(path: Path) -> Settings:
         selection=selection,
         pace=reader.record("pace", Pace),
         tasks=reader.record("tasks", TaskLimits),
+        bounds=reader.record("bounds", Bounds),
     )
 
 

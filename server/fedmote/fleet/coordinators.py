@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fedmote.learning.update import Update
 from fedmote.wire.Answer import Answer
@@ -25,6 +25,13 @@ class Assignment:
     base_crc32: int
     plan: bytes
     slot_granted: bool
+
+
+class Refusal(NamedTuple):
+    """Why an update is refused. reason: a RefusalReason. detail: for people."""
+
+    reason: int
+    detail: str
 
 
 class RoundCoordinator(ABC):
@@ -66,8 +73,8 @@ class RoundCoordinator(ABC):
         """Return the model version that ended the device's work of that round; None: it has not ended."""
 
     @abstractmethod
-    def fold_update(self, update: Update, crc32: int) -> int | None:
-        """Fold an update. None: done; otherwise the RefusalReason."""
+    def fold_update(self, update: Update, crc32: int) -> Refusal | None:
+        """Fold an update. None: done."""
 
     @abstractmethod
     def device_connected(self, device: str) -> None:
@@ -80,6 +87,14 @@ class RoundCoordinator(ABC):
     @abstractmethod
     def device_withdrew(self, device: str, round: int) -> None:
         """Note that the device will not do the work of that round."""
+
+    @abstractmethod
+    def device_refused(self, device: str, round: int) -> None:
+        """Note that the device's update of that round was refused before it could be folded."""
+
+    @abstractmethod
+    def device_late(self, device: str, round: int) -> None:
+        """Note that the device offers its update of a round that was committed before."""
 
     @abstractmethod
     def come_back_s(self, device: str) -> float:

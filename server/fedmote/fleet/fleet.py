@@ -12,6 +12,7 @@ from fedmote.errors import StoreError
 from fedmote.fleet.coordinators import Assignment, RoundCoordinator, TaskCoordinator
 from fedmote.fleet.hello import hello_error
 from fedmote.fleet.limits import Limits
+from fedmote.fleet.penalties import Penalties
 from fedmote.fleet.replies import Replies, hello_request
 from fedmote.fleet.selection import Selection
 from fedmote.fleet.sessions import Session, Sessions
@@ -60,7 +61,8 @@ class Fleet:
         self.layout, self.changed = layout, changed
         self.limits, self.selection = limits or Limits(), selection or Selection()
         self.counters: Counter[str] = Counter()
-        self.sessions = Sessions(layout, self.selection)
+        self.penalties = Penalties(self.limits.pause_s, lambda: self.now)
+        self.sessions = Sessions(layout, self.selection, self.penalties)
         self.replies = Replies(self.limits.retry_ms, self.counters)
         self.uploads = Uploads(self.sessions, self.limits, self.replies, self.counters)
         self.on_store_error: Callable[[str, StoreError], None] = _raise
@@ -232,11 +234,11 @@ class Fleet:
             self.uploads.grant_next(self.now)
 
     def _fold(self, session: Session, upload: Slot) -> None:
-        reason = self.rounds.fold_update(upload.update, upload.crc32)
-        if reason is None:
+        refusal = self.rounds.fold_update(upload.update, upload.crc32)
+        if refusal is None:
             self.replies.send_receipt(session, upload.round, upload.crc32)
         else:
-            self.replies.refuse_update(session, reason, "the update was not taken", upload.round)
+            self.replies.refuse_update(session, refusal.reason, refusal.detail, upload.round)
 
 
 _HANDLERS: dict[type, Callable[[Fleet, Session, Any], None]] = {

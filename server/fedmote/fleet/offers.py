@@ -93,7 +93,7 @@ def open_slot(device: str, begin: UpdateBegin, part: SubLayout, local_examples: 
     )
     return Slot(
         begin.Round(), begin.Crc32(), chunk_elements, encoding.element_bytes, elements, update, bytearray(chunks),
-        chunks, now,
+        chunks, now, now,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from fedmote.wire.SlotState import SlotState
 
 log = logging.getLogger(__name__)
 
+_FAULTS = (RefusalReason.Malformed, RefusalReason.NonFinite, RefusalReason.Checksum, RefusalReason.TooLarge)
 MOST_REFUSALS = 1000  # remembered devices: each refusal is logged once
 
 
@@ -25,12 +26,13 @@ class Replies:
     """Sends answers on a session's link.
 
     retry_ms: after how many milliseconds a device should ask again. refusals: why each device was not let in, as it was
-    logged last.
+    logged last. faults: the round of each device's latest refused update that was logged.
     """
 
     def __init__(self, retry_ms: int, counters: Counter[str]) -> None:
         self.retry_ms, self.counters = retry_ms, counters
         self.refusals: dict[str, str] = {}
+        self.faults: dict[str, int] = {}
 
     def refuse_device(self, session: Session, reason: int, detail: str, retry_after_ms: int = 0) -> None:
         """Refuse a device, and log why unless that was logged before."""
@@ -42,7 +44,12 @@ class Replies:
         self._refuse(session, reason, detail, 0, retry_after_ms)
 
     def refuse_update(self, session: Session, reason: int, detail: str, round: int) -> None:
-        """Refuse a device's update of a round."""
+        """Refuse a device's update of a round. A fault of the device is logged, once in a round."""
+        if reason in _FAULTS and self.faults.get(session.device) != round:
+            log.warning("%s: its update of round %d is refused: %s", session.device, round, detail)
+            if len(self.faults) >= MOST_REFUSALS:
+                self.faults.clear()
+            self.faults[session.device] = round
         self._refuse(session, reason, detail, round, 0)
 
     def _refuse(self, session: Session, reason: int, detail: str, round: int, retry_after_ms: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import islice
 
+from fedmote.fleet.penalties import Penalties
 from fedmote.fleet.selection import Selection
 from fedmote.links.link import Send
 from fedmote.model.layout import Layout, SubLayout
@@ -58,8 +59,8 @@ class Sessions:
     classes: what each class of devices holds, the whole model first.
     """
 
-    def __init__(self, layout: Layout, selection: Selection) -> None:
-        self.layout, self.selection = layout, selection
+    def __init__(self, layout: Layout, selection: Selection, penalties: Penalties) -> None:
+        self.layout, self.selection, self.penalties = layout, selection, penalties
         self.classes: tuple[SubLayout, ...] = layout.classes()
         self._class_by_layout = {(part.elements, part.crc32): i for i, part in enumerate(self.classes)}
         self.by_device: dict[str, Session] = {}
@@ -108,6 +109,10 @@ class Sessions:
         """Tell whether the device held its update of `round` when it said Hello."""
         return self.by_device[device].held_round == round
 
+    def examples(self) -> list[int]:
+        """Return how many examples each online device holds, of those that said so."""
+        return [session.examples for session in self.by_device.values() if session.online and session.examples]
+
     def forget_offline(self, keep: set[str]) -> None:
         """Forget the devices that are offline, except those in `keep`."""
         self.by_device = {
@@ -115,7 +120,9 @@ class Sessions:
         }
 
     def _is_ready(self, session: Session) -> bool:
-        return session.online and self.selection.permits(session.flags, session.battery, session.free_memory_kib)
+        if not session.online or self.penalties.is_paused(session.device):
+            return False
+        return self.selection.permits(session.flags, session.battery, session.free_memory_kib)
 
 
 def _named_layout(hello: Hello) -> tuple[int, int]:

@@ -22,7 +22,7 @@ class Slot:
 
     round, crc32: as its UpdateBegin names them. element_bytes: bytes of one element. elements: in the whole upload.
     update: what it becomes. received: one byte for each chunk, 1 if it arrived. missing: chunks that did not arrive
-    yet. touched: when something of it arrived last, in seconds.
+    yet. touched: when something of it arrived last, in seconds. progressed: when a chunk arrived last that was missing.
     """
 
     round: int
@@ -34,6 +34,7 @@ class Slot:
     received: bytearray
     missing: int
     touched: float
+    progressed: float
 
     def is_of(self, begin: UpdateBegin) -> bool:
         """Tell whether an UpdateBegin offers this very upload: the same bytes in the same encoding."""
@@ -54,6 +55,7 @@ class Slot:
         if not self.received[index]:
             self.received[index] = 1
             self.missing -= 1
+            self.progressed = now
         return True
 
     def window(self) -> tuple[int, bytes]:

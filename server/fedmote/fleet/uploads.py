@@ -83,7 +83,7 @@ class Uploads:
             return slot
         detail = "the chunks do not match the update's CRC-32"
         self.replies.refuse_update(session, RefusalReason.Checksum, detail, slot.round)
-        self.rounds.device_withdrew(session.device, slot.round)
+        self.rounds.device_refused(session.device, slot.round)
         self.grant_next(now)
         return None
 
@@ -120,6 +120,7 @@ class Uploads:
             # The first update counts. If the device sent another one since, its receipt does not name the first.
             self.replies.send_receipt(session, round, crc32)
         elif (version := self.rounds.committed_version(session.device, round)) is not None:
+            self.rounds.device_late(session.device, round)
             session.send(encode("Commit", round=round, model_version=version))
         elif self.rounds.open_round(session.device) == round:
             return False
@@ -155,7 +156,7 @@ class Uploads:
         error = offer_error(begin, terms)
         if error is not None:
             self.replies.refuse_update(session, RefusalReason.Malformed, error, begin.Round())
-            self.rounds.device_withdrew(device, begin.Round())
+            self.rounds.device_refused(device, begin.Round())
             return None
         if not self.slots.make_room(now):
             self.waiting[device] = begin

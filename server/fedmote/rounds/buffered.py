@@ -15,7 +15,7 @@ from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.pace import next_meeting
 from fedmote.learning.update import Update
 from fedmote.model.layout import Model
-from fedmote.rounds.machine import RESELECT_S, RoundMachine, cut_off
+from fedmote.rounds.machine import RESELECT_S, RoundMachine, cut_off, is_foldable
 from fedmote.rounds.open_work import DeviceWork, OpenWork
 from fedmote.rounds.record import Record
 from fedmote.rounds.setup import Outlets, RoundSetup, TaskQueue
@@ -42,6 +42,7 @@ class BufferedRounds(RoundMachine):
         self.started: float | None = None
         self._search_at = 0.0  # when the next search for devices is due, if one was put off
         self._search_put_off = False
+        self._forgive_at = 0.0
         super().__init__(fleet, store, tasks, setup, outlets)
         self._restore_open_work()
 
@@ -120,6 +121,9 @@ class BufferedRounds(RoundMachine):
             self.open_work.end(device)
             self.withdrawn.add(device)
 
+    def device_late(self, device: str, round: int) -> None:
+        """Do nothing: no round waits for its last devices."""
+
     # ---- the fold
 
     def prepare_update(self, update: Update) -> Update | None:
@@ -161,7 +165,7 @@ class BufferedRounds(RoundMachine):
             for device, work in self.open_work:  # from before a restart: their time begins anew
                 work.overdue_at = now + self.policy.hard_deadline_s
                 self.open_work.start(device, work)
-        if len(self.receipts) >= self.policy.buffer:
+        if self._is_full():
             self._finish(now)
         self.open_work.expire(now)
         working = len(self.open_work.working)
@@ -174,6 +178,10 @@ class BufferedRounds(RoundMachine):
         if due is None:
             return now + RESELECT_S
         return min(due, self._search_at) if self._search_put_off else due
+
+    def _is_full(self) -> bool:
+        """Tell whether the round has its updates, or has failed."""
+        return len(self.receipts) >= self.policy.buffer or bool(self.judge.failure)
 
     def _tick_tasks(self, now: float, idle: bool) -> None:
         """Let a task run while no device is at work and nothing waits to be committed."""
@@ -196,12 +204,21 @@ class BufferedRounds(RoundMachine):
         if not self._may_search(now, working):
             return 0
         online = self.fleet.sessions.ready()
+        if not working and not self.receipts:
+            self._forgive_withdrawn(now)
         free = self._concurrency(len(online)) - working
         if self._task_needs(online) or self.done or free <= 0:
             return 0
         if not working and not self.receipts and not self.has_quorum(online, now):
             return 0
         return self._assign(list(filter(self._may_start, online)), free, now)
+
+    def _forgive_withdrawn(self, now: float) -> None:
+        """Let devices that withdrew, or were refused, be selected again in this round: nothing else is going on."""
+        if self.withdrawn and now >= self._forgive_at:
+            self.withdrawn.clear()
+            self._forgive_at = now + RESELECT_S
+            self.judge.begin_attempt()
 
     def _task_needs(self, online: list[str]) -> bool:
         """Tell whether a task should run before devices are selected; it waits until those at work are done."""
@@ -248,11 +265,11 @@ class BufferedRounds(RoundMachine):
         last = self.number - self.policy.max_staleness  # a plan of this round or before is too old after the commit
         for slot in self.fleet.uploads.slots.in_flight():
             work = self.open_work.get(slot.update.device)
-            if work is not None and work.round == slot.round <= last and self.is_foldable(slot):
+            if work is not None and work.round == slot.round <= last and is_foldable(slot, self.policy.partial):
                 self.fold_update(cut_off(slot), slot.crc32)
         record = self.record
         record.dropped, record.withdrawn = len(self.dropped), len(self.withdrawn)
-        record.staleness = self.staleness / len(self.receipts)
+        record.staleness = self.staleness / max(1, len(self.receipts))
         counted = self.counted
         assert self.started is not None
         self.commit(now - self.started)

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from fedmote.fleet.coordinators import Assignment, RoundCoordinator
+from fedmote.fleet.coordinators import Assignment, Refusal, RoundCoordinator
 from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.selector import Selector
 from fedmote.fleet.served_models import ServedModel, ServedModels
@@ -17,11 +17,13 @@ from fedmote.fleet.slots import Slot
 from fedmote.learning.update import Update
 from fedmote.model.layout import Model
 from fedmote.rounds.deadlines import Deadline, Deadlines
+from fedmote.rounds.judge import FAILED, NOT_FINITE, Judge
 from fedmote.rounds.pacing import Pacing
 from fedmote.rounds.plans import Plans
 from fedmote.rounds.quorum import Quorum
 from fedmote.rounds.record import Record
 from fedmote.rounds.setup import Outlets, RoundSetup, TaskQueue
+from fedmote.rounds.task_host import TaskHost
 from fedmote.store.store import Store
 from fedmote.wire.codec import encode
 from fedmote.wire.RefusalReason import RefusalReason
@@ -43,8 +45,9 @@ class RoundMachine(RoundCoordinator):
         fleet.attach_rounds(self)
         self.strategy, self.policy, self.pace = setup.strategy, setup.policy, setup.pace
         self.last_round = setup.last_round
+        self.judge = Judge(setup, fleet.sessions)
         self.plans = Plans(setup.training, setup.policy)
-        self.quorum = Quorum(self.policy.devices, self._ask_for_hello)
+        self.quorum = Quorum(self.policy.devices, lambda: outlets.broadcast(fleet.hello_request()))
         self.selector = Selector(fleet.selection, self.policy.seed, store.rounds.last_selected)
         self.pacing = Pacing(setup.pace, fleet)
         bounds = Deadline(self.policy.soft_deadline_s, self.policy.hard_deadline_s)
@@ -59,10 +62,7 @@ class RoundMachine(RoundCoordinator):
         self.models = ServedModels(fleet.sessions.classes, self.policy.chunk_elements, outlets.publish)
         self.serve(self.version, self.model)
         self.begin_round()
-        self._ask_for_hello()  # devices that stayed connected do not notice that the server is another one
-
-    def _ask_for_hello(self) -> None:
-        self.outlets.broadcast(self.fleet.hello_request())
+        self.quorum.ask_for_hello()  # devices that stayed connected do not notice that the server is another one
 
     # ---- the policy
 
@@ -111,30 +111,48 @@ class RoundMachine(RoundCoordinator):
         """Return a ModelChunk message of a model that is served."""
         return self.models.chunk(version, index)
 
-    def fold_update(self, update: Update, crc32: int) -> int | None:
-        """Fold an update. None: done; otherwise the RefusalReason."""
+    def fold_update(self, update: Update, crc32: int) -> Refusal | None:
+        """Fold an update. None: done."""
         prepared = self.prepare_update(update)
         if prepared is None:
-            return int(RefusalReason.NotPlanned)
-        reason: int | None = None
-        if update.partial and not self.policy.partial:
-            reason = int(RefusalReason.Closed)
-        elif not self.strategy.fold(self.accumulator, prepared):
-            reason = int(RefusalReason.NonFinite)
-        else:
+            return Refusal(RefusalReason.NotPlanned, "no update of this device is awaited")
+        refusal = self._fold(prepared)
+        if refusal is None:
             self._count(prepared, crc32)
-        self.after_fold(update, reason is None)
-        return reason
+        elif refusal.reason != RefusalReason.Closed:
+            self._note_refused(update.device)
+        self.after_fold(update, refusal is None)
+        return refusal
+
+    def _fold(self, update: Update) -> Refusal | None:
+        """Give an update to the strategy, within its bounds. None: done."""
+        bounded = self.judge.bounded(update, self.model)
+        if isinstance(bounded, Refusal):
+            return bounded
+        try:
+            folded = self.strategy.fold(self.accumulator, bounded)
+        except Exception:
+            self.judge.strategy_raised("fold", self.number)
+            return FAILED
+        return None if folded else NOT_FINITE
+
+    def _note_refused(self, device: str) -> None:
+        self.record.refused += 1
+        self.fleet.penalties.note_refused(device)
+
+    def device_refused(self, device: str, round: int) -> None:
+        """Note that the device's update of that round was refused before it could be folded."""
+        self._note_refused(device)
+        self.device_withdrew(device, round)
 
     def _count(self, update: Update, crc32: int) -> None:
         """Count an update that was folded."""
-        record, device = self.record, update.device
+        device = update.device
         self.receipts[device] = crc32
-        record.reported += 1
-        record.examples += update.examples
-        if update.partial:
-            record.partial += 1
-        elif (planned_at := self.planned_at(device)) is not None:
+        self.record.count(update)
+        if update.received is None:  # otherwise the upload was cut off
+            self.fleet.penalties.clear(device)
+        if not update.partial and (planned_at := self.planned_at(device)) is not None:
             seconds = self.times[device] = self.fleet.now - planned_at
             self.selector.note_reported(device, self.number, seconds, update.examples, update.loss)
 
@@ -151,6 +169,7 @@ class RoundMachine(RoundCoordinator):
         self.record = Record(self.number)
         self.times: dict[str, float] = {}
         self.receipts: dict[str, int] = {}
+        self.judge.begin_round()
         self.accumulator = self.strategy.begin(self.model)
 
     def rng(self, *key: int) -> np.random.Generator:
@@ -166,12 +185,6 @@ class RoundMachine(RoundCoordinator):
         """Return whether enough devices are online to start a round. If not, ask all devices for Hello when due."""
         return self.quorum.is_met(len(online), now)
 
-    def is_foldable(self, slot: Slot) -> bool:
-        """Tell whether an upload counts that a deadline cuts off: its chunks so far, or all of it unless damaged."""
-        if slot.missing == 0:
-            return kernels.crc32(slot.update.data) == slot.crc32
-        return self.policy.partial and any(slot.received)
-
     def learn_times(self, tier: int, overdue: dict[str, float]) -> None:
         """Adapt the deadline and what is known of devices. overdue: devices without an update after so many seconds."""
         for device, seconds in overdue.items():
@@ -184,7 +197,9 @@ class RoundMachine(RoundCoordinator):
         """Make the round's model durable and count on to the next round; nothing is announced yet."""
         record = self.record
         record.seconds = self.last_round_s = seconds
-        return self.commit_model(self.strategy.finish(self.accumulator), record, self.write)
+        model = self.judge.result(self.accumulator, self.model, record.round)
+        record.failure = self.judge.failure
+        return self.commit_model(self.model if model is None else model, record, self.write)
 
     def commit_model(self, model: Model, record: Record, write: Callable[[Model, Record], int]) -> Record:
         """Make a model durable as the result of the present round. write: does so, and returns the model's version."""
@@ -220,55 +235,14 @@ class RoundMachine(RoundCoordinator):
         self.outlets.broadcast(encode("Commit", round=number, model_version=self.version))
 
 
-class TaskHost:
-    """What the rounds do for tasks: serve a model, roll back, keep and release models (fedmote.tasks.runner, Host)."""
+def is_foldable(slot: Slot, partial: bool) -> bool:
+    """Tell whether an upload counts that a deadline cuts off: all of it unless damaged, or its chunks so far.
 
-    def __init__(self, rounds: RoundMachine) -> None:
-        self._rounds = rounds
-
-    @property
-    def number(self) -> int:
-        """Number of the next round, which a task's plans bear."""
-        return self._rounds.number
-
-    @property
-    def chunk_elements(self) -> int:
-        """Number of elements in a chunk."""
-        return self._rounds.chunk_elements
-
-    def serve_model(self, version: int) -> ServedModel:
-        """Serve a committed model to a task's devices; 0: the latest. StoreError: it is not kept."""
-        rounds = self._rounds
-        version = version or rounds.version
-        if version not in rounds.models:
-            rounds.serve(version, rounds.store.models.get(version))
-        return rounds.models[version]
-
-    def roll_back(self, version: int) -> int:
-        """Commit an earlier model as the next version, and return that. StoreError: it is not kept.
-
-        Called between rounds. Updates under way no longer count, since they start from an unwanted model.
-        """
-        rounds = self._rounds
-
-        def write(model: Model, record: Record) -> int:
-            asked = rounds.selector.unsaved
-            return rounds.store.commit(record.round, model, asdict(record), selected=asked, void=True)
-
-        record = Record(rounds.number, rolled_back_to=version)
-        rounds.commit_model(rounds.store.models.get(version), record, write)
-        rounds.broadcast_commit(record.round)
-        rounds.cancel_assignments()
-        rounds.begin_next_round(record)
-        return rounds.version
-
-    def release(self, version: int) -> None:
-        """Note that a model was rolled out to all devices. StoreError: it is not kept."""
-        self._rounds.store.models.set_released(version)
-
-    def keep_models(self, versions: set[int]) -> None:
-        """Keep the models of a roll-out for as long as it takes. StoreError: one of them is not kept any longer."""
-        self._rounds.store.models.keep_for_rollout(versions)
+    partial: whether partial updates count.
+    """
+    if slot.missing == 0:
+        return kernels.crc32(slot.update.data) == slot.crc32
+    return partial and any(slot.received)
 
 
 def cut_off(slot: Slot) -> Update:

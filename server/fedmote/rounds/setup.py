@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fedmote.fleet.pace import Pace
+from fedmote.learning.guard import Bounds
 from fedmote.learning.strategy import Strategy
 from fedmote.model.layout import Model
 from fedmote.rounds.policy import Policy, Training
@@ -23,6 +24,7 @@ class RoundSetup:
     policy: Policy
     pace: Pace = field(default_factory=Pace)
     last_round: int | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True)

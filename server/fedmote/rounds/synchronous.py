@@ -18,7 +18,8 @@ from fedmote.fleet.tiers import Tiers
 from fedmote.learning.update import Update
 from fedmote.model.layout import ROUNDING
 from fedmote.rounds.cohort import Cohort
-from fedmote.rounds.machine import RESELECT_S, RoundMachine, cut_off
+from fedmote.rounds.grace import Grace
+from fedmote.rounds.machine import RESELECT_S, RoundMachine, cut_off, is_foldable
 from fedmote.rounds.setup import Outlets, RoundSetup, TaskQueue
 from fedmote.store.store import Store
 from fedmote.wire.codec import encode
@@ -46,6 +47,9 @@ class SynchronousRounds(RoundMachine):
         self.state = State.SELECTING
         self._may_hold_work = store.rounds.begun  # devices may hold work on this round that a former server asked for
         self._selects_from: float | None = None
+        self._grace = Grace()
+        self._closed_at: float | None = None  # when the goal was reached; None: it was not, in this round
+        self._missed: dict[str, float] = {}  # devices that the last round ended without -> when its goal was reached
         super().__init__(fleet, store, tasks, setup, outlets)
 
     def begin_round(self) -> None:
@@ -129,6 +133,19 @@ class SynchronousRounds(RoundMachine):
         if self.state is not State.SELECTING and device in self.cohort.outstanding:
             self.cohort.withdraw(device)
 
+    def device_refused(self, device: str, round: int) -> None:
+        """Note that the device's update was refused; its next one of the same round would be, too."""
+        super().device_refused(device, round)
+        if round == self.number and self.state is not State.SELECTING:
+            self.cohort.refuse(device)
+
+    def device_late(self, device: str, round: int) -> None:
+        """Note that the device offers its update after its round: it was not silent, and grace should be longer."""
+        closed_at = self._missed.pop(device, None)
+        if closed_at is not None and round == self.number - 1:
+            self._grace.note_late(device, self.fleet.now - closed_at)
+            self.fleet.penalties.clear(device)
+
     # ---- the fold
 
     def prepare_update(self, update: Update) -> Update | None:
@@ -157,11 +174,11 @@ class SynchronousRounds(RoundMachine):
             self._select(now)
         if self.state is State.TRAINING:
             self._send_plans()
-            if not self.cohort.outstanding:
+            if not self.cohort.outstanding or self.judge.failure:
                 self._finish(now)
             elif self._should_close(now):
-                self._close()
-        if self.state is State.CLOSING and (not self.cohort.outstanding or now >= self._ends_at()):
+                self._close(now)
+        if self.state is State.CLOSING and self._is_over(now):
             self._finish(now)
         return {
             State.SELECTING: now if self.number != number else now + RESELECT_S,
@@ -169,19 +186,30 @@ class SynchronousRounds(RoundMachine):
             State.CLOSING: self._ends_at(),
         }[self.state]
 
+    def _is_over(self, now: float) -> bool:
+        """Tell whether a closing round ends now."""
+        return not self.cohort.outstanding or bool(self.judge.failure) or now >= self._ends_at()
+
     def _should_close(self, now: float) -> bool:
         """Tell whether the closing notice is due: the goal is reached, or the soft deadline has passed."""
+        return self._is_goal_reached() or now >= self.started + self.deadline.soft_s
+
+    def _is_goal_reached(self) -> bool:
         goal = math.ceil(self.policy.goal * len(self.cohort) - ROUNDING)
-        reached = self.cohort.reported >= goal and self.cohort.all_planned
-        return reached or now >= self.started + self.deadline.soft_s
+        return self.cohort.reported >= goal and self.cohort.all_planned
 
     def _ends_at(self) -> float:
-        """Return when the round ends with what there is.
+        """Return when the round ends with what there is: at the hard deadline, or soon after its goal was reached.
 
         It ends later while work is outstanding that a former server asked for: that server may have sent a receipt.
         """
-        patience = RESUMING if self._may_hold_work and self.cohort.holders & self.cohort.outstanding else 1
-        return self.started + patience * self.deadline.hard_s
+        resumed = self._may_hold_work and bool(self.cohort.holders & self.cohort.outstanding)
+        latest = self.started + (RESUMING if resumed else 1) * self.deadline.hard_s
+        if self._closed_at is None or resumed:
+            return latest
+        uploads = [slot for slot in self.fleet.uploads.slots.in_flight() if self._awaits(slot) and any(slot.received)]
+        progressed = max((slot.progressed for slot in uploads), default=self._closed_at)
+        return min(latest, self._grace.ends_at(self.started, self._closed_at, progressed))
 
     def _select(self, now: float) -> None:
         """Start the round, unless a task runs or too few devices are ready."""
@@ -213,12 +241,14 @@ class SynchronousRounds(RoundMachine):
         if holders and self.fleet.selection.tiers > 1:
             tier = Tiers.PROFILING  # the holders may be of any speed
         self._assemble(Cohort.of(holders, chosen))
+        self.judge.begin_attempt()
         self.deadline = self.deadlines[tier].present
         self.record.tier, self.record.soft_deadline_s = tier, self.deadline.soft_s
         self.record.selected = len(self.receipts) + len(self.cohort)
         self.store.rounds.note_begun()
         self.selector.note_selected(self.cohort.selected, self.number)
         self.started = now
+        self._closed_at = None
         self.state = State.TRAINING
         self.work = self.assignments_for(self.number, self.models[self.version], self.deadline)
         self._send_plans()
@@ -243,20 +273,22 @@ class SynchronousRounds(RoundMachine):
             self.ever_planned.add(device)
             self.fleet.send_plan(device, self.work[self.fleet.sessions.class_of(device)])
 
-    def _close(self) -> None:
+    def _close(self, now: float) -> None:
         self.state = State.CLOSING
+        self._closed_at = now if self._is_goal_reached() else None
         notice = self.closing_notice
         if notice is not None:
             self.outlets.broadcast(notice)
 
     def _finish(self, now: float) -> None:
         """Fold what was cut off, and commit. With too few reports the round is opened again instead."""
-        slots = [slot for slot in self.fleet.uploads.slots.in_flight() if self._awaits(slot) and self.is_foldable(slot)]
+        self._note_silent()
+        slots = list(filter(self._counts_cut_off, self.fleet.uploads.slots.in_flight()))
         if len(self.receipts) + len(slots) >= self.policy.min_reports:
             for slot in slots:
                 self.fold_update(cut_off(slot), slot.crc32)
         overdue = dict.fromkeys(self.cohort.late(set(self.times)), now - self.started)
-        if len(self.receipts) < self.policy.min_reports:
+        if len(self.receipts) < self.policy.min_reports and not self.judge.failure:
             self.learn_times(self.record.tier, overdue)
             self.state = State.SELECTING  # the round goes on with other devices; what was folded stays
             return
@@ -270,6 +302,17 @@ class SynchronousRounds(RoundMachine):
 
     def _awaits(self, slot: Slot) -> bool:
         return slot.round == self.number and slot.update.device in self.cohort.outstanding
+
+    def _note_silent(self) -> None:
+        """Note the devices that did not report although they stayed online."""
+        silent = self.cohort.outstanding - self.cohort.dropped
+        self._missed = dict.fromkeys(silent, self._closed_at or self.fleet.now)
+        for device in silent:
+            self.fleet.penalties.note_silent(device)
+
+    def _counts_cut_off(self, slot: Slot) -> bool:
+        """Tell whether an upload that the deadline cuts off counts."""
+        return self._awaits(slot) and is_foldable(slot, self.policy.partial)
 
     def cancel_assignments(self) -> None:
         """Do nothing: between rounds nothing is awaited, and begin_round() drops what was folded."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
+from fedmote.learning.guard import Bounds
 from fedmote.links.link import LinkSettings
 from fedmote.links.mqtt import MqttSettings
 from fedmote.links.serial import Port, SerialSettings
@@ -27,7 +28,7 @@ class Federation:
     name: 1 to 32 of [A-Za-z0-9_.-]. broker: mqtt://[user:password@]host[:port], mqtts:// for TLS, None for none. ports:
     serial lines. initial: the first model; None: Glorot's from the policy's seed. ca_file: who signed the broker's
     certificate; None: the system's authorities. selection: client selection. pace: when devices connect. links: links
-    besides those of broker and ports.
+    besides those of broker and ports. bounds: of each update's influence.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Federation:
     pace: Pace = field(default_factory=Pace)
     tasks: TaskLimits = field(default_factory=TaskLimits)
     links: tuple[LinkSettings, ...] = ()
+    bounds: Bounds = field(default_factory=Bounds)
 
     @property
     def all_links(self) -> tuple[LinkSettings, ...]:

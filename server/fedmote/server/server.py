@@ -21,6 +21,7 @@ from fedmote.rounds.setup import Outlets, RoundSetup
 from fedmote.server.all_links import make_links
 from fedmote.server.assembly import start_rounds
 from fedmote.server.federation import Federation
+from fedmote.server.recover import check_last_model, go_on_from
 from fedmote.server.requests import OperatorRequests
 from fedmote.store.store import Store
 from fedmote.tasks.base import Result
@@ -65,12 +66,17 @@ class Server:
         """The last committed model, flat."""
         return self.store.models.latest()[2]
 
+    def go_on_from(self, version: int) -> None:
+        """Commit an earlier model as the next version, before run(). StoreError: it is not kept."""
+        go_on_from(self.store, version)
+
     async def run(self, rounds: int | None = None, ready: Callable[[], None] | None = None) -> None:
         """Run until round `rounds` is committed, or for ever without it.
 
         ready: called when devices may connect. ConnectionError: a link cannot be started. StoreError: the database is
-        damaged.
+        damaged, or the last model cannot be trained. StrategyError: rounds failed one after the other.
         """
+        check_last_model(self.store)
         federation = self.federation
         self._wake = asyncio.Event()
         self.fleet = Fleet(federation.layout, federation.limits, self._wake.set, federation.selection)
@@ -78,7 +84,9 @@ class Server:
         links = make_links(federation, self.fleet)
         await links.start()
         try:
-            setup = RoundSetup(self.strategy, federation.training, federation.policy, federation.pace, rounds)
+            setup = RoundSetup(
+                self.strategy, federation.training, federation.policy, federation.pace, rounds, federation.bounds
+            )
             outlets = Outlets(links.broadcast, links.publish_model, self.evaluate, self.on_round)
             self.rounds, self.tasks = start_rounds(self.fleet, self.store, setup, outlets, federation.tasks)
             if ready is not None:

@@ -34,6 +34,10 @@ class Models:
             raise StoreError(f"{self._database.path} has no model {version}; it keeps the last {self.keep_newest}")
         return self._decode(version, *rows[0])
 
+    def versions(self) -> list[int]:
+        """Return the versions that are stored, the oldest first."""
+        return [row[0] for row in self._database.read("SELECT version FROM model ORDER BY version")]
+
     def has(self, version: int) -> bool:
         """Return whether a model is stored."""
         return bool(self._database.read("SELECT 1 FROM model WHERE version = ?", version))
@@ -75,8 +79,8 @@ class Models:
 
     def check(self) -> None:
         """Read every stored model. StoreError: one is damaged."""
-        for row in self._database.read("SELECT version FROM model"):
-            self.get(row[0])
+        for version in self.versions():
+            self.get(version)
 
     def _decode(self, version: int, crc32: int, data: bytes) -> Model:
         if kernels.crc32(data) != crc32:

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One device, or the strategy, does what it must not: the model stays sound, and the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_fleet import ELEMENTS, LAYOUT, FakeFleet, new_store
+from numpy.typing import NDArray
+
+from fedmote import Federation, Server
+from fedmote.errors import StoreError, StrategyError
+from fedmote.fleet.penalties import Penalties
+from fedmote.learning.accumulator import Accumulator
+from fedmote.learning.guard import Bounds
+from fedmote.learning.strategies.fedavg import FedAvg
+from fedmote.learning.update import Update
+from fedmote.rounds.grace import Grace
+from fedmote.rounds.synchronous import State
+from fedmote.store.store import Store
+
+Floats = NDArray[np.float32]
+HONEST = {"a": 1.0, "b": 1.1, "c": 0.9}
+HUGE = 3e38
+
+
+def play(fleet: FakeFleet, values: dict[str, float], examples: dict[str, int] | None = None) -> None:
+    """Let each device report its value, added to the model, as the update of the present round."""
+    fleet.tick(fleet.now + 1.0)
+    number = fleet.rounds.number
+    for device, value in values.items():
+        fleet.report(device, value, (examples or {}).get(device, 10), round=number, delta=True)
+    fleet.tick(fleet.now + 1.0)
+
+
+def begin(**options: Any) -> FakeFleet:
+    """A fleet of three honest devices and one that is not, each with ten examples."""
+    fleet = FakeFleet(goal=1.0, devices=3, **options)
+    fleet.come(*HONEST, "x", examples=10)
+    return fleet
+
+
+def model(fleet: FakeFleet) -> Floats:
+    return fleet.rounds.store.models.latest()[2]
+
+
+def test_a_huge_update_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """One finite update of 3e38 never reaches the model. Its device is told, logged once a round, and paused."""
+    fleet = begin()
+    play(fleet, HONEST | {"x": 1.0})
+    before = model(fleet)
+    with caplog.at_level(logging.WARNING):
+        play(fleet, HONEST | {"x": HUGE}, {"x": 1_000_000})
+    assert np.allclose(model(fleet), before + 1.0)
+    assert (fleet.records[-1].reported, fleet.records[-1].refused) == (3, 1)
+    assert fleet.said.count(("x", "Refusal")) == 1
+    assert [record.message for record in caplog.records] == [
+        "x: its update of round 2 is refused: it changes the model by 3e+38 (root mean square); the bound is 10"
+    ]
+    for _ in range(3):
+        play(fleet, HONEST)  # x is paused, so the others need not wait for it
+    assert [record.reported for record in fleet.records] == [4, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("value", [HUGE, 1e30, 1e5])
+def test_a_huge_update_in_the_first_round(value: float, caplog: pytest.LogCaptureFixture) -> None:
+    """There is no median yet: the round fails, its model stays, and the next round knows better."""
+    fleet = begin()
+    play(fleet, {"x": value} | HONEST)
+    assert np.abs(model(fleet)).max() <= 1.1, fleet.records
+    if value < 1e6:  # below the absolute bound: it was folded, and the result was not taken
+        assert "moves the model by" in fleet.records[0].failure and not model(fleet).any()
+    play(fleet, {"x": value} | HONEST)
+    assert fleet.records[-1].failure == ""
+    assert np.abs(model(fleet)).max() <= 2.3
+
+
+def test_over_the_bound_may_be_clipped() -> None:
+    """With over = "clip" the difference counts, scaled down to the bound: ten times the median."""
+    fleet = begin(bounds=Bounds(over="clip"))
+    play(fleet, HONEST | {"x": 1.0})
+    before = model(fleet)
+    play(fleet, HONEST | {"x": -HUGE})
+    assert np.allclose(model(fleet), before + (3.0 - 10.0) / 4, rtol=1e-5)
+
+
+def test_a_million_examples_count_as_ten_times_the_median() -> None:
+    fleet = begin()
+    play(fleet, HONEST | {"x": 9.0}, {"x": 1_000_000})
+    assert np.allclose(model(fleet), (10 * 3.0 + 100 * 9.0) / 130, rtol=1e-5)
+
+
+def test_a_chunk_without_an_end_is_bounded_too() -> None:
+    """One chunk of 1e30, cut off at the deadline, changes nothing."""
+    fleet = begin()
+    play(fleet, HONEST | {"x": 1.0})
+    before = model(fleet)
+    fleet.tick(fleet.now + 1.0)
+    for device, value in HONEST.items():
+        fleet.report(device, value, 10, round=2, delta=True)
+    fleet.begin("x", 1e30, 10, round=2, delta=True)
+    fleet.chunks("x", 1e30, 0, round=2)
+    fleet.tick(fleet.now + 21.0)
+    assert np.allclose(model(fleet), before + 1.0)
+    assert fleet.records[-1].refused == 1
+
+
+def test_the_bound_follows_the_fleet() -> None:
+    """If all devices move further, for example after a new learning rate, their updates count again."""
+    fleet = FakeFleet(goal=1.0, devices=3)
+    fleet.fleet.penalties.first_s = 0.0
+    fleet.come(*HONEST)
+    for _ in range(10):
+        play(fleet, HONEST)
+    for _ in range(40):
+        play(fleet, {device: 1000 * value for device, value in HONEST.items()})
+        if fleet.records[-1].reported == 3 and fleet.records[-1].refused == 0 and np.abs(model(fleet)).max() > 100:
+            return
+    pytest.fail(f"refused for ever: {fleet.records[-1]}")
+
+
+def test_bad_offers_are_refused_once_a_round_and_paused(caplog: pytest.LogCaptureFixture) -> None:
+    """Three devices with 0 examples: one refusal each and round, with growing pauses; the reason is logged."""
+    fleet = FakeFleet(goal=1.0)
+    fleet.come("a", "b", "c")
+    with caplog.at_level(logging.WARNING):
+        for second in range(600):
+            fleet.tick(float(second))
+            for device in "abc":
+                fleet.begin(device, 1.0, examples=0, round=fleet.rounds.number)
+    refused = fleet.rounds.record.refused
+    assert refused <= 3 * 8  # after 10, 20, 40, ... seconds
+    assert len(caplog.records) == 3 and "0 examples; 1 to 1000000 are believed" in caplog.text
+
+
+class Raises(FedAvg):
+    """A strategy with a fault."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def fold(self, accumulator: Accumulator, update: Update) -> bool:
+        if self.where == "fold":
+            raise RuntimeError("the user's mistake")
+        return super().fold(accumulator, update)
+
+    def finish(self, accumulator: Accumulator) -> Floats:
+        if self.where == "finish":
+            raise RuntimeError("the user's mistake")
+        return super().finish(accumulator)
+
+
+@pytest.mark.parametrize("where", ["fold", "finish"])
+@pytest.mark.parametrize("buffer", [0, 3])
+def test_a_strategy_that_raises(where: str, buffer: int, caplog: pytest.LogCaptureFixture) -> None:
+    """One traceback a round; the round ends with its model as it was; after three the server ends."""
+    fleet = FakeFleet(strategy=Raises(where), devices=3, buffer=buffer)
+    fleet.come(*HONEST)
+    for _ in range(2):
+        play(fleet, HONEST)
+    assert [record.failure for record in fleet.records] == [
+        f"{where}() of strategy {__name__}.Raises raised an exception"
+    ] * 2
+    assert caplog.text.count("RuntimeError: the user's mistake") == 2
+    with pytest.raises(StrategyError, match=rf"3 rounds in a row failed; the last: {where}\(\) of strategy .*Raises"):
+        play(fleet, HONEST)
+    assert not model(fleet).any()
+
+
+class Returns(FedAvg):
+    """A strategy whose result is wrong."""
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+
+    def finish(self, accumulator: Accumulator) -> Any:
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (np.zeros(ELEMENTS), r"expected a float32 array of shape \(40,\), found float64 of shape \(40,\)"),
+        (np.zeros(5, np.float32), r"found float32 of shape \(5,\)"),
+        (None, "found NoneType"),
+        (np.full(ELEMENTS, np.nan, np.float32), "its largest element is nan"),
+        (np.full(ELEMENTS, 1e20, np.float32), "its largest element is 1e"),
+    ],
+)
+def test_a_wrong_result_is_never_committed(result: object, why: str) -> None:
+    store = new_store()
+    fleet = FakeFleet(strategy=Returns(result), devices=3, store=store)
+    fleet.come(*HONEST)
+    play(fleet, HONEST)
+    assert not model(fleet).any()
+    with pytest.raises(StrategyError, match=why):
+        for _ in range(2):
+            play(fleet, HONEST)
+    assert not store.models.latest()[2].any()
+
+
+def test_pauses_double_and_end_with_success() -> None:
+    now = 0.0
+    penalties = Penalties(10.0, lambda: now)
+    assert [penalties.note_refused("a") for _ in range(4)] == [10.0, 20.0, 40.0, 80.0]
+    assert penalties.is_paused("a") and not penalties.is_paused("b")
+    now = 80.0
+    assert not penalties.is_paused("a")
+    penalties.clear("a")
+    assert penalties.note_refused("a") == 10.0
+    assert [penalties.note_silent("b") for _ in range(3)] == [0.0, 10.0, 20.0]
+    assert [penalties.note_refused("c") for _ in range(40)][-1] == 3600.0
+
+
+@pytest.mark.parametrize("poison", [np.nan, 3e38])
+def test_a_last_model_that_cannot_be_trained(tmp_path: Path, poison: float) -> None:
+    """A database from before the bounds: the server says which model is sound, and goes on from it when asked."""
+    path = tmp_path / "f.sqlite"
+    store = Store(path, LAYOUT, np.ones(ELEMENTS, np.float32))
+    store.commit(1, np.full(ELEMENTS, 2.0, np.float32), {})
+    store.commit(2, np.full(ELEMENTS, poison, np.float32), {})
+    store.close()
+    server = Server(Federation("f", LAYOUT, "mqtt://127.0.0.1:1", database=path))
+    with pytest.raises(StoreError, match=r"model 3, the last one, cannot be trained: .* with --from-version 2"):
+        asyncio.run(server.run(3))
+    server.go_on_from(2)
+    with pytest.raises(ConnectionError):  # only now it looks for a broker
+        asyncio.run(server.run(4))
+    assert (server.model == 2.0).all()
+    server.store.close()
+
+
+@cache
+def rounds_of_30_s(attack: Callable[[FakeFleet, int], None] | None) -> int:
+    """Return how many rounds 19 devices do in 30 s of virtual time, 40 ms a step. attack: what the 20th does."""
+    names = [f"d{i}" for i in range(19)]
+    fleet = FakeFleet(goal=0.8, devices=19, soft_deadline_s=60.0, hard_deadline_s=120.0)
+    fleet.come(*names, *(["x"] if attack else []), examples=10)
+    done = 0
+    for step in range(30 * 25):
+        fleet.tick(step * 0.04)
+        number = fleet.rounds.number
+        if number > done:  # the plan went out at this step or before
+            done = number
+        for device in sorted(fleet.sync.cohort.outstanding - {"x"}):
+            fleet.report(device, 1.0, 10, round=number, delta=True)
+        if attack is not None:
+            attack(fleet, number)
+    return len(fleet.records)
+
+
+def silence(fleet: FakeFleet, number: int) -> None:
+    pass
+
+
+def begins_for_ever(fleet: FakeFleet, number: int) -> None:
+    fleet.begin("x", float(np.random.default_rng(len(fleet.said)).random()), 10, round=number, delta=True)
+
+
+def one_chunk(fleet: FakeFleet, number: int) -> None:
+    fleet.begin("x", 1.0, 10, round=number, delta=True)
+    fleet.chunks("x", 1.0, 0, round=number)
+
+
+def wrong_checksum(fleet: FakeFleet, number: int) -> None:
+    crc32 = fleet.begin("x", 1.0, 10, round=number, delta=True)
+    fleet.chunks("x", 2.0, 0, 1, 2, round=number)
+    fleet.hear("x", "UpdateEnd", round=number, chunks=3, crc32=crc32)
+
+
+def withdraws(fleet: FakeFleet, number: int) -> None:
+    fleet.hear("x", "Withdraw", round=number)
+
+
+@pytest.mark.parametrize("attack", [silence, begins_for_ever, one_chunk, wrong_checksum, withdraws])
+def test_one_device_of_twenty_costs_the_others_at_most_a_tenth_of_their_rounds(
+    attack: Callable[[FakeFleet, int], None],
+) -> None:
+    assert rounds_of_30_s(attack) >= 0.9 * rounds_of_30_s(None) > 300
+
+
+def test_grace_learns_from_two_devices_but_not_from_one() -> None:
+    grace = Grace()
+    assert (grace.seconds(0.01), grace.seconds(10.0)) == (0.5, 40.0)
+    assert grace.ends_at(0.0, 1.0, 0.5) == 5.0
+    assert grace.ends_at(0.0, 1.0, 4.0) == 8.0  # a chunk arrived
+    assert grace.ends_at(0.0, 1.0, 16.0) == 17.0
+    grace.note_late("liar", 1000.0)
+    assert grace.seconds(1.0) == 4.0
+    grace.note_late("slow", 20.0)
+    assert grace.seconds(1.0) == 30.0
+    for i in range(8):
+        grace.note_late(f"d{i}", 1.0)
+    assert grace.seconds(0.0) == 1.5
+
+
+def test_a_device_that_comes_late_is_not_silent() -> None:
+    """It offers its update when the round is over: grace grows, and it is not paused."""
+    fleet = FakeFleet(goal=0.6, devices=5, soft_deadline_s=60.0, hard_deadline_s=120.0)
+    fleet.come(*"abcde")
+    for number in (1, 2):
+        fleet.tick(fleet.now + 1.0)
+        start = fleet.now
+        for device in "abc":
+            fleet.report(device, 1.0, round=number)
+        fleet.tick(start + 1.0)
+        late = fleet.sync.state
+        if number == 2:
+            assert late is State.CLOSING
+            fleet.tick(start + 10.0)  # later than grace was in the first round
+            assert fleet.sync.state is State.CLOSING and fleet.rounds.number == 2
+            for device in "de":
+                fleet.report(device, 1.0, round=number)
+            fleet.tick(start + 10.0)
+            assert fleet.records[-1].reported == 5
+            return
+        fleet.tick(start + 9.0)
+        assert fleet.rounds.number == number + 1
+        for device in "de":
+            fleet.begin(device, 1.0, round=number)
