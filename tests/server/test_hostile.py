@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ from fedmote.learning.accumulator import Accumulator
 from fedmote.learning.guard import Bounds
 from fedmote.learning.strategies.fedavg import FedAvg
 from fedmote.learning.update import Update
-from fedmote.rounds.grace import Grace
-from fedmote.rounds.synchronous import State
 from fedmote.store.store import Store
 
 Floats = NDArray[np.float32]
@@ -235,93 +231,3 @@ def test_a_last_model_that_cannot_be_trained(tmp_path: Path, poison: float) -> N
         asyncio.run(server.run(4))
     assert (server.model == 2.0).all()
     server.store.close()
-
-
-@cache
-def rounds_of_30_s(attack: Callable[[FakeFleet, int], None] | None) -> int:
-    """Return how many rounds 19 devices do in 30 s of virtual time, 40 ms a step. attack: what the 20th does."""
-    names = [f"d{i}" for i in range(19)]
-    fleet = FakeFleet(goal=0.8, devices=19, soft_deadline_s=60.0, hard_deadline_s=120.0)
-    fleet.come(*names, *(["x"] if attack else []), examples=10)
-    done = 0
-    for step in range(30 * 25):
-        fleet.tick(step * 0.04)
-        number = fleet.rounds.number
-        if number > done:  # the plan went out at this step or before
-            done = number
-        for device in sorted(fleet.sync.cohort.outstanding - {"x"}):
-            fleet.report(device, 1.0, 10, round=number, delta=True)
-        if attack is not None:
-            attack(fleet, number)
-    return len(fleet.records)
-
-
-def silence(fleet: FakeFleet, number: int) -> None:
-    pass
-
-
-def begins_for_ever(fleet: FakeFleet, number: int) -> None:
-    fleet.begin("x", float(np.random.default_rng(len(fleet.said)).random()), 10, round=number, delta=True)
-
-
-def one_chunk(fleet: FakeFleet, number: int) -> None:
-    fleet.begin("x", 1.0, 10, round=number, delta=True)
-    fleet.chunks("x", 1.0, 0, round=number)
-
-
-def wrong_checksum(fleet: FakeFleet, number: int) -> None:
-    crc32 = fleet.begin("x", 1.0, 10, round=number, delta=True)
-    fleet.chunks("x", 2.0, 0, 1, 2, round=number)
-    fleet.hear("x", "UpdateEnd", round=number, chunks=3, crc32=crc32)
-
-
-def withdraws(fleet: FakeFleet, number: int) -> None:
-    fleet.hear("x", "Withdraw", round=number)
-
-
-@pytest.mark.parametrize("attack", [silence, begins_for_ever, one_chunk, wrong_checksum, withdraws])
-def test_one_device_of_twenty_costs_the_others_at_most_a_tenth_of_their_rounds(
-    attack: Callable[[FakeFleet, int], None],
-) -> None:
-    assert rounds_of_30_s(attack) >= 0.9 * rounds_of_30_s(None) > 300
-
-
-def test_grace_learns_from_two_devices_but_not_from_one() -> None:
-    grace = Grace()
-    assert (grace.seconds(0.01), grace.seconds(10.0)) == (0.5, 40.0)
-    assert grace.ends_at(0.0, 1.0, 0.5) == 5.0
-    assert grace.ends_at(0.0, 1.0, 4.0) == 8.0  # a chunk arrived
-    assert grace.ends_at(0.0, 1.0, 16.0) == 17.0
-    grace.note_late("liar", 1000.0)
-    assert grace.seconds(1.0) == 4.0
-    grace.note_late("slow", 20.0)
-    assert grace.seconds(1.0) == 30.0
-    for i in range(8):
-        grace.note_late(f"d{i}", 1.0)
-    assert grace.seconds(0.0) == 1.5
-
-
-def test_a_device_that_comes_late_is_not_silent() -> None:
-    """It offers its update when the round is over: grace grows, and it is not paused."""
-    fleet = FakeFleet(goal=0.6, devices=5, soft_deadline_s=60.0, hard_deadline_s=120.0)
-    fleet.come(*"abcde")
-    for number in (1, 2):
-        fleet.tick(fleet.now + 1.0)
-        start = fleet.now
-        for device in "abc":
-            fleet.report(device, 1.0, round=number)
-        fleet.tick(start + 1.0)
-        late = fleet.sync.state
-        if number == 2:
-            assert late is State.CLOSING
-            fleet.tick(start + 10.0)  # later than grace was in the first round
-            assert fleet.sync.state is State.CLOSING and fleet.rounds.number == 2
-            for device in "de":
-                fleet.report(device, 1.0, round=number)
-            fleet.tick(start + 10.0)
-            assert fleet.records[-1].reported == 5
-            return
-        fleet.tick(start + 9.0)
-        assert fleet.rounds.number == number + 1
-        for device in "de":
-            fleet.begin(device, 1.0, round=number)

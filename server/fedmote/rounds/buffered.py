@@ -57,7 +57,9 @@ class BufferedRounds(RoundMachine):
                 self.serve(version, self.store.models.get(version))
             base = self.models[version]
             if number not in by_round:
-                by_round[number] = self.assignments_for(number, base, self.deadlines[-1].present)
+                by_round[number] = self.plans.assignments_for(
+                    number, base, self.deadlines[-1].present, self.slot_granted
+                )
             self.open_work.restore(device, DeviceWork(number, by_round[number], base, None, 0.0))
 
     def begin_round(self) -> None:
@@ -214,11 +216,17 @@ class BufferedRounds(RoundMachine):
         return self._assign(list(filter(self._may_start, online)), free, now)
 
     def _forgive_withdrawn(self, now: float) -> None:
-        """Let devices that withdrew, or were refused, be selected again in this round: nothing else is going on."""
+        """Let devices that withdrew, were refused or are overdue be selected again, since nothing else is going on."""
         if self.withdrawn and now >= self._forgive_at:
             self.withdrawn.clear()
             self._forgive_at = now + RESELECT_S
             self.judge.begin_attempt()
+        ready = self.fleet.sessions.ready()
+        if ready and all(device in self.open_work for device in ready):
+            for device in ready:  # all who are connected are overdue: the plan is nothing new to them
+                self.store.assignments.remove(device)
+                self.open_work.end(device)
+            self.plans.note_unanswered(self.number)
 
     def _task_needs(self, online: list[str]) -> bool:
         """Tell whether a task should run before devices are selected; it waits until those at work are done."""
@@ -253,7 +261,7 @@ class BufferedRounds(RoundMachine):
         self.selector.note_selected(chosen, self.number)
         self.record.soft_deadline_s = deadline.soft_s
         base = self.models[self.version]
-        by_class = self.assignments_for(self.number, base, deadline)
+        by_class = self.plans.assignments_for(self.number, base, deadline, self.slot_granted)
         for device in chosen:
             self.open_work.start(device, DeviceWork(self.number, by_class, base, now, now + deadline.hard_s))
             self.fleet.send_plan(device, by_class[self.fleet.sessions.class_of(device)])

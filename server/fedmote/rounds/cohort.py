@@ -40,6 +40,11 @@ class Cohort:
         return len(self.planned) == len(self.selected)
 
     @property
+    def unanswered(self) -> bool:
+        """Whether devices have the plan, and none of them reported, withdrew or lost its link."""
+        return bool(self.planned) and self.outstanding == set(self.selected) and not self.dropped
+
+    @property
     def reported(self) -> int:
         """How many devices reported."""
         return len(self.selected) - len(self.outstanding) - len(self.withdrawn)

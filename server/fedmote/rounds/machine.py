@@ -7,12 +7,10 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-import numpy as np
-
-from fedmote.fleet.coordinators import Assignment, Refusal, RoundCoordinator
+from fedmote.fleet.coordinators import Refusal, RoundCoordinator
 from fedmote.fleet.fleet import Fleet
 from fedmote.fleet.selector import Selector
-from fedmote.fleet.served_models import ServedModel, ServedModels
+from fedmote.fleet.served_models import ServedModels
 from fedmote.fleet.slots import Slot
 from fedmote.learning.update import Update
 from fedmote.model.layout import Model
@@ -167,19 +165,11 @@ class RoundMachine(RoundCoordinator):
     def begin_round(self) -> None:
         """Start the account of the next round."""
         self.record = Record(self.number)
+        self.plans.unanswered = 0
         self.times: dict[str, float] = {}
         self.receipts: dict[str, int] = {}
         self.judge.begin_round()
         self.accumulator = self.strategy.begin(self.model)
-
-    def rng(self, *key: int) -> np.random.Generator:
-        """Return a generator that depends on the policy's seed and `key` alone."""
-        return np.random.default_rng([self.policy.seed, *key])
-
-    def assignments_for(self, number: int, model: ServedModel, deadline: Deadline) -> tuple[Assignment, ...]:
-        """Return each class's work in round `number`, which starts from `model`."""
-        seed = int(self.rng(number, 1).integers(1 << 32))
-        return self.plans.assignments_for(number, model, deadline, self.slot_granted, seed)
 
     def has_quorum(self, online: list[str], now: float) -> bool:
         """Return whether enough devices are online to start a round. If not, ask all devices for Hello when due."""

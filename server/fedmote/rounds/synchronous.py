@@ -250,7 +250,7 @@ class SynchronousRounds(RoundMachine):
         self.started = now
         self._closed_at = None
         self.state = State.TRAINING
-        self.work = self.assignments_for(self.number, self.models[self.version], self.deadline)
+        self.work = self.plans.assignments_for(self.number, self.models[self.version], self.deadline, self.slot_granted)
         self._send_plans()
 
     def _is_at_work(self, device: str) -> bool:
@@ -290,6 +290,8 @@ class SynchronousRounds(RoundMachine):
         overdue = dict.fromkeys(self.cohort.late(set(self.times)), now - self.started)
         if len(self.receipts) < self.policy.min_reports and not self.judge.failure:
             self.learn_times(self.record.tier, overdue)
+            if self.cohort.unanswered:
+                self.plans.note_unanswered(self.number)
             self.state = State.SELECTING  # the round goes on with other devices; what was folded stays
             return
         self.record.dropped, self.record.withdrawn = len(self.cohort.dropped), len(self.cohort.withdrawn)
