@@ -190,3 +190,48 @@ def test_tls(tmp_path: Path) -> None:
     assert (federation.broker, federation.ca_file) == ("mqtts://server:secret@gateway:1883", settings.ca_file)
     with pytest.raises(ConfigError, match=r"mqtt.ca_file: is for TLS; the url must be mqtts://"):
         load(write(tmp_path, named.replace("mqtts://", "mqtt://")))
+
+
+OWN = """
+from fedmote import WeightedMean
+
+class Capped(WeightedMean):
+    def __init__(self, most=100):
+        self.most = most
+
+    def weight(self, update):
+        return min(update.examples, self.most)
+
+class Nothing:
+    pass
+"""
+
+
+def test_a_strategy_of_the_users_own(tmp_path: Path) -> None:
+    """A class in a module beside the file, with its settings."""
+    (tmp_path / "own_strategy.py").write_text(OWN)
+    section = '[strategy]\nname = "own_strategy:Capped"\nmost = 7\n[training]'
+    settings = load(write(tmp_path, GOOD.replace("[training]", section)))
+    strategy = settings.make_strategy()
+    assert (type(strategy).__name__, vars(strategy)) == ("Capped", {"most": 7})
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ('name = "no_such_module:Capped"', r"strategy.name: .*No module named 'no_such_module'; it is searched in"),
+        ('name = "own_strategy:Kapped"', "module own_strategy has no class Kapped"),
+        ('name = "own_strategy:Nothing"', r"own_strategy:Nothing is no strategy: it has no begin, fold, finish\(\)"),
+        (
+            'name = "own_strategy:Capped"\nleast = 7',
+            "does not take these settings: .*unexpected keyword argument 'least'",
+        ),
+        ('name = "fedavg"\nleast = 7', "fedavg does not take these settings"),
+        ('name = "broken_strategy:Capped"', "module broken_strategy raises ZeroDivisionError"),
+    ],
+)
+def test_a_wrong_strategy_of_the_users_own(tmp_path: Path, section: str, message: str) -> None:
+    (tmp_path / "own_strategy.py").write_text(OWN)
+    (tmp_path / "broken_strategy.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match=message):
+        load(write(tmp_path, GOOD.replace("[training]", f"[strategy]\n{section}\n[training]")))

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from fedmote.config.settings import OTHERS, RANGES, RECORDS
+from fedmote.config.settings import OTHERS, RANGES, RECORDS, SECTIONS
 from fedmote.model.encodings import ENCODINGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -58,4 +58,4 @@ def test_other_sections(section: str) -> None:
 def test_no_section_is_made_up() -> None:
     """The page lists the sections of the program and no others."""
     named = re.findall(r"^## \[(.*)\]$", PAGE.read_text(), re.MULTILINE)
-    assert sorted(named) == sorted([*OTHERS, *RECORDS])
+    assert sorted(named) == sorted(SECTIONS)

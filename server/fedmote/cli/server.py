@@ -15,7 +15,6 @@ from rich.logging import RichHandler
 
 from fedmote.config.settings import Settings, load
 from fedmote.errors import ConfigError
-from fedmote.learning.strategies.registry import STRATEGIES
 from fedmote.links.broker import private_broker
 from fedmote.rounds.record import Record
 from fedmote.server.server import Server, run_all
@@ -62,7 +61,7 @@ def _server(settings: Settings, private: str | None, several: bool) -> Server:
                  record.round, record.reported, record.selected, record.partial, record.refused, record.dropped,
                  record.loss, record.seconds)  # fmt: skip
 
-    return Server(settings.federation(url), STRATEGIES[settings.strategy](), on_round=committed)
+    return Server(settings.federation(url), settings.make_strategy(), on_round=committed)
 
 
 def _check_apart(settings: list[Settings]) -> None:

@@ -17,7 +17,6 @@ from fedmote.config.settings import load
 from fedmote.demo.simulated_digits import LAYOUT, PRESET_POLICY, PRESET_TRAINING, simulate_digits
 from fedmote.errors import ConfigError
 from fedmote.learning.strategies.fedavg import FedAvg
-from fedmote.learning.strategies.registry import STRATEGIES
 from fedmote.simulation import settings
 from fedmote.simulation.settings import FleetSettings
 from fedmote.simulation.simulation import Commit, Result, ServerSettings, summary
@@ -35,7 +34,7 @@ def _read(federation: Path | None) -> tuple[FleetSettings, ServerSettings]:
         raise ConfigError(f"{federation}: model.tensors: a simulated fleet learns the digits; "
                                  f"name its model: tensors = [{tensors}]")  # fmt: skip
     server = ServerSettings(
-        STRATEGIES[read.strategy](), read.training, read.policy, read.limits, read.initial, read.selection, read.pace
+        read.make_strategy(), read.training, read.policy, read.limits, read.initial, read.selection, read.pace
     )
     return settings.load(federation), server
 

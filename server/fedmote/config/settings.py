@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from fedmote.fleet.limits import Limits
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.learning.guard import Bounds
-from fedmote.learning.strategies.registry import STRATEGIES
+from fedmote.learning.strategies.registry import make_strategy
+from fedmote.learning.strategy import Strategy
 from fedmote.model.encodings import ENCODINGS
 from fedmote.rounds.policy import Policy, Training
 from fedmote.server.federation import Federation
@@ -42,20 +43,29 @@ RECORDS: dict[str, type[Any]] = {
 """Sections that are a dataclass each."""
 
 OTHERS: dict[str, Sequence[str]] = {
-    "federation": ("name", "data"), "model": model.KEYS, "strategy": ("name",), **link_sections.SECTIONS,
+    "federation": ("name", "data"), "model": model.KEYS, **link_sections.SECTIONS,
 }  # fmt: skip
 """The keys of the other sections."""
+
+SECTIONS = (*OTHERS, *RECORDS, "strategy")
+"""All sections. The keys of [strategy] besides its name are the strategy's own."""
 
 
 @dataclass(frozen=True)
 class Settings(Federation):
     """One federation.toml: a federation whose database is a file, and the name of its strategy.
 
-    strategy: a key of fedmote.learning.strategies.registry.STRATEGIES.
+    strategy, strategy_options, folder: see fedmote.learning.strategies.registry.make_strategy().
     """
 
     database: Path = Path(":memory:")
     strategy: str = "fedavg"
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+
+    def make_strategy(self) -> Strategy:
+        """Make the strategy. ValueError: what is wrong with it."""
+        return make_strategy(self.strategy, self.strategy_options, self.folder)
 
     def federation(self, broker: str | None) -> Federation:
         """Return what the server runs, with that broker's URL, for example a private broker's."""
@@ -65,7 +75,7 @@ class Settings(Federation):
 def load(path: Path) -> Settings:
     """Read a federation.toml; ConfigError says what is wrong with it."""
     reader = TomlReader(path, RANGES, tuple(ENCODINGS))
-    reader.check_keys("", reader.tables, [*OTHERS, *RECORDS, "simulation"])
+    reader.check_keys("", reader.tables, [*SECTIONS, "simulation"])
     for section, keys in OTHERS.items():
         reader.section(section, keys)
     links = link_sections.read_links(reader)
@@ -75,7 +85,7 @@ def load(path: Path) -> Settings:
     broker = link_sections.read_broker(reader)
     folder = _data_folder(reader)
     layout = model.read_layout(reader)
-    training, strategy = reader.record("training", Training), _strategy(reader)
+    training, (strategy, strategy_options) = reader.record("training", Training), _strategy(reader)
     policy, selection = reader.record("round", Policy), reader.record("selection", Selection)
     if strategy == "fednova" and training.prox_mu:
         raise reader.error("training.prox_mu", "must be 0 with fednova, which counts plain steps of SGD")
@@ -92,6 +102,8 @@ def load(path: Path) -> Settings:
         ca_file=link_sections.read_ca_file(reader, broker),
         links=links,
         strategy=strategy,
+        strategy_options=strategy_options,
+        folder=path.parent.absolute(),
         selection=selection,
         pace=reader.record("pace", Pace),
         tasks=reader.record("tasks", TaskLimits),
@@ -110,8 +122,15 @@ def _data_folder(reader: TomlReader) -> Path:
     return folder
 
 
-def _strategy(reader: TomlReader) -> str:
-    return reader.text("strategy", "name", "|".join(STRATEGIES), f"one of {', '.join(STRATEGIES)}") or "fedavg"
+def _strategy(reader: TomlReader) -> tuple[str, dict[str, Any]]:
+    """Read the strategy's name and its settings, and try them."""
+    name = reader.text("strategy", "name", r".+", "a name") or "fedavg"
+    options = {key: value for key, value in reader.tables.get("strategy", {}).items() if key != "name"}
+    try:
+        make_strategy(name, options, reader.path.parent.absolute())
+    except ValueError as error:
+        raise reader.error("strategy.name" if not options else "strategy", str(error)) from error
+    return name, options
 
 
 def _check_together(reader: TomlReader, policy: Policy, selection: Selection) -> None:
