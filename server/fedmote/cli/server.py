@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 
 from fedmote.config.settings import Settings, load
 from fedmote.errors import ConfigError
-from fedmote.links.broker import private_broker
+from fedmote.links.broker import PrivateUrl, private_broker
 from fedmote.rounds.record import Record
 from fedmote.server.server import Server, run_all
 
@@ -41,7 +41,7 @@ def server(federations: tuple[Path, ...], rounds: int | None, from_version: int 
                 raise ConfigError("--from-version is for one federation; name one file")
             private = None
             if not all(one.addresses for one in settings):
-                private = stack.enter_context(private_broker())
+                private = stack.enter_context(private_broker(protected=True))
             servers = [_server(one, private, len(settings) > 1) for one in settings]
             if from_version is not None:
                 servers[0].go_on_from(from_version)
@@ -50,10 +50,10 @@ def server(federations: tuple[Path, ...], rounds: int | None, from_version: int 
         log.info("stopped; the last committed model is in the database")
 
 
-def _server(settings: Settings, private: str | None, several: bool) -> Server:
-    """Make a federation's server, with its log."""
-    url = settings.broker if settings.addresses else private
-    log.info("federation %s on %s", settings.name, ", ".join(settings.addresses or [str(url)]))
+def _server(settings: Settings, private: PrivateUrl | None, several: bool) -> Server:
+    """Make a federation's server, with its log. private: the broker of a federation that names no link."""
+    log.info("federation %s on %s", settings.name, ", ".join(settings.addresses or [str(private)]))
+    url = settings.broker if settings.addresses or private is None else private.server_url
     prefix = f"{settings.name}: " if several else ""
 
     def committed(record: Record) -> None:

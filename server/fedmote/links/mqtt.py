@@ -18,6 +18,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fedmote.links.link import Lost, Receive
+from fedmote.links.subscriptions import Subscriptions
 from fedmote.links.url import BrokerUrl
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,23 @@ class _Client(mqtt.Client):
     def _create_socket_connection(self) -> socket.socket:
         ready, self.connected_socket = self.connected_socket, None
         return ready or super()._create_socket_connection()
+
+
+def _make_client(broker: BrokerUrl, federation: str, ca_file: Path | None) -> _Client:
+    """Make the client of a broker. ValueError: a setting is wrong."""
+    if ca_file is not None and broker.scheme != "mqtts":
+        raise ValueError(f"broker {broker}: a CA file is for mqtts://")
+    client = _Client(CallbackAPIVersion.VERSION2, client_id=f"{federation}/server", clean_session=False)
+    if broker.user:
+        client.username_pw_set(broker.user, broker.password)
+    if broker.scheme == "mqtts":
+        context = ssl.create_default_context(cafile=ca_file)
+        context.sslsocket_class = _TlsSocket
+        client.tls_set_context(context)
+    client.max_inflight_messages_set(65535)
+    client.suppress_exceptions = True  # paho logs them; one that escaped would make it read the packet forever
+    client.enable_logger(log)
+    return client
 
 
 async def _connect(host: str, port: int) -> socket.socket:
@@ -107,8 +125,6 @@ class MqttLink:
 
     def __init__(self, url: str, federation: str, receive: Receive, ca_file: Path | None = None) -> None:
         broker = BrokerUrl.parse(url)
-        if ca_file is not None and broker.scheme != "mqtts":
-            raise ValueError(f"broker {broker}: a CA file is for mqtts://")
         self.host, self.port = broker.host, broker.port
         self.prefix = f"fm/1/{federation}/"
         self.receive = receive
@@ -120,18 +136,8 @@ class MqttLink:
         self._refused = ""  # the broker's reason, if it refused the first connection
         self._early: list[tuple[str, bytes]] | None = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._client = client = _Client(
-            CallbackAPIVersion.VERSION2, client_id=f"{federation}/server", clean_session=False
-        )
-        if broker.user:
-            client.username_pw_set(broker.user, broker.password)
-        if broker.scheme == "mqtts":
-            context = ssl.create_default_context(cafile=ca_file)
-            context.sslsocket_class = _TlsSocket
-            client.tls_set_context(context)
-        client.max_inflight_messages_set(65535)
-        client.suppress_exceptions = True  # paho logs them; one that escaped would make it read the packet forever
-        client.enable_logger(log)
+        self._client = client = _make_client(broker, federation, ca_file)
+        self._subscriptions = Subscriptions(client, self.prefix, lambda v, i: i < len(self._models.get(v, ())))
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -217,7 +223,7 @@ class MqttLink:
             self._refused = str(reason)
             self._answered.set()
             return
-        client.subscribe(f"{self.prefix}up/+/+", qos=1)
+        self._subscriptions.subscribe(client)
         for version, chunks in self._models.items():
             for index, chunk in enumerate(chunks):  # a broker without persistence has lost them
                 client.publish(f"{self.prefix}model/{version}/{index}", chunk, qos=1, retain=True)
