@@ -32,7 +32,7 @@ RANGES: dict[str, Range] = {
     "min_free_memory_kib": (0, 2**32 - 1), "arrivals_per_s": (1, 1e6), "meet_s": (1, 86400),
     "ineligible_s": (0, 86400), "min_cohort": (2, math.inf), "max_per_device": (1, 2**32 - 1),
     "answer_s": (1, 4e6), "wait_s": (1, 4e6), "change_multiple": (0, 1e9), "max_change": (1e-9, 1e15),
-    "examples_multiple": (0, 1e9), "pause_s": (0, 86400),
+    "examples_multiple": (0, 1e9), "pause_s": (0, 86400), "min_interval_s": (0, 4e6),
 }  # fmt: skip
 """The range of each number, by key."""
 
@@ -137,6 +137,8 @@ def _check_together(reader: TomlReader, policy: Policy, selection: Selection) ->
     """Refuse settings that do not work together."""
     if policy.buffer and policy.one_at_a_time:
         raise reader.error("round.one_at_a_time", "is for synchronous rounds; take it out, or buffer")
+    if policy.buffer and policy.min_interval_s:
+        raise reader.error("round.min_interval_s", "is for synchronous rounds; take it out, or buffer")
     if policy.buffer and selection.tiers > 1:
         raise reader.error("selection.tiers", "is for synchronous rounds; take it out, or round.buffer")
     if policy.adaptive and policy.one_at_a_time:

@@ -222,8 +222,9 @@ class BufferedRounds(RoundMachine):
             self._forgive_at = now + RESELECT_S
             self.judge.begin_attempt()
         ready = self.fleet.sessions.ready()
-        if ready and all(device in self.open_work for device in ready):
-            for device in ready:  # all who are connected are overdue: the plan is nothing new to them
+        late = now - self.policy.hard_deadline_s
+        if ready and all((work := self.open_work.get(d)) is not None and work.overdue_at <= late for d in ready):
+            for device in ready:  # all who are connected are long overdue: the plan is nothing new to them
                 self.store.assignments.remove(device)
                 self.open_work.end(device)
             self.plans.note_unanswered(self.number)

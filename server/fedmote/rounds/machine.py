@@ -220,9 +220,9 @@ class RoundMachine(RoundCoordinator):
         """Serve a committed model to devices."""
         self.models.add(version, model, publish=not self.done)
 
-    def broadcast_commit(self, number: int) -> None:
-        """Tell all devices that a round is committed."""
-        self.outlets.broadcast(encode("Commit", round=number, model_version=self.version))
+    def commit_message(self, number: int) -> bytes:
+        """Return the message that a round is committed."""
+        return encode("Commit", round=number, model_version=self.version)
 
 
 def is_foldable(slot: Slot, partial: bool) -> bool:

@@ -31,7 +31,8 @@ class Policy:
     chunk_elements: number of elements in a chunk. encodings: names that devices may choose from. seed: of every draw.
     Synchronous rounds (buffer = 0): goal: the share of the selected whose reports bring the closing notice.
     min_reports: with fewer the round is opened again. resume_s: after a restart, how long the server waits for devices
-    that hold work before it plans the round anew. one_at_a_time: devices work one after the other in a fixed order, so
+    that hold work before it plans the round anew. min_interval_s: seconds from the plan of a round to that of the next
+    one, at least. one_at_a_time: devices work one after the other in a fixed order, so
     that the same seed gives the same bits. Asynchronous rounds: buffer: the number of updates that make a round.
     max_staleness: how many rounds may be committed between a plan and its update. staleness_exponent: an update that is
     s rounds old counts for a share of (1 + s) ** -staleness_exponent.
@@ -44,6 +45,7 @@ class Policy:
     hard_deadline_s: float = 120.0
     min_reports: int = 1
     resume_s: float = 3.0
+    min_interval_s: float = 0.0
     partial: bool = True
     chunk_elements: int = 1024
     one_at_a_time: bool = False

@@ -48,6 +48,7 @@ class SynchronousRounds(RoundMachine):
         self._may_hold_work = store.rounds.begun  # devices may hold work on this round that a former server asked for
         self._selects_from: float | None = None
         self._grace = Grace()
+        self._not_before = 0.0  # when the next round may start, in seconds
         self._closed_at: float | None = None  # when the goal was reached; None: it was not, in this round
         self._missed: dict[str, float] = {}  # devices that the last round ended without -> when its goal was reached
         super().__init__(fleet, store, tasks, setup, outlets)
@@ -217,7 +218,9 @@ class SynchronousRounds(RoundMachine):
             return
         online = self.fleet.sessions.ready()
         free = [device for device in online if not self._is_at_work(device)]
-        if self.tasks.tick(now, self.host, free) or self.done or not self.has_quorum(online, now):
+        if self.tasks.tick(now, self.host, free) or self.done or now < self._not_before:
+            return
+        if not self.has_quorum(online, now):
             return
         self._start([device for device in online if device not in self.receipts], now)
 
@@ -278,7 +281,15 @@ class SynchronousRounds(RoundMachine):
         self._closed_at = now if self._is_goal_reached() else None
         notice = self.closing_notice
         if notice is not None:
-            self.outlets.broadcast(notice)
+            self._tell(self.cohort.outstanding, notice)
+
+    def _tell(self, devices: set[str], message: bytes) -> None:
+        """Send a message to these devices, and to all others if that is cheaper, or if unknown ones may need it."""
+        if self._may_hold_work or 2 * len(devices) >= len(self.fleet.sessions):
+            self.outlets.broadcast(message)
+        else:
+            for device in sorted(devices):
+                self.fleet.send_to(device, message)
 
     def _finish(self, now: float) -> None:
         """Fold what was cut off, and commit. With too few reports the round is opened again instead."""
@@ -295,10 +306,12 @@ class SynchronousRounds(RoundMachine):
             self.state = State.SELECTING  # the round goes on with other devices; what was folded stays
             return
         self.record.dropped, self.record.withdrawn = len(self.cohort.dropped), len(self.cohort.withdrawn)
+        told = self.ever_planned | self.cohort.holders | self.receipts.keys()
         record = self.commit(now - self.started)
-        self._may_hold_work = False
         self.learn_times(record.tier, overdue)  # only now: a commit that failed is tried again
-        self.broadcast_commit(record.round)
+        self._tell(told, self.commit_message(record.round))
+        self._may_hold_work = False
+        self._not_before = self.started + self.policy.min_interval_s
         self.state = State.SELECTING
         self.begin_next_round(record)
 
@@ -323,7 +336,8 @@ class SynchronousRounds(RoundMachine):
         """Return when the next round is expected, or when devices meet while too few are ready."""
         now = self.fleet.now
         if self.state is not State.SELECTING:
-            return max(now, self.started + (self.last_round_s or self.deadline.hard_s))
+            lasts_s = max(self.last_round_s or self.deadline.hard_s, self.policy.min_interval_s)
+            return max(now, self.started + lasts_s)
         if self.fleet.sessions.has_ready(self.policy.devices):
-            return now
+            return max(now, self._not_before)
         return next_meeting(now, self.pace.meet_s)

@@ -51,7 +51,7 @@ class TaskHost:
 
         record = Record(rounds.number, rolled_back_to=version)
         rounds.commit_model(rounds.store.models.get(version), record, write)
-        rounds.broadcast_commit(record.round)
+        rounds.outlets.broadcast(rounds.commit_message(record.round))
         rounds.cancel_assignments()
         rounds.begin_next_round(record)
         return rounds.version
