@@ -268,7 +268,7 @@ def test_too_few_devices_are_not_even_asked() -> None:
 
 def test_too_few_answers_release_nothing() -> None:
     hall = Hall(shares(3))
-    with pytest.raises(TaskError, match="0 devices gave a result; with fewer than 3"):
+    with pytest.raises(TaskError, match="0 of 3 devices gave a result; with fewer than 3"):
         hall.ask(Histogram("feature9", 0, 1, 4))  # no device has it: all withdraw
     assert all(device.counters["withdrawals"] == 1 for device in hall.devices.values())
 
@@ -341,12 +341,15 @@ def test_the_plan_of_a_query() -> None:
     assert (plan.ModelElements(), plan.ModelChunkElements()) == (ELEMENTS, CHUNK)  # which a device checks
 
 
-@pytest.mark.parametrize("lie", [
-    {"count": 5}, {"counts": [1, 2]}, {"counts": [4]}, {"counts": [1, 2, 1]}, {"counts": []}, {"sum": float("nan")},
-    {"sum": float("inf")}, {"sum": 9.0}, {"sum": -1.0}, {"count": 0, "counts": [0, 0], "sum": 0.0},
-    {"count": 2_000_000, "counts": [2_000_000, 0]},
+@pytest.mark.parametrize(("lie", "why"), [
+    ({"count": 5}, "counts do not match each other"), ({"counts": [1, 2]}, "counts do not match each other"),
+    ({"counts": [4]}, "counts do not match each other"), ({"counts": [1, 2, 1]}, "counts do not match each other"),
+    ({"counts": []}, "counts do not match each other"), ({"sum": float("nan")}, "sum out of range"),
+    ({"sum": float("inf")}, "sum out of range"), ({"sum": 9.0}, "sum out of range"),
+    ({"sum": -1.0}, "sum out of range"),
+    ({"count": 0, "counts": [0, 0], "sum": 0.0}, "no values"),
 ], ids=str)  # fmt: skip
-def test_an_answer_that_makes_no_sense_is_not_counted_and_the_others_are(lie: dict[str, Any]) -> None:
+def test_an_answer_that_makes_no_sense_is_not_counted_and_the_others_are(lie: dict[str, Any], why: str) -> None:
     room = Room("a", "b", "c", "liar")
     room.ask(TWO_BINS)
     room.answer("liar", **lie)
@@ -354,21 +357,39 @@ def test_an_answer_that_makes_no_sense_is_not_counted_and_the_others_are(lie: di
         room.answer(device)
     assert room.outcome == {
         "devices": 3, "count": 12, "sum": 18, "mean": 1.5, "counts": [3, 9], "edges": [0, 1, 2],
+        "participation": {"asked": 4, "answered": 3, "withdrew": 0, "silent": 0, "refused": {why: 1}},
     }  # fmt: skip
     assert room.fleet.counters["refused_results"] == 1
 
 
-@pytest.mark.parametrize("lie", [
-    {"examples": 0}, {"correct": 11}, {"loss": float("nan")}, {"model_version": 9}, {"examples": 2_000_000},
+@pytest.mark.parametrize(("lie", "why"), [
+    ({"examples": 0}, "no examples"), ({"correct": 11}, "more correct than examples"),
+    ({"loss": float("nan")}, "loss not finite"), ({"model_version": 9}, "of another model"),
 ], ids=str)  # fmt: skip
-def test_an_evaluation_that_makes_no_sense_is_not_counted_and_the_others_are(lie: dict[str, Any]) -> None:
-    room = Room("a", "b", "c", "liar")
+def test_an_evaluation_that_makes_no_sense_is_not_counted_and_the_others_are(lie: dict[str, Any], why: str) -> None:
+    room = Room("a", "b", "c", "liar", "gone", "silent")
     room.ask(Evaluate())
     room.evaluation("liar", **lie)
+    room.hear("gone", "Withdraw", round=1)
     for i, device in enumerate("abc"):
         room.evaluation(device, loss=1.0 + i, correct=5)
+    room.tick(1000.0)
     assert isinstance(room.outcome, dict)
     assert (room.outcome["devices"], room.outcome["examples"], room.outcome["loss"]["mean"]) == (3, 30, 2.0)
+    assert room.outcome["participation"] == {
+        "asked": 6, "answered": 3, "withdrew": 1, "silent": 1, "refused": {why: 1}
+    }  # fmt: skip
+
+
+def test_a_device_with_very_many_examples_takes_part() -> None:
+    """Its examples count for as many as one device may add."""
+    room = Room("a", "b", "c")
+    room.ask(Evaluate())
+    room.evaluation("a", examples=2_000_000, correct=1_000_000)
+    for device in "bc":
+        room.evaluation(device)
+    assert isinstance(room.outcome, dict)
+    assert room.outcome["examples"] == 1000 + 10 + 10
 
 
 def test_a_device_counts_once_and_every_result_gets_its_receipt() -> None:
@@ -394,7 +415,7 @@ def test_what_answers_another_task_is_not_counted() -> None:
         room.answer(device)
     assert room.outcomes == []
     room.tick(31.0)
-    assert str(room.outcome).startswith("2 devices gave a result; with fewer than 3")
+    assert str(room.outcome).startswith("2 of 3 devices gave a result; with fewer than 3")
 
 
 def test_a_plan_that_was_lost_comes_again_with_hello() -> None:

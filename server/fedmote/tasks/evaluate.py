@@ -47,19 +47,17 @@ class Evaluated:
     accuracy: float
 
 
-def read_evaluation(evaluation: Evaluation, version: int, most: int, bound: int) -> Evaluated | None:
-    """Return what an Evaluation says; None: it makes no sense.
-
-    most: the largest number of examples that is believed. bound: examples that one device counts for at most.
-    """
+def read_evaluation(evaluation: Evaluation, version: int, bound: int) -> Evaluated | str:
+    """Return what an Evaluation says, or why it is refused. bound: examples that one device counts for at most."""
     examples, correct, loss = evaluation.Examples(), evaluation.Correct(), evaluation.Loss()
-    if (
-        evaluation.ModelVersion() != version
-        or not 1 <= examples <= most
-        or correct > examples
-        or not math.isfinite(loss)
-    ):
-        return None
+    if evaluation.ModelVersion() != version:
+        return "of another model"
+    if examples == 0:
+        return "no examples"
+    if correct > examples:
+        return "more correct than examples"
+    if not math.isfinite(loss):
+        return "loss not finite"
     return Evaluated(min(examples, bound), loss, correct / examples)
 
 

@@ -54,17 +54,16 @@ Steps = Generator[Query, Counted, Result]
 """A query's plans, one after the other. The next one is sent when the one before has been answered."""
 
 
-def read_answer(answer: Answer, query: Query, most: int, bound: int) -> tuple[NDArray[np.float64], float] | None:
-    """Return an answer's (counts, sum), scaled down to `bound` values; None: it makes no sense or holds no value.
-
-    most: the largest number of values that is believed.
-    """
+def read_answer(answer: Answer, query: Query, bound: int) -> tuple[NDArray[np.float64], float] | str:
+    """Return an answer's (counts, sum), scaled down to `bound` values, or why it is refused."""
     counts = np.array([answer.Counts(i) for i in range(min(answer.CountsLength(), MOST_BINS + 1))], np.float64)
     count, total = answer.Count(), answer.Sum()
-    if len(counts) != query.bins or counts.sum() != count or not 1 <= count <= most:
-        return None
+    if count == 0:
+        return "no values"
+    if len(counts) != query.bins or counts.sum() != count:
+        return "counts do not match each other"
     slack = 1e-3 * count * max(abs(query.low), abs(query.high))  # the device adds in float32
     if not count * query.low - slack <= total <= count * query.high + slack:
-        return None  # also when the sum is NaN
+        return "sum out of range"  # also when it is NaN
     scale = min(1.0, bound / count)
     return counts * scale, total * scale

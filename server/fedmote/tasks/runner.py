@@ -8,6 +8,7 @@ There is no noise: the minimum cohort and the bound on what one device adds are 
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import zlib
@@ -32,6 +33,8 @@ from fedmote.wire.Answer import Answer
 from fedmote.wire.codec import encode
 from fedmote.wire.Evaluation import Evaluation
 from fedmote.wire.Task import Task
+
+log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
@@ -155,13 +158,15 @@ class TaskRunner:
             self.fleet.counters["unexpected"] += 1
             return
         plan.awaited.discard(device)
-        if not plan.take(device, result, self.fleet.limits.max_examples, self.limits.max_per_device):
+        why = plan.take(device, result, self.limits.max_per_device)
+        if why is not None:
             self.fleet.counters["refused_results"] += 1
+            log.warning("%s: its result of round %d is refused: %s", device, plan.round, why)
 
     def device_withdrew(self, device: str, round: int) -> None:
         """Note that the device will not do the task."""
         if self.running is not None and self.running.round == round:
-            self.running.awaited.discard(device)
+            self.running.withdraw(device)
 
     # ---- one task
 
@@ -234,10 +239,12 @@ class TaskRunner:
         least = self.limits.min_cohort
         if plan.results < max(1, least):
             plan.task.done(TaskError(
-                f"{plan.results} devices gave a result; with fewer than {least} nothing is released"
+                f"{plan.results} of {plan.asked} devices gave a result; with fewer than {least} nothing is released"
             ))  # fmt: skip
         elif plan.steps is None:
-            plan.task.done({"version": plan.version, **evaluated(plan.evaluations, least)})
+            plan.task.done({
+                "version": plan.version, **evaluated(plan.evaluations, least), "participation": plan.participation,
+            })  # fmt: skip
         else:
             counts = np.array([counts for counts, _ in plan.answers])
             common = np.count_nonzero(counts, axis=0) >= max(1, least)
@@ -245,7 +252,7 @@ class TaskRunner:
             try:
                 query = plan.steps.send(Counted(plan.results, counts.sum(axis=0), total, common))
             except StopIteration as end:
-                plan.task.done(end.value)
+                plan.task.done({**end.value, "participation": plan.participation})
             else:
                 self._send(now, host, plan.task, plan.steps, query, plan.answered)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,7 +38,8 @@ class RunningPlan:
 
     steps, query: of a query; None: it is an evaluation. round, version, seed: as the plan names them. plans: the
     message for each class of devices. awaited: devices that have not answered. expires_at: when the plan is over, in
-    seconds. answered: devices that make up the cohort of the next plan.
+    seconds. answered: devices that make up the cohort of the next plan. asked, withdrew: numbers of devices. refused:
+    numbers of results, by reason.
     """
 
     task: QueuedTask
@@ -52,6 +54,28 @@ class RunningPlan:
     answered: set[str] = field(default_factory=set)
     evaluations: list[Evaluated] = field(default_factory=list)
     answers: list[tuple[NDArray[np.float64], float]] = field(default_factory=list)
+    asked: int = field(init=False)
+    withdrew: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        """Count the cohort."""
+        self.asked = len(self.awaited)
+
+    @property
+    def participation(self) -> Result:
+        """How many devices were asked, answered, withdrew, stayed silent, and why results were refused."""
+        refused = dict(sorted(self.refused.items()))
+        return {
+            "asked": self.asked, "answered": self.results, "withdrew": self.withdrew, "silent": len(self.awaited),
+            "refused": refused,
+        }  # fmt: skip
+
+    def withdraw(self, device: str) -> None:
+        """Note that the device will not answer."""
+        if device in self.awaited:
+            self.awaited.discard(device)
+            self.withdrew += 1
 
     @property
     def results(self) -> int:
@@ -73,21 +97,25 @@ class RunningPlan:
             return True
         return bool(result.Seed() == self.seed)
 
-    def take(self, device: str, result: Evaluation | Answer, max_examples: int, bound: int) -> bool:
-        """Take a device's result. False: it makes no sense, and nothing was taken.
+    def take(self, device: str, result: Evaluation | Answer, bound: int) -> str | None:
+        """Take a device's result. None: done; else why it was refused.
 
-        max_examples: that are believed. bound: examples or values that one device adds at most.
+        bound: examples or values that one device adds at most.
         """
         if isinstance(result, Evaluation):
-            evaluation = read_evaluation(result, self.version, max_examples, bound)
-            if evaluation is None:
-                return False
+            evaluation = read_evaluation(result, self.version, bound)
+            if isinstance(evaluation, str):
+                return self._refuse(evaluation)
             self.evaluations.append(evaluation)
-            return True
+            return None
         assert self.query is not None
-        answer = read_answer(result, self.query, max_examples, bound)
-        if answer is None:
-            return False
+        answer = read_answer(result, self.query, bound)
+        if isinstance(answer, str):
+            return self._refuse(answer)
         self.answers.append(answer)
         self.answered.add(device)
-        return True
+        return None
+
+    def _refuse(self, why: str) -> str:
+        self.refused[why] += 1
+        return why
