@@ -218,11 +218,13 @@ class SynchronousRounds(RoundMachine):
             return
         online = self.fleet.sessions.ready()
         free = [device for device in online if not self._is_at_work(device)]
-        if self.tasks.tick(now, self.host, free) or self.done or now < self._not_before:
-            return
-        if not self.has_quorum(online, now):
+        if self.tasks.tick(now, self.host, free) or not self._may_start(online, now):
             return
         self._start([device for device in online if device not in self.receipts], now)
+
+    def _may_start(self, online: list[str], now: float) -> bool:
+        """Tell whether the round may start with these devices."""
+        return not self.done and now >= self._not_before and self.has_quorum(online, now)
 
     def _resumed_at(self, now: float) -> float:
         """Return from when on devices are selected: after a restart, those that hold work get time to come back."""
