@@ -135,17 +135,30 @@ def _strategy(reader: TomlReader) -> tuple[str, dict[str, Any]]:
 
 def _check_together(reader: TomlReader, policy: Policy, selection: Selection) -> None:
     """Refuse settings that do not work together."""
-    if policy.buffer and policy.one_at_a_time:
-        raise reader.error("round.one_at_a_time", "is for synchronous rounds; take it out, or buffer")
-    if policy.buffer and policy.min_interval_s:
-        raise reader.error("round.min_interval_s", "is for synchronous rounds; take it out, or buffer")
-    if policy.buffer and selection.tiers > 1:
-        raise reader.error("selection.tiers", "is for synchronous rounds; take it out, or round.buffer")
-    if policy.adaptive and policy.one_at_a_time:
-        raise reader.error("round.adaptive", "is for devices that work side by side; take it out, or one_at_a_time")
-    if policy.hard_deadline_s < policy.soft_deadline_s:
-        what = f"{policy.hard_deadline_s:g} must be at least soft_deadline_s, {policy.soft_deadline_s:g}"
-        raise reader.error("round.hard_deadline_s", what)
-    if policy.adaptive and policy.soft_deadline_s < policy.min_deadline_s:
-        what = f"{policy.min_deadline_s:g} must be at most soft_deadline_s, {policy.soft_deadline_s:g}"
-        raise reader.error("round.min_deadline_s", what)
+    buffered, soft_s = policy.buffer > 0, policy.soft_deadline_s
+    rules = (
+        (buffered and policy.one_at_a_time, "round.one_at_a_time", "is for synchronous rounds; take it out, or buffer"),
+        (
+            buffered and policy.min_interval_s > 0, "round.min_interval_s",
+            "is for synchronous rounds; take it out, or buffer",
+        ),
+        (
+            buffered and selection.tiers > 1, "selection.tiers",
+            "is for synchronous rounds; take it out, or round.buffer",
+        ),
+        (
+            policy.adaptive and policy.one_at_a_time, "round.adaptive",
+            "is for devices that work side by side; take it out, or one_at_a_time",
+        ),
+        (
+            policy.hard_deadline_s < soft_s, "round.hard_deadline_s",
+            f"{policy.hard_deadline_s:g} must be at least soft_deadline_s, {soft_s:g}",
+        ),
+        (
+            policy.adaptive and soft_s < policy.min_deadline_s, "round.min_deadline_s",
+            f"{policy.min_deadline_s:g} must be at most soft_deadline_s, {soft_s:g}",
+        ),
+    )  # fmt: skip
+    for broken, key, what in rules:
+        if broken:
+            raise reader.error(key, what)
