@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from certificates import Authority
+from numpy.typing import NDArray
 
 from fedmote.config.settings import load
 from fedmote.errors import ConfigError
 from fedmote.fleet.pace import Pace
 from fedmote.fleet.selection import Selection
 from fedmote.links.url import BrokerUrl
+from fedmote.model.initial import dead_scales, glorot
+from fedmote.model.layout import Layout, Tensor
 
 GOOD = """
 [federation]
@@ -161,6 +165,46 @@ def test_initial_model(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", w=np.ones((3, 4)), b=np.zeros(3))
     with pytest.raises(ConfigError, match=r"w is \(3, 4\), expected \(4, 3\)"):
         load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((4, 3), np.complex64), "w holds complex64, expected real numbers"),
+        (np.full((4, 3), 1e300), "w holds NaN, infinity or numbers beyond float32"),
+        (None, "m.npz: has no array 'w'; it has b"),
+    ],
+)
+def test_a_wrong_initial_model(tmp_path: Path, array: NDArray[Any] | None, message: str) -> None:
+    arrays = {"b": np.zeros(3)} | ({} if array is None else {"w": array})
+    np.savez(tmp_path / "m.npz", **arrays)
+    with pytest.raises(ConfigError, match=message):
+        load(write(tmp_path, GOOD.replace("[model]", '[model]\ninitial = "m.npz"')))
+
+
+def test_files_of_the_initial_model(tmp_path: Path) -> None:
+    """What is no such file is refused, and a package that is missing is named."""
+    for name, message in (
+        ("m.bin", "must be an .npz, .safetensors, .pt or .pth file"), ("m.npz", "File is not a zip file"),
+        ("none.npz", "No such file"),
+    ):  # fmt: skip
+        if name != "none.npz":
+            (tmp_path / name).write_bytes(b"PK\x03\x04 nothing")
+        with pytest.raises(ConfigError, match=message):
+            load(write(tmp_path, GOOD.replace("[model]", f'[model]\ninitial = "{name}"')))
+
+
+def test_scales_start_at_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A normalisation layer whose scale starts at 0 never learns: the default is 1, and a file with 0 is warned of."""
+    names = ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "norm/gamma", "ln.scale", "dense.weight2"]
+    layout = Layout((*(Tensor(name, (2,)) for name in names), Tensor("w", (2, 2))))
+    first = glorot(layout, 1)
+    assert first[:14].reshape(7, 2)[:, 0].tolist() == [1, 0, 0, 1, 1, 1, 0]
+    assert dead_scales(layout, first) == []
+    tensors = '[{ name = "bn.weight", shape = [2] }, { name = "bn.bias", shape = [2] }]'
+    np.savez(tmp_path / "m.npz", **{"bn.weight": np.zeros(2), "bn.bias": np.zeros(2)})  # type: ignore[arg-type]
+    load(write(tmp_path, f'[federation]\nname = "f"\n[model]\ntensors = {tensors}\ninitial = "m.npz"\n'))
+    assert "m.npz: the scales bn.weight are 0, so their layers cannot learn" in caplog.text
 
 
 def test_selection_and_pace(tmp_path: Path) -> None:

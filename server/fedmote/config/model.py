@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedmote.config.arrays import read_arrays
 from fedmote.config.reader import TomlReader
+from fedmote.model.initial import dead_scales
 from fedmote.model.layout import Layout, Model, Tensor
+
+log = logging.getLogger(__name__)
 
 KEYS: Final = ("tensors", "widths", "initial")
 LONGEST_NAME: Final = 31  # bytes of a tensor's name
@@ -64,16 +70,31 @@ def _scale(reader: TomlReader, where: str, scale: Any, axes: int) -> tuple[bool,
 
 
 def read_initial(reader: TomlReader, layout: Layout) -> Model | None:
-    """Read the first model from an .npz file; None: none is named."""
-    name = reader.text("model", "initial", r".+", "the path of an .npz file")
+    """Read the first model from a file with an array for each tensor, by name; None: no file is named."""
+    name = reader.text("model", "initial", r".+", "the path of a file with the first model")
     if name is None:
         return None
     try:
-        with np.load(reader.path.parent / name) as file:
-            parts = [np.asarray(file[t.name], np.float32) for t in layout.tensors]
-    except (OSError, KeyError, ValueError) as error:
+        arrays = read_arrays(reader.path.parent / name)
+        parts = [_first_value(arrays[tensor.name], tensor) for tensor in layout.tensors]
+    except KeyError as error:
+        raise reader.error("model.initial", f"{name}: has no array {error}; it has {', '.join(arrays)}") from error
+    except (OSError, ValueError) as error:
         raise reader.error("model.initial", f"{name}: {error}") from error
-    for tensor, part in zip(layout.tensors, parts, strict=True):
-        if part.shape != tensor.shape:
-            raise reader.error("model.initial", f"{name}: {tensor.name} is {part.shape}, expected {tensor.shape}")
-    return np.concatenate([p.ravel() for p in parts])
+    model = np.concatenate(parts)
+    if dead := dead_scales(layout, model):
+        log.warning("%s: the scales %s are 0, so their layers cannot learn", name, ", ".join(dead))
+    return model
+
+
+def _first_value(array: NDArray[Any], tensor: Tensor) -> Model:
+    """Return a tensor's first value, flat. ValueError: the array is not one for it."""
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{tensor.name} holds {array.dtype}, expected real numbers")
+    if array.shape != tensor.shape:
+        raise ValueError(f"{tensor.name} is {array.shape}, expected {tensor.shape}")
+    with np.errstate(over="ignore"):
+        value = array.astype(np.float32)
+    if not np.isfinite(value).all():
+        raise ValueError(f"{tensor.name} holds NaN, infinity or numbers beyond float32")
+    return value.ravel()
