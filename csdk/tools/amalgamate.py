@@ -47,7 +47,7 @@ class Writer:
 
     def find(self, name: str) -> Path:
         """Return the path of a header of the library."""
-        for folder in ("include", "src"):
+        for folder in ("include", "src", "train"):
             if (CSDK / folder / name).exists():
                 return CSDK / folder / name
         raise FileNotFoundError(name)

@@ -54,6 +54,11 @@ def called_on(path: str, line: int, indirect: list[tuple[str, str]]) -> str:
     return fits.pop() if len(fits) == 1 else lines[0].strip()
 
 
+def _function(said: str, names: dict[str, str]) -> str:
+    """Return the name of the function that a `.su` file means; of a clone it may leave out the last number."""
+    return names[said] if said in names else next(names[name] for name in names if name.startswith(f"{said}."))
+
+
 def read(files: list[Path], indirect: list[tuple[str, str]], application: str) -> Graph:
     """Read the graph off `.s` files with their `.su`; static functions are named `file.c:name`. For the rest see
     stack.Graph.read.
@@ -67,7 +72,7 @@ def read(files: list[Path], indirect: list[tuple[str, str]], application: str) -
         names = {n: n if n in public else f"{file.stem}.c:{n}" for n in calls.functions}
         for line in file.with_suffix(".su").read_text().splitlines():
             where, size, kind = line.split("\t")
-            name = names[where.rsplit(":", 1)[1]]
+            name = _function(where.rsplit(":", 1)[1], names)
             graph.frames[name] = int(size)
             if kind not in ("static", "dynamic,bounded"):
                 graph.faults[name] = f"the frame of {name} is {kind}"

@@ -3,8 +3,11 @@
 
 #include <string.h>
 
-#define MOST_EXAMPLES 0x40000000u /* most that permuted() can order */
+#include "fm_train_internal.h"
+
 #define SMALLEST_PROBABILITY 1e-30f
+#define LARGEST_SETTING 1e6f  /* learning rate, prox_mu */
+#define LARGEST_FLOAT 3.4e38f /* less than infinity */
 
 /* ---- sizes and tables ---- */
 
@@ -27,74 +30,6 @@ static uint32_t units(const uint32_t *widths, uint32_t layers) {
 
 uint32_t fm_train_arena_floats(const uint32_t *widths, uint32_t layers) {
   return fm_train_parameters(widths, layers) + (2u * units(widths, layers));
-}
-
-static uint32_t mix(uint32_t x) {
-  uint32_t h = x; /* a 32-bit finaliser (MurmurHash3's, public domain) */
-  h ^= h >> 16;
-  h *= 0x85EBCA6Bu;
-  h ^= h >> 13;
-  h *= 0xC2B2AE35u;
-  h ^= h >> 16;
-  return h;
-}
-
-static float square_root(float x) {
-  float root = (x > 1.0f) ? x : 1.0f;
-  for (uint32_t i = 0u; i < 40u; i++) { /* Newton; x is small and positive here */
-    root = 0.5f * (root + (x / root));
-  }
-  return root;
-}
-
-void fm_train_randomize(const uint32_t *widths, uint32_t layers, uint32_t seed, float *parameters) {
-  uint32_t at = 0u;
-  for (uint32_t l = 0u; l < layers; l++) {
-    const uint32_t kernel = widths[l] * widths[l + 1u];
-    const uint32_t fans = widths[l] + widths[l + 1u];
-    const float limit = square_root(6.0f / (float)fans);
-    for (uint32_t i = 0u; i < (kernel + widths[l + 1u]); i++) {
-      const float uniform = (float)(mix(seed ^ (at * 0x9E3779B9u)) >> 8) * (1.0f / 8388608.0f);
-      parameters[at] = (i < kernel) ? (limit * (uniform - 1.0f)) : 0.0f;
-      at++;
-    }
-  }
-}
-
-static bool tensors_fit(const fm_trainer_config_t *config) {
-  bool fit = true;
-  for (uint32_t t = 0u; fit && (t < (2u * config->layers)); t++) {
-    const uint32_t l = t / 2u;
-    const uint32_t in = ((t % 2u) == 0u) ? config->widths[l] : 1u;
-    fit = (config->tensors[t].data != NULL) && (config->tensors[t].count == (in * config->widths[l + 1u]));
-  }
-  return fit;
-}
-
-static bool widths_valid(const fm_trainer_config_t *config) {
-  bool valid = (config->widths != NULL) && (config->layers >= 1u) && (config->layers <= (uint32_t)FM_TRAIN_MAX_LAYERS);
-  for (uint32_t l = 0u; valid && (l <= config->layers); l++) {
-    valid = (config->widths[l] >= 1u) && (config->widths[l] <= 65535u);
-  }
-  return valid;
-}
-
-static bool data_valid(const fm_dataset_t *data) {
-  return (data->count >= 1u) && (data->count <= MOST_EXAMPLES) && (data->read != NULL);
-}
-
-fm_status_t fm_trainer_init(fm_trainer_t *trainer, const fm_trainer_config_t *config) {
-  fm_status_t status = FM_ERR_ARGUMENT;
-  if ((trainer != NULL) && (config != NULL) && widths_valid(config) && (config->tensors != NULL) &&
-      (config->arena != NULL) && data_valid(&config->data) && tensors_fit(config)) {
-    status = FM_ERR_BUFFER;
-    if (config->arena_floats >= fm_train_arena_floats(config->widths, config->layers)) {
-      (void)memset(trainer, 0, sizeof *trainer);
-      trainer->config = config;
-      status = FM_OK;
-    }
-  }
-  return status;
 }
 
 /* ---- one example forwards and backwards ---- */
@@ -152,7 +87,7 @@ static uint32_t forward(const fm_trainer_t *trainer, float *activations) {
     dense_forward(config->tensors[2u * l].data, config->tensors[(2u * l) + 1u].data, in, config->widths[l], out,
                   config->widths[l + 1u]);
     for (uint32_t j = 0u; ((l + 1u) < config->layers) && (j < config->widths[l + 1u]); j++) {
-      out[j] = (out[j] > 0.0f) ? out[j] : 0.0f;
+      out[j] = (out[j] < 0.0f) ? 0.0f : out[j]; /* NaN stays, so that the loss shows it */
     }
     at += config->widths[l];
   }
@@ -233,10 +168,36 @@ static uint32_t permuted(uint32_t i, uint32_t count, uint32_t key) {
   return x;
 }
 
+/* Tell whether a plan's numbers are such that one can train with them; NaN is not. */
+static bool plan_usable(const fm_plan_t *plan) {
+  return (plan->learning_rate >= 0.0f) && (plan->learning_rate <= LARGEST_SETTING) && (plan->prox_mu >= 0.0f) &&
+         (plan->prox_mu <= LARGEST_SETTING);
+}
+
+/* Read an example. Return whether its features are finite and its label is one of the classes. */
+static bool read_example(const fm_trainer_t *t, const fm_dataset_t *data, uint32_t index, float *features,
+                         uint32_t *label) {
+  bool sound;
+  data->read(data->user, index, features, label);
+  sound = (*label < t->config->widths[t->config->layers]);
+  for (uint32_t j = 0u; j < t->config->widths[0]; j++) {
+    sound = sound && (features[j] >= -LARGEST_FLOAT) && (features[j] <= LARGEST_FLOAT); /* NaN is neither */
+  }
+  return sound;
+}
+
+/* Add to the loss with the rounding error of the sums before (Kahan 1965), so that millions of examples count alike. */
+static void add_loss(fm_trainer_t *t, float loss) {
+  const float corrected = loss - t->loss_error;
+  const float sum = t->loss_sum + corrected;
+  t->loss_error = (sum - t->loss_sum) - corrected;
+  t->loss_sum = sum;
+}
+
 fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *work) {
   fm_trainer_t *t = (fm_trainer_t *)trainer;
   const uint32_t count = t->config->data.count;
-  fm_status_t status = FM_OK;
+  fm_status_t status = plan_usable(plan) ? FM_OK : FM_ERR_TRAINING;
   t->learning_rate = plan->learning_rate;
   t->prox_mu = plan->prox_mu;
   t->batch_size = (plan->batch_size != 0u) ? plan->batch_size : 1u;
@@ -252,6 +213,7 @@ fm_status_t fm_trainer_begin(void *trainer, const fm_plan_t *plan, fm_work_t *wo
   t->next = 0u;
   t->epoch = 0u;
   t->loss_sum = 0.0f;
+  t->loss_error = 0.0f;
   work->planned_steps = t->planned_steps;
   if (plan->prox_mu != 0.0f) {
     for (uint32_t i = 0u; i < (2u * t->config->layers); i++) {
@@ -280,6 +242,23 @@ static void descend(const fm_trainer_t *t, const float *gradient, uint32_t batch
   }
 }
 
+/* Change the model by a batch's gradient, and count the step. */
+static fm_status_t step_end(fm_trainer_t *t, fm_work_t *work, const float *gradient, uint32_t batch) {
+  const uint32_t count = t->config->data.count;
+  descend(t, gradient, batch);
+  t->next += batch;
+  work->steps++;
+  work->loss = t->loss_sum / (float)t->next;
+  work->examples = (t->epoch == 0u) ? t->next : count;
+  if (t->next == count) {
+    t->next = 0u;
+    t->epoch++;
+    t->loss_sum = 0.0f;
+    t->loss_error = 0.0f;
+  }
+  return (work->steps < t->planned_steps) ? FM_OK : FM_DONE;
+}
+
 fm_status_t fm_trainer_step(void *trainer, fm_work_t *work) {
   fm_trainer_t *t = (fm_trainer_t *)trainer;
   const fm_trainer_config_t *config = t->config;
@@ -291,22 +270,17 @@ fm_status_t fm_trainer_step(void *trainer, fm_work_t *work) {
   fm_status_t status = FM_DONE;
   if (work->steps < t->planned_steps) {
     (void)memset(gradient, 0, (size_t)fm_train_parameters(config->widths, config->layers) * sizeof *gradient);
-    for (uint32_t i = 0u; i < batch; i++) {
+    bool sound = true;
+    for (uint32_t i = 0u; (i < batch) && sound; i++) {
+      const uint32_t index = permuted(t->next + i, count, t->seed ^ mix(t->epoch));
       uint32_t label = 0u;
-      config->data.read(config->data.user, permuted(t->next + i, count, t->seed ^ mix(t->epoch)), features, &label);
-      t->loss_sum += fm_train_gradient(t, features, label, gradient);
+      sound = read_example(t, &config->data, index, features, &label);
+      if (sound) {
+        add_loss(t, fm_train_gradient(t, features, label, gradient));
+      }
     }
-    descend(t, gradient, batch);
-    t->next += batch;
-    work->steps++;
-    work->loss = t->loss_sum / (float)t->next;
-    work->examples = (t->epoch == 0u) ? t->next : count;
-    if (t->next == count) {
-      t->next = 0u;
-      t->epoch++;
-      t->loss_sum = 0.0f;
-    }
-    status = (work->steps < t->planned_steps) ? FM_OK : FM_DONE;
+    sound = sound && (t->loss_sum <= LARGEST_FLOAT); /* not if it is NaN */
+    status = sound ? step_end(t, work, gradient, batch) : FM_ERR_TRAINING;
   }
   return status;
 }
@@ -317,23 +291,30 @@ fm_status_t fm_trainer_evaluate(void *trainer, fm_work_t *work) {
   const fm_dataset_t *data = (config->evaluation.count != 0u) ? &config->evaluation : &config->data;
   float *activations = activations_of(t);
   const uint32_t classes = config->widths[config->layers];
+  fm_status_t status = FM_OK;
   for (uint32_t i = 0u; (i < t->batch_size) && (t->next < data->count); i++) {
     uint32_t label = 0u;
     uint32_t best = 0u;
-    data->read(data->user, t->next, activations, &label);
+    if (!read_example(t, data, t->next, activations, &label)) {
+      status = FM_ERR_TRAINING;
+      break;
+    }
     float *logits = &activations[forward(trainer, activations)];
     for (uint32_t j = 1u; j < classes; j++) {
       best = (logits[j] > logits[best]) ? j : best;
     }
     work->correct += (best == label) ? 1u : 0u;
-    t->loss_sum += softmax(logits, classes, label);
+    add_loss(t, softmax(logits, classes, label));
     t->next++;
   }
   work->steps++;
   work->planned_steps = (data->count + t->batch_size - 1u) / t->batch_size;
   work->examples = t->next;
   work->loss = t->loss_sum / (float)t->next;
-  return (t->next < data->count) ? FM_OK : FM_DONE;
+  if ((status == FM_OK) && (t->next >= data->count)) {
+    status = FM_DONE;
+  }
+  return status;
 }
 
 fm_app_t fm_trainer_app(fm_trainer_t *trainer) {

@@ -8,7 +8,7 @@ float fm_train_exp(float x) {
   float result;
   if (x < -87.3f) {
     result = 0.0f;
-  } else if (x > 88.7f) {
+  } else if (!(x <= 88.7f)) { /* also NaN */
     const uint32_t infinity = 0x7F800000u;
     (void)memcpy(&result, &infinity, sizeof result);
   } else {

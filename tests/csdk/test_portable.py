@@ -18,6 +18,7 @@ CORE = ("codec", "crc32", "tensor", "encoding", "serial", "serial_rx", "serial_t
 SOURCES = [f"csdk/src/fm_{name}.c" for name in CORE]
 SOURCES += [
     "csdk/train/fm_train.c",
+    "csdk/train/fm_train_init.c",
     "csdk/train/fm_train_math.c",
     "csdk/train/fm_train_model.c",
     "csdk/train/fm_train_query.c",

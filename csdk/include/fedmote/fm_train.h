@@ -44,6 +44,7 @@ typedef struct {
   uint32_t next; /* example of the epoch (or of the evaluation) to come */
   uint32_t epoch;
   float loss_sum;
+  float loss_error; /* what rounding has taken from loss_sum, with the sign changed */
 } fm_trainer_t;
 
 /* Return the floats of arena for a network: its gradient, and one example's activations and errors. */
