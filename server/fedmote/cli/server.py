@@ -6,9 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections import Counter
+from collections.abc import Coroutine
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import click
 from rich.logging import RichHandler
@@ -32,7 +36,8 @@ log = logging.getLogger(__name__)
 def server(federations: tuple[Path, ...], rounds: int | None, from_version: int | None) -> None:
     """Run the aggregation server of each federation that a TOML file FEDERATION describes."""
     logging.basicConfig(level="INFO", format="%(message)s", datefmt="[%X]", handlers=[RichHandler(show_path=False)])
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # service managers send SIGTERM
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where SIGINT is ignored, as in a script's background job
+        signal.signal(number, _interrupt)
     try:
         with contextlib.ExitStack() as stack:
             settings = [load(path) for path in federations]
@@ -45,9 +50,35 @@ def server(federations: tuple[Path, ...], rounds: int | None, from_version: int 
             servers = [_server(one, private, len(settings) > 1) for one in settings]
             if from_version is not None:
                 servers[0].go_on_from(from_version)
-            asyncio.run(run_all(servers, rounds))
+            asyncio.run(_until_stopped(run_all(servers, rounds)))
     except KeyboardInterrupt:
         log.info("stopped; the last committed model is in the database")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`, which SIGINT and SIGTERM end in order, a second one at once. KeyboardInterrupt: one came."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    stopped: list[int] = []
+
+    def stop(number: int) -> None:
+        stopped.append(number)
+        if len(stopped) == 1:
+            task.cancel()
+        else:
+            os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        raise KeyboardInterrupt from None
 
 
 def _server(settings: Settings, private: PrivateUrl | None, several: bool) -> Server:

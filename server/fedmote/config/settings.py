@@ -27,7 +27,7 @@ RANGES: dict[str, Range] = {
     "max_steps": (0, 2**32 - 1), "select": (0, 1e9), "devices": (1, math.inf), "goal": (0, 1),
     "resume_s": (0, 4e6), "soft_deadline_s": (0, 4e6), "hard_deadline_s": (0, 4e6), "min_reports": (1, math.inf),
     "chunk_elements": (16, 16384), "slots": (1, math.inf), "slot_silence_s": (0, 4e6), "seed": (0, 2**32 - 1),
-    "max_examples": (1, 2**32 - 1), "retry_ms": (1, 2**32 - 1), "buffer": (0, math.inf), "max_staleness": (0, 1000),
+    "max_examples": (1, 2**32 - 1), "retry_ms": (1, 86_400_000), "buffer": (0, math.inf), "max_staleness": (0, 1000),
     "staleness_exponent": (0, 10), "min_deadline_s": (0.1, 4e6), "tiers": (1, 10), "min_battery": (0, 100),
     "min_free_memory_kib": (0, 2**32 - 1), "arrivals_per_s": (1, 1e6), "meet_s": (1, 86400),
     "ineligible_s": (0, 86400), "min_cohort": (2, math.inf), "max_per_device": (1, 2**32 - 1),
@@ -115,7 +115,7 @@ def _data_folder(reader: TomlReader) -> Path:
     """Make the folder of the database, relative to the federation.toml."""
     folder = reader.path.parent / (reader.text("federation", "data", r".+", "a folder") or ".")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
     except OSError as error:
         what = f"{folder} cannot be made: {error.strerror}; name another folder"
         raise reader.error("federation.data", what) from error

@@ -55,7 +55,7 @@ def _make_client(broker: BrokerUrl, federation: str, ca_file: Path | None) -> _C
     """Make the client of a broker. ValueError: a setting is wrong."""
     if ca_file is not None and broker.scheme != "mqtts":
         raise ValueError(f"broker {broker}: a CA file is for mqtts://")
-    client = _Client(CallbackAPIVersion.VERSION2, client_id=f"{federation}/server", clean_session=False)
+    client = _Client(CallbackAPIVersion.VERSION2, client_id=f"fedmote-server-{federation}", clean_session=False)
     if broker.user:
         client.username_pw_set(broker.user, broker.password)
     if broker.scheme == "mqtts":

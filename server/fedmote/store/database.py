@@ -111,6 +111,7 @@ class Database:
         new = Path(f"{path}.new")
         for leftover in (log, Path(f"{path}-shm"), new, Path(f"{new}-journal")):
             leftover.unlink(missing_ok=True)
+        new.touch(0o600)  # SQLite gives its other files the same mode
         self._open(new, "DELETE")
         with contextlib.closing(self._connection):
             prepare(self)
@@ -143,7 +144,7 @@ def _lock(path: Path) -> int:
         raise StoreError(f"{path} is a folder where the database should be; move it away")
     name = f"{path}.lock"
     try:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StoreError(f"{name}: {error.strerror}; {_WRITABLE}") from error
     try:
