@@ -359,3 +359,21 @@ def test_the_header_for_all_has_all(tmp_path: Path) -> None:
     source = tmp_path / "all.cpp"
     source.write_text(SKETCH.replace("<fedmote.h>", '"fedmote.h"'))
     run(*STRICT_CXX, f"-I{CSDK / 'include'}", "-c", source, "-o", tmp_path / "all.o")
+
+
+@pytest.mark.parametrize(
+    ("header", "function"),
+    [
+        ("fm_client.h", "fm_client_init"), ("fm_codec.h", "fm_message_decode"), ("fm_crc32.h", "fm_crc32"),
+        ("fm_keep.h", "fm_keep_init"), ("fm_mqtt.h", "fm_mqtt_init"), ("fm_serial.h", "fm_serial_init"),
+        ("fm_tensor.h", "fm_tensors_layout_crc32"), ("fm_train.h", "fm_trainer_init"),
+    ],
+)  # fmt: skip
+def test_each_header_alone_links_from_cplusplus(tmp_path: Path, header: str, function: str) -> None:
+    """C++ would otherwise look for a function of another name."""
+    source = tmp_path / "use.cpp"
+    source.write_text(f'#include "fedmote/{header}"\nvoid *use(void) {{ return (void *)&{function}; }}\n')
+    command = ["c++", "-c", f"-I{ROOT}/csdk/include", source, "-o", tmp_path / "use.o"]
+    subprocess.run(command, check=True)
+    wanted = subprocess.run(["nm", "-u", tmp_path / "use.o"], check=True, capture_output=True, text=True).stdout
+    assert function in wanted.split()

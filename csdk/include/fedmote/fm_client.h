@@ -19,6 +19,10 @@
 #include "fedmote/fm_tensor.h"
 #include "fedmote/fm_wire.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define FM_VERSION 0x00000100u /* major << 16 | minor << 8 | patch: 0.1.0 */
 
 /* Progress of the current plan's training (or evaluation). The application writes it, the client reports it.
@@ -242,5 +246,9 @@ void fm_client_finish_early(fm_client_t *client);
 /* Tell the server the device's state. The server decides by it whether to select this device. battery: percent, 255:
  * unknown. flags: bit 0 charging, bit 1 on a metered network, bit 2 busy: do not select. */
 void fm_client_set_device_state(fm_client_t *client, uint8_t battery, uint8_t flags);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

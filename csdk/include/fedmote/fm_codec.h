@@ -8,6 +8,10 @@
 #include "fedmote/fm_status.h"
 #include "fedmote/fm_wire.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Verify a message of `total` bytes, of which the first `available` are at `bytes` (any alignment), and read it into
  * *out. Everything is checked before it is read: bounds, alignment, offsets, required fields, enum ranges, terminators.
  * The views in *out point into `bytes`.
@@ -29,5 +33,9 @@ fm_status_t fm_message_encode(const fm_message_t *message, uint8_t *out, uint32_
 
 /* Return element `index` of UpdateBegin.ranges; index < ranges.size / 8. */
 fm_range_t fm_range_at(fm_bytes_t ranges, uint32_t index);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -4,8 +4,16 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* CRC-32 of zlib and Ethernet (reflected 0xEDB88320). Start with crc = 0; pass the result on to continue. Linear in
  * size; a table of 64 bytes. */
 uint32_t fm_crc32(uint32_t crc, const void *bytes, uint32_t size);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -18,6 +18,10 @@
 
 #include "fedmote/fm_client.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The caller's raw storage. No function is called from an interrupt. Each may block for no longer than the application
  * can do without fm_client_poll(). Any result but FM_OK is a failure and is counted. */
 typedef struct {
@@ -60,5 +64,9 @@ uint32_t fm_keep_size(const fm_storage_t *storage, uint32_t elements, uint32_t l
  * function or a size out of range. FM_ERR_BUFFER: too small for any model. A model or chunk size that does not fit is
  * counted in `errors` when its plan arrives; the client then works without keeping it. */
 fm_status_t fm_keep_init(fm_keep_t *keep, const fm_storage_t *storage, fm_keeper_t *keeper);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

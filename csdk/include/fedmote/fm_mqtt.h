@@ -6,6 +6,10 @@
 #include "fedmote/fm_config.h"
 #include "fedmote/fm_link.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The caller owns everything that this struct points to; all of it must outlive the link. */
 typedef struct {
   fm_stream_t stream;
@@ -112,5 +116,9 @@ fm_status_t fm_mqtt_init(fm_mqtt_t *mqtt, const fm_mqtt_config_t *config, fm_lin
  * accept it at once or a packet is half written; so wait until sending() is false. A message at FM_AT_LEAST_ONCE is
  * kept for the next connection. The next poll connects again. */
 void fm_mqtt_close(fm_mqtt_t *mqtt);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

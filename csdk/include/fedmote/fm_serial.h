@@ -17,6 +17,10 @@
 #include "fedmote/fm_config.h"
 #include "fedmote/fm_link.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #if (FM_SERIAL_PAYLOAD < 16) || (FM_SERIAL_PAYLOAD > 240)
 #error "FM_SERIAL_PAYLOAD must be 16 to 240"
 #endif
@@ -109,5 +113,9 @@ fm_status_t fm_serial_init(fm_serial_t *serial, const fm_serial_config_t *config
 /* Tell the peer, if the stream accepts that at once, and close the stream. A message at FM_AT_LEAST_ONCE is kept for
  * the next connection. The next poll opens the stream again. Do not call from a callback. */
 void fm_serial_close(fm_serial_t *serial);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -8,6 +8,10 @@
 
 #include "fedmote/fm_status.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Access to parameters that are not in RAM. Offsets and sizes are bytes of the tensor's little-endian float32 image and
  * need not be multiples of 4. The functions must not block for long and must not call the client. */
 typedef struct {
@@ -32,5 +36,9 @@ uint32_t fm_tensors_shared(const fm_tensor_t *tensors, uint32_t count);
 /* Return the CRC-32 by which Hello compares layouts: over each shared tensor in table order, its name, a zero byte, and
  * its count as a little-endian uint32. */
 uint32_t fm_tensors_layout_crc32(const fm_tensor_t *tensors, uint32_t count);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

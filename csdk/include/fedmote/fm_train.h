@@ -8,6 +8,10 @@
 
 #include "fedmote/fm_client.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #ifndef FM_TRAIN_MAX_LAYERS
 #define FM_TRAIN_MAX_LAYERS 4
 #endif
@@ -87,5 +91,9 @@ float fm_train_gradient(const fm_trainer_t *trainer, const float *features, uint
  * 1). */
 float fm_train_exp(float x);
 float fm_train_log(float x);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
