@@ -373,7 +373,7 @@ def test_each_header_alone_links_from_cplusplus(tmp_path: Path, header: str, fun
     """C++ would otherwise look for a function of another name."""
     source = tmp_path / "use.cpp"
     source.write_text(f'#include "fedmote/{header}"\nvoid *use(void) {{ return (void *)&{function}; }}\n')
-    command = ["c++", "-c", f"-I{ROOT}/csdk/include", source, "-o", tmp_path / "use.o"]
+    command = ["c++", "-c", f"-I{ROOT}/csdk/include", str(source), "-o", str(tmp_path / "use.o")]
     subprocess.run(command, check=True)
     wanted = subprocess.run(["nm", "-u", tmp_path / "use.o"], check=True, capture_output=True, text=True).stdout
     assert function in wanted.split()

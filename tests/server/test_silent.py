@@ -60,6 +60,7 @@ def withdraws(fleet: FakeFleet, number: int) -> None:
     fleet.hear("x", "Withdraw", round=number)
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("attack", [silence, begins_for_ever, one_chunk, wrong_checksum, withdraws])
 def test_one_device_of_twenty_costs_the_others_at_most_a_tenth_of_their_rounds(
     attack: Callable[[FakeFleet, int], None],
