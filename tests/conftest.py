@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the tests, and what all of them may use."""
+"""Options of the tests, and fixtures for all of them."""
 
 import sys
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ settings.load_profile("fedmote")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How thorough the slow ones are."""
+    """Set how thorough the slow tests are."""
     parser.addoption("--moments", type=int, default=6, help="moments of a round at which each image loses its power")
     parser.addoption("--kills", type=int, default=10, help="how often the server is killed, of each kind")
 
 
 @pytest.fixture
 def untraced() -> Iterator[None]:
-    """No coverage: it makes Python three times as slow, for what computes for long in code that other tests cover."""
+    """Switch coverage off for a test that computes for long: tracing makes Python three times as slow."""
     trace = sys.gettrace()
     sys.settrace(None)
     yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C codec through the bindings: what goes in comes out, and bytes that are no message are told apart."""
+"""The C codec through the bindings: it decodes what it encodes, and rejects bytes that are no message."""
 
 from typing import Any
 

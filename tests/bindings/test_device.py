@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Over 350 lines: every case talks to the same hand-made server at the top.
-"""The real C client through the bindings: on a link in memory, a clock of the test's, a server of a few lines."""
+"""The real C client through the bindings, on a link in memory, with the test's clock and a server of a few lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 class Server:
-    """One round's server for one device: answers what the device says."""
+    """The server of one round for one device: it answers the device's messages."""
 
     def __init__(self, device: Device, model: Floats, **plan: Any) -> None:
         self.device = device
@@ -115,7 +115,7 @@ class Server:
         return b"".join(data for _, (_, data) in sorted(self.chunks.items()))
 
     def step(self) -> None:
-        """One poll, and an answer to what came of it. The clock goes on as far as the device would sleep."""
+        """Poll once and answer the device's message. The clock advances by as long as the device would sleep."""
         wait = self.device.poll(self.now)
         message = self.device.take()
         if message is not None:
@@ -184,7 +184,7 @@ class Linear:
 
 
 class AllAtOnce(Linear):
-    """The same without a generator."""
+    """The same client without a generator."""
 
     def fit(self, parameters: list[Floats], config: dict[str, float | int]) -> Any:
         *_, last = super().fit(parameters, config)
@@ -258,7 +258,7 @@ def test_a_query_for_an_unknown_field_is_withdrawn_from() -> None:
 
 
 class Queried(Linear):
-    """Answers for one field."""
+    """A client that answers queries for one field."""
 
     def query(self, field: int, low: float, high: float, bins: int) -> tuple[list[int], float]:
         number = {field_number("temperature"): 3}[field]

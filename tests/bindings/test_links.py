@@ -19,7 +19,7 @@ WAIT_S = 120.0  # for what takes a fraction of a second, unless others keep the 
 
 
 def wait_for(what: Callable[[], object]) -> None:
-    """Ask again and again until it is true."""
+    """Check again and again until it is true."""
     deadline = time.monotonic() + WAIT_S
     while not what():
         assert time.monotonic() < deadline, "it did not happen"
@@ -27,7 +27,7 @@ def wait_for(what: Callable[[], object]) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of a real broker on loopback."""
+    """Return the port of a real broker on loopback."""
     with private_broker() as url:
         yield int(url.rpartition(":")[2])
 
@@ -74,7 +74,7 @@ Paho = tuple[Any, list[tuple[str, bytes, int]]]
 
 @pytest.fixture
 def connect(port: int) -> Iterator[Connect]:
-    """Makes wires to the broker and closes their sockets in the end."""
+    """Return a function that makes wires to the broker; close their sockets at the end."""
     wires: list[Wire] = []
 
     def make(link: MqttLink, piece: int = 4096) -> Wire:
@@ -88,7 +88,7 @@ def connect(port: int) -> Iterator[Connect]:
 
 @pytest.fixture
 def paho(port: int) -> Iterator[Paho]:
-    """The server's side: everything on up/, through another implementation of MQTT."""
+    """The server's side, through another implementation of MQTT: it receives everything on up/."""
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
 

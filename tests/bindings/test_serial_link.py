@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The serial link without I/O: two ends on a noisy line and a virtual clock; frames as another codec reads them."""
+"""The serial link without I/O: two ends on a noisy line with a virtual clock, and its frames read by another codec."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GREET, ACK, DATA = 0, 1, 2
 
 
 def frames(line: bytes) -> list[bytes]:
-    """What is on the line, unstuffed, each checked by zlib."""
+    """Return the frames on the line, unstuffed, each checked by zlib."""
     out = []
     for part in filter(None, line.split(b"\0")):
         frame = cobs.decode(part)
@@ -31,14 +31,14 @@ def frames(line: bytes) -> list[bytes]:
 
 
 def frame(control: int, to: int, expected: bytes, sequence: int, payload: bytes = b"") -> bytes:
-    """A frame of one's own, as docs/wire.md says."""
+    """Make a frame by hand, as docs/wire.md says."""
     body = bytes([control]) + struct.pack("<H", to) + expected + struct.pack("<H", sequence) + payload
     encoded: bytes = cobs.encode(body + struct.pack("<I", zlib.crc32(body)))
     return b"\0" + encoded + b"\0"
 
 
 def test_frames_are_what_the_document_says() -> None:
-    """Greeted, acknowledged and told a message by hand-made frames; its own frames are read by the COBS of PyPI."""
+    """Hand-made frames greet it, acknowledge and carry a message. Its own frames are read by PyPI's COBS."""
     link = SerialLink(seed=3)
     link.open()
     link.poll(0)
@@ -97,7 +97,7 @@ def test_messages_cross_a_noisy_line_once_and_in_order(seed: int, share: float, 
 
 
 def test_what_was_queued_is_forgotten_on_demand() -> None:
-    """What the link has not begun to send is dropped."""
+    """forget() drops the messages that the link has not begun to send."""
     link = SerialLink()
     link.send(b"never")
     assert link.unsent == 1
@@ -106,13 +106,13 @@ def test_what_was_queued_is_forgotten_on_demand() -> None:
 
 
 def test_settings_that_the_library_refuses() -> None:
-    """A time out of range."""
+    """A retransmission time out of range is refused."""
     with pytest.raises(ValueError, match="refuses these settings"):
         SerialLink(retransmit_ms=9000)
 
 
 @pytest.mark.parametrize("url", ["serial:", "serial:///dev/ttyS9?baud=1", "serial:///dev/ttyS9?rate=9600", "tcp://h"])
 def test_a_device_refuses_lines_that_cannot_be(url: str) -> None:
-    """The error says what is expected."""
+    """The error says what was expected."""
     with pytest.raises(ValueError, match="expected"):
         Device("a", url, federation="f", trainer=CTrainer((2, 2), np.ones((1, 2), np.float32), np.zeros(1, np.uint8)))

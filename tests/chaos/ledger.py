@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares the accounts of both sides down to the last update. Pure: no I/O, no clock."""
+"""Compares the accounts of both sides, update by update. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Commit:
 
 @dataclass
 class Ledger:
-    """Both sides' account.
+    """The accounts of both sides.
 
     records: the database's log of rounds. folds: as they were done, also by servers that died before the commit.
     commits: in the order in which they were written; of a round that a dying server did not get committed there may be

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fetch_sources() -> None:
-    """Get lwIP, which cortex_m3_mqtt is built with, unless it is there."""
+    """Fetch lwIP, which cortex_m3_mqtt is built with, if it is missing."""
     subprocess.run([ROOT / "firmware_examples" / "fetch_sources.sh"], check=True)
 
 

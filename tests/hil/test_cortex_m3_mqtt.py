@@ -43,7 +43,7 @@ WAY = ("downloading", "checking", "working", "sealing", "offering", "uploading",
 
 
 def run(*command: str | Path) -> str:
-    """What a program said; it must succeed."""
+    """Run a program, which must succeed; return its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -52,13 +52,13 @@ def run(*command: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Build:
-    """A build folder, in which only what a setting changes is built anew."""
+    """Return a build folder. Later builds in it compile only what a setting changes."""
 
     folder: Path
     settings: tuple[str, ...] = ()
 
     def image(self, port: int) -> Path:
-        """The firmware for a broker on that port of this machine."""
+        """Build the firmware for a broker on this port of this machine."""
         run("cmake", "-S", ROOT / "firmware_examples" / NAME, "-B", self.folder, "-G", "Ninja",
             "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", f"-DFEDMOTE_BROKER=10.0.2.2:{port}", *self.settings)  # fmt: skip
         said = run("cmake", "--build", self.folder)
@@ -89,7 +89,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory, sources: None, authority: Auth
 
 
 class Board:
-    """An image under QEMU, its Ethernet in QEMU's own network, whose 10.0.2.2 is this machine."""
+    """An image under QEMU. Its Ethernet is in QEMU's own network, where 10.0.2.2 is this machine."""
 
     def __init__(self, elf: Path, folder: Path) -> None:
         self._log, self._monitor = folder / "device.log", folder / "monitor"
@@ -117,7 +117,7 @@ class Board:
 
     @property
     def lines(self) -> list[str]:
-        """What it logged, in whole lines."""
+        """Return what it logged, in whole lines."""
         text = self._log.read_text() if self._log.exists() else ""
         return text[: text.rfind("\n") + 1].splitlines()
 
@@ -134,7 +134,7 @@ def running(broker: Broker) -> Iterator[Broker]:
 def serve(
     url: str, ca_file: Path | None = None, on_round: Callable[[Record], None] | None = None
 ) -> tuple[NDArray[np.float32], list[Record]]:
-    """Two rounds with the real server."""
+    """Run two rounds with the real server."""
     records: list[Record] = []
 
     def committed(record: Record) -> None:
@@ -155,7 +155,7 @@ def serve(
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The model that the same device on this machine, without emulation, brings the server to."""
+    """Return the model that the server gets with the same device on this machine, without emulation."""
     rng = np.random.default_rng(1)
     x, y, _, _ = split(rng)
     mine = partition(y, 10, 1.0, rng)[0]
@@ -176,7 +176,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def check(board: Board, model: NDArray[np.float32], records: list[Record], expected: bytes) -> None:
-    """Two full rounds, step by step, to the desktop device's model."""
+    """Two full rounds, step by step, give the desktop device's model."""
     assert [(r.round, r.reported, r.partial) for r in records] == [(1, 1, 0), (2, 1, 0)]
     lines = [line for line in board.lines if not line.startswith("chunk ")]
     assert lines[0] == "boot restored=0 round=0"
@@ -195,7 +195,7 @@ def test_rounds(plain: Build, tmp_path: Path, expected: bytes) -> None:
 
 
 def test_rounds_over_tls(tls: Build, tmp_path: Path, authority: Authority, expected: bytes) -> None:
-    """Device and server both speak TLS; the device knows the authority only from its build."""
+    """Device and server both use TLS. The device has the authority's certificate from its build alone."""
     broker = Broker(tmp_path, tls=authority.issue("localhost"))
     with running(broker), Board(tls.image(broker.tls_port), tmp_path) as board:
         model, records = serve(broker.tls_url, authority.file)
@@ -204,7 +204,7 @@ def test_rounds_over_tls(tls: Build, tmp_path: Path, authority: Authority, expec
 
 
 def test_a_reset_between_rounds(plain: Build, tmp_path: Path, expected: bytes) -> None:
-    """The board starts anew after the first round's commit, remembers the model, and does the second round."""
+    """The board restarts after the first round's commit, remembers the model, and does the second round."""
     broker = Broker(tmp_path)
     with running(broker), Board(plain.image(broker.port), tmp_path) as board:
 
@@ -221,7 +221,7 @@ def test_a_reset_between_rounds(plain: Build, tmp_path: Path, expected: bytes) -
 
 
 def test_an_address_by_dhcp(tmp_path: Path, sources: None, expected: bytes) -> None:
-    """QEMU's network gives the one that the firmware would have had otherwise; here it has none of its own."""
+    """The firmware has no fixed address here; it gets one by DHCP from QEMU's network."""
     broker = Broker(tmp_path)
     build = Build(tmp_path / "build", ("-DFEDMOTE_DHCP=ON", "-DFEDMOTE_ADDRESS="))
     with running(broker), Board(build.image(broker.port), tmp_path) as board:
@@ -230,7 +230,7 @@ def test_an_address_by_dhcp(tmp_path: Path, sources: None, expected: bytes) -> N
 
 
 def publish(port: int, topic: str, count: int) -> None:
-    """Messages of three bytes, all of them taken by the broker."""
+    """Publish messages of three bytes, and wait until the broker has taken all."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.max_inflight_messages_set(count)
     client.connect("127.0.0.1", port)
@@ -253,7 +253,7 @@ def test_many_small_messages(plain: Build, tmp_path: Path, expected: bytes) -> N
 
 
 def test_a_broker_that_comes_back(tls: Build, tmp_path: Path, authority: Authority, expected: bytes) -> None:
-    """The broker restarts after the first round; the device opens TLS again."""
+    """The broker restarts after the first round, and the device connects with TLS again."""
     broker = Broker(tmp_path, persistent=True, tls=authority.issue("localhost"))
 
     def restart(record: Record) -> None:
@@ -269,7 +269,7 @@ def test_a_broker_that_comes_back(tls: Build, tmp_path: Path, authority: Authori
 
 
 def refused(tls: Build, folder: Path, shown: Certificate, error: int) -> None:
-    """The device gives up the handshake, and does so again; the broker never hears who it is."""
+    """The device ends the handshake each time, and the broker never learns its name."""
     broker = Broker(folder, tls=shown)
     with running(broker), Board(tls.image(broker.tls_port), folder) as board:
         asyncio.run(until(lambda: len(faults(board)) >= 2 and broker.connections >= 2))
@@ -282,7 +282,7 @@ def faults(board: Board) -> list[str]:
 
 
 def test_a_certificate_of_another_authority_is_refused(tls: Build, tmp_path: Path) -> None:
-    """One that goes by the same name."""
+    """The certificate is for the same host, but signed by another authority."""
     refused(tls, tmp_path, Authority(tmp_path / "other").issue("localhost"), NOT_TRUSTED)
 
 
@@ -291,5 +291,5 @@ def test_a_certificate_for_another_host_is_refused(tls: Build, tmp_path: Path, a
 
 
 def test_an_expired_certificate_is_refused(tls: Build, tmp_path: Path, authority: Authority) -> None:
-    """The device asks its board for the time."""
+    """The device takes the time from its board."""
     refused(tls, tmp_path, authority.issue("localhost", days=-1), EXPIRED)

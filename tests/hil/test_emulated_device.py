@@ -34,7 +34,7 @@ def image() -> Path:
 
 
 def test_power_goes_and_comes(emulated_device: Callable[..., Any], image: Path) -> None:
-    """The path of the port stays, the log goes on, and each order needs the other one before."""
+    """After a power cut the port's path is the same and the log continues. Power that is on cannot be switched on."""
     device = emulated_device(image)
     path = device.serial_path
     device.wait_for("^boot restored=0 round=0$")
@@ -55,7 +55,7 @@ def test_power_goes_and_comes(emulated_device: Callable[..., Any], image: Path) 
 def test_a_reset_halts_with_its_memory(
     emulated_device: Callable[..., Any], federation: Callable[..., Any], image: Path
 ) -> None:
-    """A board that resets itself stands still, so that nothing of its storage is lost before somebody looks."""
+    """A board that resets itself halts, so that its storage is kept until the test looks at it."""
     device = emulated_device(image)
     federation(1, serial=1, ports=[device.serial_path], held=[0])
     device.wait_for("^state holding")
@@ -69,7 +69,7 @@ def test_a_reset_halts_with_its_memory(
 def test_storage_is_what_it_was_to_the_byte(
     emulated_device: Callable[..., Any], federation: Callable[..., Any], image: Path
 ) -> None:
-    """What the first cut saved is what a second one finds, but for the word in which the firmware counts its starts."""
+    """A second cut finds what the first one saved, except for the word in which the firmware counts its starts."""
     device = emulated_device(image)
     federation(1, serial=1, ports=[device.serial_path], held=[0])
     device.wait_for("^state holding")
@@ -85,7 +85,7 @@ def test_storage_is_what_it_was_to_the_byte(
 
 
 def test_moments(emulated_device: Callable[..., Any], federation: Callable[..., Any], power_cycle: Any) -> None:
-    """A state, a chunk, a time: what comes from now on, or in a round."""
+    """Cut the power at a state, a chunk or a time, from now on or within a round."""
     device = emulated_device(build(NAME, NAME, 0, 10))
     running = federation(1, serial=1, ports=[device.serial_path], held=[0], rounds=1)
     boot = power_cycle(device, "working", round=1)
@@ -99,7 +99,7 @@ def test_moments(emulated_device: Callable[..., Any], federation: Callable[..., 
 
 
 def test_what_cannot_start_is_said(tmp_path: Path, emulated_device: Callable[..., Any], image: Path) -> None:
-    """The message has what QEMU says, or what is known."""
+    """The error has QEMU's message, or what is known without it."""
     with pytest.raises(ValueError, match="machine 'pdp-11': known are mps2-an385"):
         emulated_device(image, "pdp-11")
     with pytest.raises(RuntimeError, match=r"QEMU ended: .*no-such-device"):
@@ -110,7 +110,7 @@ def test_what_cannot_start_is_said(tmp_path: Path, emulated_device: Callable[...
 
 
 def test_log_lines_come_in_pieces() -> None:
-    """A line counts when it is complete; a match is looked for from a line on."""
+    """Only complete lines count. A search starts at a given line."""
     log = Log()
     log.feed(b"state idle round=1\r\nsta")
     log.feed(b"te working round=2\n")
@@ -155,14 +155,14 @@ def example(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_manuals_example_in_qemu(tmp_path: Path) -> None:
-    """All of it passes on the image."""
+    """The example passes on the image."""
     done = example(tmp_path)
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
 
 
 def test_the_manuals_example_on_a_board(tmp_path: Path) -> None:
-    """By one option; what needs the power switch says which option is missing."""
+    """One option selects a real board. A test that needs the power switch says which option is missing."""
     with board_on_a_cable() as port:
         done = example(tmp_path, "--fedmote-port", port, "-k", "learns or noise")
         assert done.returncode == 0, done.stdout
@@ -172,7 +172,7 @@ def test_the_manuals_example_on_a_board(tmp_path: Path) -> None:
 
 
 def test_a_boards_power_and_log(tmp_path: Path) -> None:
-    """The command is called with on and off; what the log command prints are the lines."""
+    """The power command is called with on and off. The log command's output is the log."""
     calls = tmp_path / "calls"
     switch = tmp_path / "switch"
     switch.write_text(f'#!/bin/sh\necho "$2" >> {calls}\ntest "$1" = good || {{ echo no such relay; exit 3; }}\n')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""federation: what it tells about rounds is what happened, on MQTT and serial together."""
+"""The fixture federation: it reports rounds as they happened, with MQTT and serial devices together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ELEMENTS = 100
 
 
 def test_both_links_learn_digits(federation: Callable[..., Any]) -> None:
-    """Three devices on the broker and two on cables: all of them in every round, and the model gets better."""
+    """Three devices on the broker and two on cables all report in every round, and the model gets better."""
     running = federation(5, serial=2)
     running.wait_rounds(3)
     everybody = [f"desktop-{i}" for i in range(5)]
@@ -28,7 +28,7 @@ def test_both_links_learn_digits(federation: Callable[..., Any]) -> None:
 
 
 def test_the_model_without_a_device(federation: Callable[..., Any]) -> None:
-    """Known updates of a layout of one's own: what was folded, and the mean of the others."""
+    """With a layout of the test's own and known updates: what was folded, and the mean of the others."""
     trainers = [Known(i, ELEMENTS) for i in range(3)]
     running = federation(
         3, trainers=trainers, layout=Layout((Tensor("parameter0", (ELEMENTS,)),)),
@@ -45,7 +45,7 @@ def test_the_model_without_a_device(federation: Callable[..., Any]) -> None:
 
 
 def test_a_round_held_open(federation: Callable[..., Any]) -> None:
-    """A device that trains no further keeps the round open while the other's receipt is out; then it ends."""
+    """A device that is held keeps the round open, although the other one has its receipt."""
     running = federation(2, held=[0])
     running.wait_folded("desktop-1")
     with pytest.raises(TimeoutError, match="no 1 rounds"):
@@ -57,7 +57,7 @@ def test_a_round_held_open(federation: Callable[..., Any]) -> None:
 
 
 def test_an_error_of_a_trainer_is_the_tests(federation: Callable[..., Any]) -> None:
-    """Whatever raises on a thread is raised where the test waits."""
+    """An exception on a thread is raised where the test waits."""
 
     class Broken(Known):
         def fit(self, parameters: Any, config: Any) -> Any:
@@ -70,7 +70,7 @@ def test_an_error_of_a_trainer_is_the_tests(federation: Callable[..., Any]) -> N
 
 
 def test_the_plugin_is_light() -> None:
-    """pytest imports the plugin in everybody's runs: none of what it needs comes with it."""
+    """pytest imports the plugin in every run, so the plugin imports nothing heavy."""
     code = (
         "import sys, pytest; before = set(sys.modules); import fedmote.testing.plugin; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"

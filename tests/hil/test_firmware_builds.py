@@ -101,7 +101,7 @@ each_image = pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.na
 
 
 def build(source: Path, folder: Path, *settings: str) -> str:
-    """Build a firmware anew, with warnings as errors and call graphs; return what the build said."""
+    """Build a firmware from scratch, with warnings as errors and call graphs. Return the build's output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "CFLAGS": "-fcallgraph-info=su"}
     said = ""
@@ -118,7 +118,7 @@ def build(source: Path, folder: Path, *settings: str) -> str:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Each image and what its build said."""
+    """Each image, with its build's output."""
     out: Built = {}
     for image in IMAGES:
         folder = tmp_path_factory.mktemp(image.name)
@@ -128,7 +128,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def serve(image: Image, port: str) -> tuple[NDArray[np.float32], list[Record]]:
-    """Two rounds with the real server at this port."""
+    """Run two rounds with the real server at this port."""
     records: list[Record] = []
     layout = dense(image.widths)
     server = Server(
@@ -149,7 +149,7 @@ def serve(image: Image, port: str) -> tuple[NDArray[np.float32], list[Record]]:
 
 @contextmanager
 def desktop(image: Image, line: str, name: str, share: int) -> Iterator[None]:
-    """The same device on this machine: what the image's build got of the digits, its name and its seed."""
+    """Return the same device on this machine, with the image's share of the digits, name and seed."""
     rng = np.random.default_rng(1)
     x, y, _, _ = split(rng)
     mine = partition(y, 10, 1.0, rng)[share]
@@ -174,7 +174,7 @@ def desktop(image: Image, line: str, name: str, share: int) -> Iterator[None]:
 
 
 def desktop_model(image: Image, name: str = "", share: int = 0) -> NDArray[np.float32]:
-    """The model that the server comes to without emulation."""
+    """Return the model that the server gets without emulation."""
     with Cable() as cable, desktop(image, cable.ends[1], name or image.name, share):
         model, _ = serve(image, cable.ends[0])
     return model
@@ -182,7 +182,7 @@ def desktop_model(image: Image, name: str = "", share: int = 0) -> NDArray[np.fl
 
 @each_image
 def test_an_image_builds_without_warnings(image: Image, built: Built) -> None:
-    """Compiler and linker have nothing to say, and the size is told."""
+    """Compiler and linker print no warning, and the build prints the size."""
     elf, said = built[image.name]
     assert elf.read_bytes()[:4] == b"\x7fELF"
     assert "warning" not in said.lower()
@@ -191,7 +191,7 @@ def test_an_image_builds_without_warnings(image: Image, built: Built) -> None:
 
 @each_image
 def test_the_stack_suffices(image: Image, built: Built) -> None:
-    """The deepest path of the call graph, with the deepest interrupt on top and a fault's report on that, fits."""
+    """The stack holds the deepest path of the call graph, the deepest interrupt and the report of a fault together."""
     elf, _ = built[image.name]
     indirect = [*CALLS, (r"storage(\.|->)(read|program|erase)$", rf"*.c:{image.flash}_\2")]
     indirect += [
@@ -209,7 +209,7 @@ def test_the_stack_suffices(image: Image, built: Built) -> None:
 
 @each_image
 def test_rounds_give_the_desktop_devices_model(image: Image, built: Built) -> None:
-    """Boot, download, train, upload, twice, as the log tells; the model is the one without emulation."""
+    """The log shows boot, download, training and upload, twice. The model equals the one without emulation."""
     with EmulatedDevice(built[image.name][0], image.machine) as device:
         model, records = serve(image, device.serial_path)
         device.wait_for(f"state confirming round={ROUNDS}")
@@ -254,7 +254,7 @@ def test_power_cuts_change_nothing(image: Image, built: Built) -> None:
 
 
 def test_a_copied_folder_builds_as_another_device_and_silent(tmp_path: Path) -> None:
-    """Elsewhere, told where fedmote is: it learns from its own share under its own name, and logs nothing."""
+    """Built outside the repository, it learns from its own share under its own name, and logs nothing."""
     image = IMAGES[-1]
     copy, folder = tmp_path / "mine", tmp_path / "build"
     shutil.copytree(EXAMPLES / image.name, copy)
@@ -270,7 +270,7 @@ def test_a_copied_folder_builds_as_another_device_and_silent(tmp_path: Path) -> 
 
 
 def section(elf: ELFFile, name: str) -> Any:
-    """A section of an image, which has it."""
+    """Return a section of an image, which must have it."""
     found = elf.get_section_by_name(name)
     assert found is not None, name
     return found
@@ -294,12 +294,12 @@ def fault_of(image: Image, built: Built, instructions: bytes, folder: Path) -> t
 
 @each_image
 def test_a_fault_is_told(image: Image, built: Built, tmp_path: Path) -> None:
-    """A wrong instruction ends in one line that names it; on a Cortex-M0 an unaligned access is one."""
+    """A wrong instruction ends in one line of the log that names it. On a Cortex-M0 an unaligned access is one."""
     fault, address = fault_of(image, built, image.poison, tmp_path)
     assert fault == image.fault.format(address, address + 2)
 
 
 @pytest.mark.parametrize("image", [i for i in IMAGES if i.name.startswith("cortex")], ids=lambda image: image.name)
 def test_a_stack_that_ran_out_is_told(image: Image, built: Built, tmp_path: Path) -> None:
-    """There is no stack left to report it on, and yet it is reported."""
+    """A stack overflow is reported, although no stack is left for the report."""
     assert fault_of(image, built, PUSH_FOR_EVER, tmp_path)[0] == "fault stack"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Firmware in QEMU loses its power at drawn moments of a round; it goes on where it was, and counts once."""
+"""Firmware in QEMU loses its power at random moments of a round. It continues where it was, and counts once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check(device: EmulatedDevice, boot: Boot, number: int, chunks: int, cut: int
 
 
 def other_trainer(widths: tuple[int, ...]) -> CTrainer:
-    """Of the desktop device that keeps rounds open: what it learns does not matter."""
+    """Data of the desktop device that keeps rounds open. What it learns does not matter."""
     rng = np.random.default_rng(SEED)
     return CTrainer(widths, rng.random((40, widths[0]), np.float32), rng.integers(0, 10, 40))
 
@@ -56,7 +56,7 @@ def policy_of(chunk_elements: int) -> Policy:
 
 
 def cut_in_each_round(device: EmulatedDevice, running: RunningFederation, name: str, drawn: list[Moment]) -> None:
-    """One cut a round, while another device keeps the round open; then both updates are in it, each once."""
+    """One power cut a round, while another device keeps the round open. Both updates count, each once."""
     chunks = -(-running.layout.elements // running.policy.chunk_elements)
     for number, moment in enumerate(drawn, 1):
         boot = power_cycle(device, moment, round=number)
@@ -98,7 +98,7 @@ def test_cuts_of_a_device_on_a_broker(
     link_faults: Callable[..., Any],
     federation: Callable[..., Any],
 ) -> None:
-    """Over lwIP, through a narrow proxy."""
+    """The same over lwIP, through a slow proxy."""
     name, widths, chunk_elements = "cortex_m3_mqtt", (64, 32, 10), 128
     count = request.config.getoption("--moments")
     running = federation(
@@ -113,7 +113,7 @@ def test_cuts_of_a_device_on_a_broker(
 
 
 def test_moments_are_spread_over_the_round() -> None:
-    """A seed draws the same ones again, and of every kind."""
+    """The same seed draws the same moments, and all kinds occur."""
     drawn = moments(SEED, 50, 0.3, 19)
     assert drawn == moments(SEED, 50, 0.3, 19) != moments(SEED + 1, 50, 0.3, 19)
     assert {moment.at for moment in drawn if isinstance(moment.at, str)} >= {"working", "uploading", "holding"}

@@ -40,7 +40,7 @@ def boot(emulated_device: Callable[..., Any], boards: tuple[tuple[str, str, str]
 def test_boards_and_desktop_devices_learn_digits(
     emulated_device: Callable[..., Any], federation: Callable[..., Any]
 ) -> None:
-    """All updates are folded in all rounds, the model is good, and it would be another without the boards."""
+    """All updates are folded in all rounds, the model is good, and without the boards it would differ."""
     everybody = DESKTOP + len(BOARDS) + 1
     ports = boot(emulated_device, BOARDS, range(DESKTOP, everybody))
     policy = Policy(devices=everybody, goal=1.0, chunk_elements=128, soft_deadline_s=LONG_S, hard_deadline_s=LONG_S)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""link_faults: what a bad line does to bytes, to the digit; and that federations live with it."""
+"""The fixture link_faults: its exact effect on bytes, and federations that work in spite of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA = bytes(range(256)) * 40
 
 
 def test_noise_is_of_the_bytes_number_alone() -> None:
-    """However the bytes come in pieces, the same ones are lost and corrupted; the directions differ."""
+    """The same bytes are lost and corrupted however they are split. The two directions differ."""
     whole = Noise(0.02, 0.03, seed=5)(DATA, 0)
     pieces = Noise(0.02, 0.03, seed=5)
     assert b"".join(pieces(DATA[at : at + 7], 0) for at in range(0, len(DATA), 7)) == whole
@@ -35,7 +35,7 @@ def test_noise_is_of_the_bytes_number_alone() -> None:
 
 
 def test_loss_shortens_and_corruption_flips_one_bit() -> None:
-    """Each does what its name says and nothing else."""
+    """Each fault does what its name says and nothing else."""
     lost = Noise(loss=0.1)(DATA, 0)
     assert 0.85 < len(lost) / len(DATA) < 0.95
     corrupted = Noise(corrupt=0.1)(DATA, 0)
@@ -44,7 +44,7 @@ def test_loss_shortens_and_corruption_flips_one_bit() -> None:
 
 
 def test_a_cut_is_exact() -> None:
-    """After so many bytes of both directions; and once: what comes after the mending passes."""
+    """A cut comes after a number of bytes in both directions, and once. After the repair all bytes pass."""
     noise = Noise(cut_at=100)
     assert noise(DATA[:60], 0) == DATA[:60] and noise(DATA[:60], 1) == DATA[:40]
     assert noise.is_cut and noise(DATA, 0) == b""
@@ -75,7 +75,7 @@ def test_pace_on_a_clock() -> None:
 
 @contextmanager
 def device_terminal() -> Iterator[tuple[int, str]]:
-    """What a real board's /dev/tty is to a test."""
+    """A pseudo-terminal in place of a real board's /dev/tty."""
     master, slave = os.openpty()
     tty.setraw(slave)
     try:
@@ -103,7 +103,7 @@ def test_a_terminal_of_a_device(link_faults: Callable[..., Any]) -> None:
 
 
 def test_a_unix_socket_of_a_device(link_faults: Callable[..., Any], tmp_path: Path) -> None:
-    """As QEMU has them: cut after 300 bytes, and mended."""
+    """A serial line on a Unix socket, as QEMU's, is cut after 300 bytes and repaired."""
     faults = link_faults(cut_at=300)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "uart0"))
@@ -136,7 +136,7 @@ def test_a_federation_on_noisy_cables(federation: Callable[..., Any], link_fault
 def test_a_federation_through_a_proxy_that_cuts(
     federation: Callable[..., Any], link_faults: Callable[..., Any]
 ) -> None:
-    """The connection breaks in the middle of a transfer, and later all of them do: rounds go on."""
+    """One connection breaks in the middle of a transfer, and later all of them break. The rounds go on."""
     faults = link_faults(cut_at=6000, delay=0.001)
     running = federation(2, through=faults.mqtt, rounds=100_000)
     until(lambda: len(faults.noises) == 2 and all(noise.is_cut for noise in faults.noises))  # each has a cut to come
@@ -154,7 +154,7 @@ def test_a_federation_through_a_proxy_that_cuts(
 
 
 def test_a_broker_that_stalls(federation: Callable[..., Any], link_faults: Callable[..., Any]) -> None:
-    """Connections stay open while nothing passes: no round ends meanwhile, and then they go on."""
+    """Connections stay open while nothing passes. No round ends meanwhile; afterwards they go on."""
     faults = link_faults()
     running = federation(1, through=faults.mqtt, rounds=100_000)
     running.wait_rounds(1)
@@ -169,7 +169,7 @@ def test_a_broker_that_stalls(federation: Callable[..., Any], link_faults: Calla
 
 
 def test_bandwidth_on_tcp(link_faults: Callable[..., Any]) -> None:
-    """A narrow proxy makes the sender wait for what it does not hold, and loses nothing."""
+    """A proxy with little memory makes the sender wait, and loses nothing."""
     faults = link_faults(bandwidth=2e6)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = faults.mqtt(f"mqtt://127.0.0.1:{server.getsockname()[1]}")
@@ -186,7 +186,7 @@ def test_bandwidth_on_tcp(link_faults: Callable[..., Any]) -> None:
 
 
 def test_what_a_link_cannot_do_is_said(link_faults: Callable[..., Any]) -> None:
-    """The message names the link that can."""
+    """The error names the link that supports the fault."""
     with pytest.raises(ValueError, match=r"TCP hides loss.*network\(\)"):
         link_faults(loss=0.1).mqtt("mqtt://127.0.0.1:1883")
     with pytest.raises(ValueError, match=r"for those use network\(\)"):

@@ -108,7 +108,7 @@ def esp_idf(broker: Broker, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @contextmanager
 def running(program: Path, *arguments: str, end: signal.Signals = signal.SIGTERM, **env: str) -> Iterator[list[str]]:
-    """The device, until the block ends, and what it prints."""
+    """Run the device until the block ends; yield what it prints."""
     lines: list[str] = []
     process = subprocess.Popen(
         [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env}
@@ -134,7 +134,7 @@ def running(program: Path, *arguments: str, end: signal.Signals = signal.SIGTERM
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    """A mosquitto."""
+    """Run a mosquitto."""
     folder = tmp_path / "broker"
     folder.mkdir()
     broker = Broker(folder)
@@ -144,7 +144,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 def points(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """What the devices learn from, by their own code."""
+    """Return the devices' examples, made by their own code."""
     library = folder / "examples.so"
     subprocess.run(["cc", "-shared", "-fPIC", EXAMPLES / "points/examples.c", "-o", library], check=True)
     ffi = cffi.FFI()
@@ -159,14 +159,14 @@ def points(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy(model: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-    """Of the network 2-8-2 whose parameters lie end to end."""
+    """Return the accuracy of a network 2-8-2, whose parameters are one flat array."""
     k0, b0, k1, b1 = np.split(model, [16, 24, 40])
     hidden = np.maximum(x @ k0.reshape(2, 8) + b0, 0)
     return float(np.mean(np.argmax(hidden @ k1.reshape(8, 2) + b1, axis=1) == y))
 
 
 def settings(folder: Path, **others: Any) -> Federation:
-    """The examples' own federation.toml, but for these, and that no round ends since the machine is busy."""
+    """Read the examples' federation.toml with some settings replaced, and with deadlines that a busy machine meets."""
     read = load(EXAMPLES / "posix_gateway_device/federation.toml")
     values = {f.name: getattr(read, f.name) for f in fields(Federation)}
     policy = replace(read.policy, soft_deadline_s=LONG_S, hard_deadline_s=LONG_S)
@@ -182,7 +182,7 @@ def federate(federation: Federation, rounds: int) -> tuple[Server, list[Record]]
 
 
 def assert_learned(server: Server, records: list[Record], folder: Path) -> None:
-    """Each round has the device's update, whole, and the model knows its examples."""
+    """Each round has the device's whole update, and the model has learned its examples."""
     assert [(r.round, r.reported, r.partial) for r in records] == [(n, 1, 0) for n in range(1, ROUNDS + 1)]
     x, y = points(folder)
     assert 0.3 < np.mean(y) < 0.7
@@ -201,7 +201,7 @@ def test_posix_over_mqtt(posix: Path, broker: Broker, tmp_path: Path) -> None:
 
 
 def test_the_smallest(posix: Path, broker: Broker, tmp_path: Path) -> None:
-    """The shortest device takes part, too."""
+    """The shortest example takes part, too."""
     smallest = posix.with_name("smallest")
     with running(smallest, "unit-1", "127.0.0.1", str(broker.port), end=signal.SIGKILL):
         server, records = federate(settings(tmp_path, broker=broker.url), ROUNDS)
@@ -212,7 +212,7 @@ def test_the_smallest(posix: Path, broker: Broker, tmp_path: Path) -> None:
 def test_a_layout_that_is_not_the_federations(
     posix: Path, broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Server and device both say that they do not fit, and the server says why, once."""
+    """Server and device both report that the layouts differ. The server says why, once."""
     federation = settings(tmp_path, broker=broker.url, layout=dense((2, 4, 2)), initial=None)
 
     async def until_told() -> None:
@@ -264,7 +264,7 @@ def test_a_framework_s_example_learns_and_remembers(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its power is cut after the second round: it starts from what its partition kept."""
+    """Its power is cut after the second round. It starts from what its partition kept."""
     program = made(broker, tmp_path, monkeypatch)
     flash = {"STAND_IN_FLASH": str(tmp_path / "flash")}
     federation = settings(tmp_path, broker=broker.url)
@@ -287,7 +287,7 @@ def test_without_a_partition_it_learns_while_the_broker_comes_and_goes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """First there is none, and the connection is refused; then it ends between two rounds and comes back."""
+    """At first there is no broker. Later it stops between two rounds and returns."""
     program = made(broker, tmp_path, monkeypatch)
     broker.stop()
     with running(program, end=signal.SIGKILL) as lines:

@@ -138,7 +138,7 @@ class Soak:
         self.committed_s = self.now_ms / 1000
 
     def _line(self, elapsed_ms: float) -> None:
-        """Carry what the line carries in that time; down, it loses what is put on it."""
+        """Carry the bytes that the line carries in that time. While it is down, it loses them."""
         for name, pipe in (("up", self.to_server), ("down", self.to_device)):
             self.budget[name] = min(self.budget[name] + elapsed_ms * BYTES_A_MS, 300.0)
             count = min(int(self.budget[name]), len(pipe))
@@ -195,7 +195,7 @@ def memory() -> int:
 
 @pytest.mark.usefixtures("untraced")
 def test_hours_with_a_line_that_is_mostly_down(library: ctypes.CDLL) -> None:
-    """Every round's update comes whole and counts once, whatever the line does; nothing grows, nothing sticks."""
+    """Every round's update arrives whole and counts once, whatever the line does. Memory stays, nothing hangs."""
     soak = Soak(library)
     end = HOURS * 3_600_000
     early = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user-space network: packets on a clock, real sockets across it, a federation over real packet loss."""
+"""The user-space network: packets on a virtual clock, real sockets, and a federation over real packet loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKETS = [bytes([i % 256]) * 100 for i in range(2000)]
 
 
 def carry(way: PacketPath) -> list[bytes]:
-    """One packet each millisecond."""
+    """Send one packet each millisecond."""
     out: list[bytes] = []
     for i, packet in enumerate(PACKETS):
         way.push(packet, i / 1000)
@@ -37,7 +37,7 @@ def test_packets_fare_by_seed_and_number() -> None:
 
 
 def test_delay_and_bandwidth_on_a_clock() -> None:
-    """A packet comes a delay after the line is done with it and with those before."""
+    """A packet arrives one delay after the line has sent it and those before it."""
     way = PacketPath(delay=1.0, bandwidth=100.0)
     way.push(PACKETS[0], 0.0)
     way.push(PACKETS[1], 0.0)
@@ -46,7 +46,7 @@ def test_delay_and_bandwidth_on_a_clock() -> None:
 
 
 def test_corruption_leaves_the_header() -> None:
-    """One bit behind the IP header, so that the packet arrives and a checksum finds it."""
+    """One bit after the IP header is flipped, so the packet arrives and a checksum finds the error."""
     out = carry(way := PacketPath(corrupt=0.2))
     changed = [(a, b) for a, b in zip(PACKETS, out, strict=True) if a != b]
     assert len(changed) == way.corrupted > 300
@@ -62,7 +62,7 @@ def test_impossible_faults_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_real_sockets_lose_what_was_drawn() -> None:
-    """400 datagrams: those arrive that the seed lets pass, and no others; and the hosts are gone afterwards."""
+    """Of 400 datagrams exactly those arrive that the seed lets pass. Afterwards the hosts are gone."""
     sent = [i.to_bytes(2, "big") for i in range(400)]
     with Network(loss=0.25, seed=7) as network:
         with network.inside("device"):
@@ -90,12 +90,12 @@ def test_real_sockets_lose_what_was_drawn() -> None:
 
 
 def lost(network: Network) -> int:
-    """Packets so far, both ways."""
+    """Return the number of packets so far, in both directions."""
     return sum(way.lost for way in network.ways.values())
 
 
 def let_through(seed: str, packets: list[bytes]) -> list[bytes]:
-    """What a path with this seed does not lose."""
+    """Return what a path with this seed does not lose."""
     way = PacketPath(loss=0.25, seed=seed)
     for packet in packets:
         way.push(packet, 0.0)
@@ -103,7 +103,7 @@ def let_through(seed: str, packets: list[bytes]) -> list[bytes]:
 
 
 def test_a_federation_over_packet_loss(federation: Callable[..., Any], link_faults: Callable[..., Any]) -> None:
-    """MQTT over one packet in ten lost and others overtaking: every update counts once; also after an outage."""
+    """MQTT with one packet in ten lost and others reordered: every update counts once, also after an outage."""
     faults = link_faults(loss=0.1, delay=0.002, jitter=0.001, reorder=0.05, seed=2)
     network = faults.network()
     running = federation(3, network=network, rounds=100_000)

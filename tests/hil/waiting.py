@@ -11,7 +11,7 @@ WAIT_S = 120.0  # for what takes a second or two, unless others keep the machine
 
 
 def until(what: Callable[[], bool]) -> None:
-    """Wait for it."""
+    """Wait until the condition is true."""
     tick, deadline = threading.Event(), time.monotonic() + WAIT_S
     while not what():
         assert time.monotonic() < deadline, "it did not happen"

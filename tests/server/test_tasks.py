@@ -107,7 +107,7 @@ class Hall:
 
 
 def shares(count: int, examples: int = 60, seed: int = 1) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """What each device has: a quarter of all labels are 17, a fifth 150."""
+    """Return each device's features and labels: a quarter of all labels are 17, a fifth are 150."""
     draw = np.random.default_rng(seed)
     out = []
     for i in range(count):
@@ -146,7 +146,7 @@ def test_an_evaluation_is_the_weighted_mean_over_devices_and_its_spread() -> Non
 
 
 def test_quarters_are_told_when_each_is_of_a_least_cohort() -> None:
-    """No figure of an evaluation is a single device's."""
+    """No figure of an evaluation is of a single device."""
     for devices, told in ((11, False), (12, True), (14, True)):
         room = Room(*(f"d{i:02}" for i in range(devices)))
         room.ask(Evaluate())
@@ -216,7 +216,7 @@ def test_heavy_hitters_are_found_and_nothing_else() -> None:
 
 
 def test_a_code_that_few_devices_have_is_not_told() -> None:
-    """However many values they have of it: with codes that are names, it would tell who they are."""
+    """It is not released however many values they have: if codes are names, it would say who they are."""
     codes = [[17, 150], [17, 150], [17, 150], [17, 42], [17, 42]]
     data = [(np.zeros((60, 3), np.float32), np.repeat(pair, 30)) for pair in codes]
     assert Hall(data).ask(HeavyHitters("label", 0, 100_000, share=0.05))["codes"] == {"17": 0.5, "150": 0.3}
@@ -246,7 +246,7 @@ def test_a_cohort_of_so_many_is_asked() -> None:
 
 
 def test_no_two_cohorts_differ_by_fewer_devices_than_make_one() -> None:
-    """Else the difference of two results would be what one device said."""
+    """Otherwise the difference of two results would be the answer of one device."""
     hall = Hall(shares(11))
     drawn = [hall.ask(Histogram("label", 0, 200, 4, cohort=n))["devices"] for n in range(3, 12)]
     assert drawn == [3, 4, 5, 6, 7, 8, 11, 11, 11]
@@ -283,7 +283,7 @@ def test_a_device_that_is_away_is_not_waited_for_for_ever() -> None:
 
 
 class Room(FakeFleet):
-    """A bench whose tasks draw 1, 2, 3 ... and whose devices may lie."""
+    """A fake fleet whose tasks draw the seeds 1, 2, 3 and so on, and whose devices may lie."""
 
     def __init__(self, *devices: str, seed: int = 0, store: Store | None = None, **policy: Any) -> None:
         super().__init__(store=store, **({"devices": 1000} | policy))
@@ -482,7 +482,7 @@ def test_after_a_restart_the_task_is_another_and_old_results_do_not_count() -> N
 
 
 def test_devices_that_know_no_seed_can_evaluate() -> None:
-    """Those of 0.1.0. Round and model tell what they mean; what is of another model is not taken for it."""
+    """Devices of 0.1.0 send no seed. Round and model name their plan; a result of another model is not taken."""
     bench = FakeFleet(devices=9)
     bench.tasks.limits = TaskLimits(min_cohort=2)
     outcomes: list[Outcome] = []
@@ -497,7 +497,7 @@ def test_devices_that_know_no_seed_can_evaluate() -> None:
 
 
 def test_after_a_restart_a_task_waits_for_those_at_work() -> None:
-    """Whoever trains for the dead server would drop that for a task's plan; the round that is open comes first."""
+    """A device that trains for the dead server would drop its work for a task's plan: the open round comes first."""
     store = new_store()
     FakeFleet(store=store).come("a", "b")
     bench = FakeFleet(store=store, resume_s=3.0)
@@ -514,7 +514,7 @@ def test_after_a_restart_a_task_waits_for_those_at_work() -> None:
 
 
 def test_after_a_restart_a_task_waits_for_a_deadline_at_most() -> None:
-    """Devices are there, but fewer than a round takes: who had been asked is done by then, or never will be."""
+    """Fewer devices are online than a round needs. Those that were asked are done by then, or never will be."""
     store = new_store()
     FakeFleet(store=store).come("a", "b")
     bench = FakeFleet(store=store, resume_s=3.0, devices=3)
@@ -579,7 +579,7 @@ def test_with_asynchronous_rounds_training_does_not_wait_for_a_task_that_cannot_
 
 
 def test_with_asynchronous_rounds_training_does_not_wait_for_devices_that_hold_the_whole_model() -> None:
-    """An evaluation wants three of them, and two of the three that are there hold a slice."""
+    """An evaluation needs three devices, and two of the three that are online hold a slice."""
     layout = dense((3, 8, 200), (1.0, 0.5))
     policy = Policy(devices=1, chunk_elements=100, buffer=2)
     fleet = Fleet(layout)
@@ -701,7 +701,7 @@ def test_a_task_that_never_has_enough_devices_is_given_up_also_while_somebody_is
 
 
 def test_requests_are_taken_up_a_few_at_a_time_and_dropped_when_nobody_waits(tmp_path: Path) -> None:
-    """Not all at once: each that is refused costs a commit. An operator who gives up a roll-back does not want it."""
+    """Each request that is refused costs a commit. A roll-back whose operator has gone is not done."""
     server = Server(Federation("f", LAYOUT, "mqtt://127.0.0.1", database=tmp_path / "f.sqlite"))
     bench = FakeFleet(store=server.store)
     tasks = bench.tasks
