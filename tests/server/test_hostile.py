@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -78,13 +78,15 @@ def test_a_huge_update_in_the_first_round(value: float, caplog: pytest.LogCaptur
     assert np.abs(model(fleet)).max() <= 2.3
 
 
-def test_over_the_bound_may_be_clipped() -> None:
-    """With over = "clip" the difference counts, scaled down to the bound: ten times the median."""
-    fleet = begin(bounds=Bounds(over="clip"))
+@pytest.mark.parametrize("over", ["clip", "refuse"])
+def test_an_update_over_its_bound(over: Literal["clip", "refuse"]) -> None:
+    """Its difference counts, scaled down to the bound of ten times the median; or it is refused."""
+    fleet = begin(bounds=Bounds(over=over))
     play(fleet, HONEST | {"x": 1.0})
     before = model(fleet)
-    play(fleet, HONEST | {"x": -HUGE})
-    assert np.allclose(model(fleet), before + (3.0 - 10.0) / 4, rtol=1e-5)
+    play(fleet, HONEST | {"x": -50.0})
+    assert np.allclose(model(fleet), before + ((3.0 - 10.0) / 4 if over == "clip" else 1.0), rtol=1e-5)
+    assert fleet.records[-1].refused == (over == "refuse")
 
 
 def test_a_million_examples_count_as_ten_times_the_median() -> None:

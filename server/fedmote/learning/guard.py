@@ -23,6 +23,7 @@ from fedmote_device import kernels
 LARGEST: Final = 1e15
 """The largest element of a model that is committed: sums of squares of such numbers still fit into float32."""
 HISTORY: Final = 64  # changes that the median is of
+FAR: Final = 10.0  # times the bound: what no honest device was seen to send
 FEWEST: Final = 3  # changes that make a median
 
 
@@ -32,14 +33,14 @@ class Bounds:
 
     The change of an update is the root mean square of its differences to the model that it starts from, over the
     elements that it covers. change_multiple: an update's change may be so many times the median of the latest changes;
-    0: no such bound. max_change: no update's change may be larger. over: "refuse" an update over these bounds, or
-    "clip" it to them. examples_multiple: an update weighs at most as so many times the median number of examples that
-    the connected devices hold; 0: no such bound.
+    0: no such bound. max_change: no update's change may be larger. over: "clip" an update over these bounds to them, or
+    "refuse" it; over FAR times its bound it is refused in any case. examples_multiple: an update weighs at most as so
+    many times the median number of examples that the connected devices hold; 0: no such bound.
     """
 
     change_multiple: float = 10.0
     max_change: float = 1e6
-    over: Literal["refuse", "clip"] = "refuse"
+    over: Literal["clip", "refuse"] = "clip"
     examples_multiple: float = 10.0
 
 
@@ -85,10 +86,10 @@ class UpdateGuard:
         return Change(rms, self._bound)
 
     def clipped(self, update: Update, change: Change) -> Update | None:
-        """Return the update, within its bound. None: it is over the bound, and to be refused."""
+        """Return the update, within its bound. None: it is to be refused."""
         if change.rms <= change.bound:
             return update
-        if self.bounds.over == "refuse":
+        if self.bounds.over == "refuse" or change.rms > FAR * change.bound:
             return None
         # A discount moves the model by that share of the update's difference to its base, which is what clipping means.
         return replace(update, discount=update.discount * change.bound / change.rms)
