@@ -110,7 +110,8 @@ static float softmax(float *logits, uint32_t classes, uint32_t label) {
   for (uint32_t j = 0u; j < classes; j++) {
     logits[j] /= sum;
   }
-  return fm_train_log((sum > SMALLEST_PROBABILITY) ? sum : SMALLEST_PROBABILITY) - target;
+  sum = (sum > SMALLEST_PROBABILITY) ? sum : SMALLEST_PROBABILITY;
+  return (sum <= LARGEST_FLOAT) ? (fm_train_log(sum) - target) : sum; /* infinite if a logit is NaN */
 }
 
 static float *activations_of(const fm_trainer_t *trainer) {

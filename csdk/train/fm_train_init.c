@@ -51,10 +51,14 @@ static bool data_valid(const fm_dataset_t *data) {
   return (data->count >= 1u) && (data->count <= MOST_EXAMPLES) && (data->read != NULL);
 }
 
+static bool sets_valid(const fm_trainer_config_t *config) {
+  return data_valid(&config->data) && ((config->evaluation.count == 0u) || data_valid(&config->evaluation));
+}
+
 fm_status_t fm_trainer_init(fm_trainer_t *trainer, const fm_trainer_config_t *config) {
   fm_status_t status = FM_ERR_ARGUMENT;
   if ((trainer != NULL) && (config != NULL) && widths_valid(config) && (config->tensors != NULL) &&
-      (config->arena != NULL) && data_valid(&config->data) && tensors_fit(config)) {
+      (config->arena != NULL) && sets_valid(config) && tensors_fit(config)) {
     status = FM_ERR_BUFFER;
     if (config->arena_floats >= fm_train_arena_floats(config->widths, config->layers)) {
       (void)memset(trainer, 0, sizeof *trainer);

@@ -105,8 +105,36 @@ static void test_the_loss_of_very_many_examples(void) {
   CHECK((work.examples == 2000000u) && (fabsf(work.loss - 0.693147f) < 1e-6f));
 }
 
+/* A weight that is NaN shows in the loss, also at a class that is neither the first nor the label's. */
+static void test_a_model_with_nan(void) {
+  const uint32_t shape[2] = {6u, 4u};
+  fm_plan_t plan = {0};
+  fm_work_t work = {0};
+  setup(shape, 1u, 20u); /* the labels are 0 and 1 */
+  plan.epochs = 1u;
+  plan.batch_size = 4u;
+  parameters[6u * 4u + 3u] = NAN; /* the bias of the last class */
+  CHECK(fm_trainer_begin(&trainer, &plan, &work) == FM_OK);
+  CHECK(fm_trainer_step(&trainer, &work) == FM_ERR_TRAINING);
+  CHECK(fm_trainer_begin(&trainer, &plan, &work) == FM_OK);
+  (void)fm_trainer_evaluate(&trainer, &work);
+  CHECK(!isfinite(work.loss));
+}
+
+/* Examples to evaluate without a function that reads them. */
+static void test_no_evaluation_without_read(void) {
+  const uint32_t shape[2] = {6u, 4u};
+  setup(shape, 1u, 20u);
+  config.evaluation.count = 5u;
+  CHECK(fm_trainer_init(&trainer, &config) == FM_ERR_ARGUMENT);
+  config.evaluation.read = read_example;
+  CHECK(fm_trainer_init(&trainer, &config) == FM_OK);
+}
+
 int main(void) {
   test_hostile_plans_and_data();
   test_the_loss_of_very_many_examples();
+  test_a_model_with_nan();
+  test_no_evaluation_without_read();
   return check_report();
 }

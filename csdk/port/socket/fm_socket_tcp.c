@@ -51,7 +51,8 @@ static fm_status_t start(fm_socket_tcp_t *tcp, const address_t *address) {
 static fm_status_t proceed(fm_socket_tcp_t *tcp) {
   struct FM_SOCKET(pollfd) line = {.fd = tcp->fd, .events = FM_SOCKET_POLL(OUT)};
   fm_status_t status = FM_AGAIN;
-  if (FM_SOCKET(poll)(&line, 1, 0) != 0) {
+  const int ready = FM_SOCKET(poll)(&line, 1, 0);
+  if ((ready != 0) && !((ready < 0) && (errno == EINTR))) { /* a signal says nothing about the attempt */
     int error = 0;
     socklen_t size = sizeof error;
     status = FM_ERR_LINK;
