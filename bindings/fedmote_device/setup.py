@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmote_device._fedmote import ffi, lib
+from fedmote_device.parameters import ParameterTable
 from fedmote_device.python_trainer import PythonTrainer
 from fedmote_device.trainers import CTrainer, NumPyClient
 
@@ -25,8 +27,9 @@ _ENCODINGS: Final[dict[str, int]] = {"float32": _FLOAT32, "int8": _FLOAT32 | 1 <
 class Options(TypedDict, total=False):
     """Settings of a Device that have a default."""
 
-    seed: int
-    """Of jitter, rounding and the order of examples. Give each device another one."""
+    seed: int | None
+    """Of the boot number, jitter, rounding and the order of examples. None: another one each time. With one that is
+    given, each life of the device has the same boot number, so it may believe messages that were for a former one."""
     encoding: str
     """"float32", or "int8" where the plan allows it."""
     delta: bool
@@ -43,7 +46,7 @@ class Options(TypedDict, total=False):
 
 
 DEFAULTS: Final[Options] = {
-    "seed": 1,
+    "seed": None,
     "encoding": "float32",
     "delta": False,
     "examples": 0,
@@ -112,7 +115,8 @@ def write_settings(settings: CData, device_id: str, federation: str, address: Ad
     settings.password = _text("password", address.password, 255)
     settings.baud = address.baud
     settings.memory, settings.fetch_by_request = address.memory, address.fetch_by_request
-    settings.seed = options["seed"] & 0xFFFFFFFF
+    seed = options["seed"]
+    settings.seed = (secrets.randbits(32) if seed is None else seed) & 0xFFFFFFFF
     settings.keep_alive_s = options["keep_alive_s"]
     settings.backoff_min_ms, settings.backoff_max_ms = options["backoff_ms"]
     settings.retry_min_ms, settings.retry_max_ms = options["retry_ms"]
@@ -159,18 +163,23 @@ def use_c_trainer(device: CData, trainer: CTrainer, memory: Memory) -> NDArray[n
 
 
 def use_python_trainer(device: CData, client: NumPyClient, examples: int, memory: Memory) -> PythonTrainer:
-    """Have a NumPyClient train. Return its caller. Raise ValueError if it has too many parameter arrays."""
-    shapes = [np.shape(p) for p in client.get_parameters({})]
-    sizes = [int(np.prod(s)) for s in shapes]
-    model, data = memory.floats(sum(sizes))
-    _, base = memory.floats(sum(sizes))
+    """Have a NumPyClient train. Return its caller. Raise TypeError or ValueError for what cannot be shared."""
+    table = ParameterTable(client.get_parameters({}))
+    if len(table.entries) > lib.FMB_MAX_TENSORS:
+        raise ValueError(f"{len(table.entries)} parameter arrays; the library takes {lib.FMB_MAX_TENSORS} at most")
+    model, data = memory.floats(table.elements)
+    _, base = memory.floats(table.elements)
+    tensors = ffi.new("fm_tensor_t[]", len(table.entries))
+    memory.append(tensors)
     at = 0
-    for i, size in enumerate(sizes):
-        name = f"parameter{i}".encode()
-        if lib.fmb_device_add_tensor(device, name, size, False, data + at, base + at) != lib.FM_OK:
-            raise ValueError(f"{len(sizes)} parameter arrays are more than the library's FM_MAX_TENSORS")
-        at += size
-    trainer = PythonTrainer(client, model, shapes)
+    for tensor, entry in zip(tensors, table.entries, strict=True):
+        name = ffi.new("char[]", entry.name.encode())
+        memory.append(name)
+        tensor.name = name
+        tensor.count, tensor.data, tensor.base = entry.size, data + at, base + at
+        at += entry.size
+    device.tensors, device.tensor_count = tensors, len(tensors)
+    trainer = PythonTrainer(client, model, table)
     handle = ffi.new_handle(trainer)
     memory.append(handle)
     device.settings.python = handle

@@ -11,8 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Parameters = list[NDArray[np.float32]]
+Parameters = Any
+"""A list of arrays, or a mapping from names to arrays as PyTorch's state_dict(). See ParameterTable."""
 Config = dict[str, float | int]
+"""What the plan says: round (also as server_round, Flower's word), task, epochs, batch_size, max_steps, learning_rate,
+prox_mu, seed."""
 FitStep = tuple[Parameters, int, Mapping[str, float]]
 """What a step of fit comes to: new parameters, number of examples, metrics."""
 
@@ -21,11 +24,17 @@ class NumPyClient(Protocol):
     """The shape of a Python object that a device trains with, as Flower's class of that name has it."""
 
     def get_parameters(self, config: Config) -> Parameters:
-        """Return the present parameters, whose shapes are the model's."""
+        """Return the present parameters: a list of arrays, or a mapping from names to arrays.
+
+        Names, shapes and dtypes of the first call are the model's. A list's names are parameter0, parameter1, ...
+        """
         ...
 
     def fit(self, parameters: Parameters, config: Config) -> FitStep | Iterator[FitStep]:
         """Train from `parameters` and return (new parameters, examples, metrics).
+
+        The parameters are as get_parameters() returned them, in and out. examples: 1 or more. The metrics "loss" (mean
+        over the examples), "steps" and "planned_steps" are reported if they are there.
 
         It may instead be a generator that yields such a triple after each step. Then a closing notice ends it after
         the present step, and the last triple counts as a partial update.

@@ -76,24 +76,6 @@ static fm_status_t python_query(void *user, const fm_plan_t *plan, fm_histogram_
 
 /* ---- putting it together ---- */
 
-int fmb_device_add_tensor(fmb_device_t *device, const char *name, uint32_t count, bool local, float *data,
-                          float *base) {
-  int status = FM_ERR_ARGUMENT;
-  if ((device->tensor_count < FM_MAX_TENSORS) && (strlen(name) < sizeof device->names[0])) {
-    fm_tensor_t *tensor = &device->tensors[device->tensor_count];
-    (void)memset(tensor, 0, sizeof *tensor);
-    (void)strcpy(device->names[device->tensor_count], name);
-    tensor->name = device->names[device->tensor_count];
-    tensor->count = count;
-    tensor->local = local;
-    tensor->data = data;
-    tensor->base = base;
-    device->tensor_count++;
-    status = FM_OK;
-  }
-  return status;
-}
-
 static fm_status_t init_trainer(fmb_device_t *device) {
   const fmb_settings_t *settings = &device->settings;
   fm_status_t status = FM_OK;
@@ -102,6 +84,7 @@ static fm_status_t init_trainer(fmb_device_t *device) {
     if (settings->layers > FM_TRAIN_MAX_LAYERS) {
       return FM_ERR_ARGUMENT;
     }
+    device->tensors = device->trained;
     fm_train_tensors(settings->widths, settings->layers, settings->parameters, settings->base, device->tensors);
     device->tensor_count = 2u * settings->layers;
     config->widths = settings->widths;

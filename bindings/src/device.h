@@ -15,6 +15,8 @@
 #define FMB_IO_SIZE 32768
 #define FMB_TEXT_SIZE 256
 
+enum { FMB_MAX_TENSORS = FM_MAX_TENSORS }; /* for Python, which sees no macro */
+
 /* Settings, which Python fills in before fmb_device_init(). The arrays belong to Python and outlive the device. */
 typedef struct {
   char device_id[64];
@@ -58,9 +60,9 @@ typedef struct {
   const uint32_t *step_limits; /* step_limit of each round, [limit_count], read when its work begins; NULL: it stays */
   uint32_t limit_count;
   bool finish_at_limit; /* send the update at the limit instead of waiting for the notice */
-  fm_tensor_t tensors[FM_MAX_TENSORS];
+  fm_tensor_t *tensors; /* [tensor_count]; Python's, or those of the C trainer */
   uint32_t tensor_count;
-  char names[FM_MAX_TENSORS][32];
+  fm_tensor_t trained[2 * FM_TRAIN_MAX_LAYERS];
   fm_client_config_t config;
   fm_app_t app;
   fm_mqtt_config_t mqtt_config;
@@ -79,9 +81,7 @@ typedef struct {
   uint8_t io[FMB_IO_SIZE];
 } fmb_device_t;
 
-/* Add a shared or local tensor of a device that Python trains, before fmb_device_init(). */
-int fmb_device_add_tensor(fmb_device_t *device, const char *name, uint32_t count, bool local, float *data, float *base);
-/* Put the parts together. Returns an fm_status_t. */
+/* Put the parts together. A device that Python trains has its tensors already. Returns an fm_status_t. */
 int fmb_device_init(fmb_device_t *device);
 /* Break the link as a tunnel does (no DISCONNECT), until fmb_device_restore(). */
 void fmb_device_cut(fmb_device_t *device);

@@ -6,7 +6,6 @@
 #include "fm_client_internal.h"
 
 #define LONGEST_WAIT_MS 60000u
-#define LONGEST_NAME 31u
 #define KEPT_DUE (FM_DUE_WITHDRAW | FM_DUE_STATE) /* survives a lost connection */
 
 /* ---- starting ---- */
@@ -15,7 +14,7 @@ static bool tensor_valid(const fm_tensor_t *tensor) {
   bool valid = (tensor->name != NULL) && (tensor->count != 0u) && (tensor->count < 0x20000000u);
   if (valid) {
     const size_t length = strlen(tensor->name);
-    valid = (length >= 1u) && (length <= LONGEST_NAME);
+    valid = (length >= 1u) && (length <= (size_t)FM_MAX_TENSOR_NAME);
   }
   if (valid && (tensor->data == NULL)) {
     valid = (tensor->io != NULL) && (tensor->io->read != NULL) && (tensor->io->write != NULL);

@@ -68,7 +68,7 @@ static uint32_t fill_ranges(const fm_client_t *client, uint8_t *ranges) {
   for (uint32_t t = 0u; t < client->config->tensor_count; t++) {
     const fm_tensor_t *tensor = &client->config->tensors[t];
     if (!tensor->local) {
-      if ((client->work.covered & (1uL << t)) != 0u) {
+      if ((client->work.covered & FM_TENSOR_BIT(t)) != 0u) {
         if (first != end) {
           fm_put_le32(&ranges[size], first);
           length = 0u;

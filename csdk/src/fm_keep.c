@@ -152,7 +152,7 @@ static uint32_t identity(const fm_keep_t *keep, const fm_client_t *client) {
   const fm_client_config_t *config = client->config;
   uint32_t local = 0u; /* bits as in fm_work_t.covered */
   for (uint32_t t = 0u; t < config->tensor_count; t++) {
-    local |= config->tensors[t].local ? ((uint32_t)1u << t) : 0u;
+    local |= config->tensors[t].local ? (uint32_t)FM_TENSOR_BIT(t) : 0u;
   }
   const uint32_t what[6] = {
       FM_VERSION,          (uint32_t)(sizeof(fm_plan_t) + sizeof(fm_keep_update_t)),       client->shared,

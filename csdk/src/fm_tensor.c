@@ -37,7 +37,7 @@ uint32_t fm_tensors_shared(const fm_tensor_t *tensors, uint32_t count) {
 uint32_t fm_tensors_elements(const fm_tensor_t *tensors, uint32_t count, uint32_t mask) {
   uint32_t elements = 0u;
   for (uint32_t t = 0u; t < count; t++) {
-    if (!tensors[t].local && ((mask & (1uL << t)) != 0u)) {
+    if (!tensors[t].local && ((mask & FM_TENSOR_BIT(t)) != 0u)) {
       elements += tensors[t].count;
     }
   }
@@ -87,7 +87,7 @@ static fm_status_t tensor_write(const fm_tensor_t *tensor, bool base, uint32_t o
 static uint32_t locate(const fm_tensor_t *tensors, uint32_t count, uint32_t mask, uint32_t *offset) {
   uint32_t t = 0u;
   while (t < count) {
-    if (!tensors[t].local && ((mask & (1uL << t)) != 0u)) {
+    if (!tensors[t].local && ((mask & FM_TENSOR_BIT(t)) != 0u)) {
       const uint32_t bytes = 4u * tensors[t].count;
       if (*offset < bytes) {
         break;

@@ -3,8 +3,16 @@
 #ifndef FM_TENSOR_IO_H
 #define FM_TENSOR_IO_H
 
+#include "fedmote/fm_config.h"
 #include "fedmote/fm_tensor.h"
 #include "fm_bits.h"
+
+/* The bit of tensor `t` in a mask. */
+#if FM_MAX_TENSORS > 32
+#define FM_TENSOR_BIT(t) (1uL << (((t) < 31u) ? (t) : 31u))
+#else
+#define FM_TENSOR_BIT(t) (1uL << (t))
+#endif
 
 /* Elements of the shared tensors in `mask`. */
 uint32_t fm_tensors_elements(const fm_tensor_t *tensors, uint32_t count, uint32_t mask);

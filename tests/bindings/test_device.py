@@ -460,13 +460,54 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], messag
         Device(settings.pop("device_id"), settings.pop("broker"), **settings)
 
 
-def test_more_parameters_than_tensors_are_refused() -> None:
-    class Many(Linear):
-        def get_parameters(self, config: dict[str, float | int]) -> list[Floats]:
-            return [np.zeros(1, np.float32)] * 17
+class Many:
+    """Has the 122 arrays of a ResNet-18, by name. Adds its position to each."""
 
-    with pytest.raises(ValueError, match="17 parameter arrays"):
-        Device("d1", "memory:", federation="test", trainer=Many())
+    def get_parameters(self, config: Any) -> dict[str, Any]:
+        return {f"layer{i}.0.downsample.1.num_batches_tracked": np.zeros((), np.int64) for i in range(122)}
+
+    def fit(self, parameters: dict[str, Any], config: Any) -> tuple[dict[str, Any], Any, Any]:
+        return {name: np.int64(value + i) for i, (name, value) in enumerate(parameters.items())}, np.float64(5), None
+
+    def evaluate(self, parameters: Any, config: Any) -> tuple[float, int, dict[str, float]]:
+        raise NotImplementedError
+
+
+def test_a_model_has_as_many_named_tensors_as_python_likes() -> None:
+    device = Device("d1", "memory:", federation="test", trainer=Many())
+    server = Server(device, np.ones(122, np.float32))
+    server.run(lambda: server.committed)
+    np.testing.assert_array_equal(server.updated(), 1 + np.arange(122, dtype=np.float32))
+    assert server.begin["examples"] == 5
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (None, "returned NoneType; expected"),
+        (([np.zeros((7, 10))], 5, {}), "found 1; missing: 'parameter1'"),
+        (([np.zeros((10, 7)).T, np.zeros(7)], 5, {}), "shape"),
+        (({}, 5, {}), "expected a sequence of arrays"),
+        ("good", "examples 0; expected a whole number from 1"),
+    ],
+)
+def test_a_fit_that_makes_no_sense_is_withdrawn_from_and_raised(result: Any, message: str) -> None:
+    class Bad(Linear):
+        def fit(self, parameters: Any, config: Any) -> Any:
+            return (parameters, 0, {}) if result == "good" else result
+
+    device = Device("d1", "memory:", federation="test", trainer=Bad())
+    server = Server(device, np.zeros(70, np.float32))
+    with pytest.raises((TypeError, ValueError), match=message):
+        server.run(lambda: server.withdrawn is not None)
+    server.run(lambda: server.withdrawn is not None)
+    assert server.withdrawn == 5
+
+
+def test_each_life_of_a_device_has_another_seed() -> None:
+    """Otherwise a device believes a Welcome and a plan that were queued for its former life."""
+    seeds = {int(Device("d1", "memory:", federation="test", trainer=Linear())._c.settings.seed) for _ in range(8)}
+    assert len(seeds) == 8
 
 
 def test_only_a_link_in_memory_takes_messages() -> None:

@@ -12,9 +12,16 @@
 #define FM_MAX_DEVICE_ID 63
 #endif
 
-/* Most tensors of one model, shared and local together. At most 32: coverage is a 32-bit mask. */
+/* Most tensors of one model, shared and local together: 1 to 4096. Coverage is a 32-bit mask: from 33 tensors on, the
+ * last of its bits stands for tensor 31 and all after it, which must then be all shared or all local. An update takes
+ * 4 bytes of stack for each. */
 #ifndef FM_MAX_TENSORS
 #define FM_MAX_TENSORS 16
+#endif
+
+/* Longest name of a tensor, in bytes without the terminator. Sizes nothing. */
+#ifndef FM_MAX_TENSOR_NAME
+#define FM_MAX_TENSOR_NAME 31
 #endif
 
 /* Smallest buffers a client accepts, in bytes. The receive buffer holds one control message whole, or the
@@ -52,6 +59,25 @@
  * fm_client_t depends on it, so application and library must be built with the same value. */
 #ifndef FM_WITH_QUERY
 #define FM_WITH_QUERY 0
+#endif
+
+#if (FM_MAX_TENSORS < 1) || (FM_MAX_TENSORS > 4096)
+#error "FM_MAX_TENSORS must be 1 to 4096"
+#endif
+#if (FM_MAX_TENSOR_NAME < 1) || (FM_MAX_TENSOR_NAME > 255)
+#error "FM_MAX_TENSOR_NAME must be 1 to 255"
+#endif
+#if (FM_MAX_DEVICE_ID < 1) || (FM_MAX_DEVICE_ID > 63)
+#error "FM_MAX_DEVICE_ID must be 1 to 63"
+#endif
+#if FM_MIN_BUFFER < 256
+#error "FM_MIN_BUFFER must be at least 256, the size of the largest control message"
+#endif
+#if FM_POLL_BUDGET < 1
+#error "FM_POLL_BUDGET must be at least 1"
+#endif
+#if (FM_MQTT_PENDING_ACKS < 1) || (FM_MQTT_PENDING_ACKS > 255)
+#error "FM_MQTT_PENDING_ACKS must be 1 to 255"
 #endif
 
 #endif

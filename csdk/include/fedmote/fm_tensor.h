@@ -22,7 +22,7 @@ typedef struct {
 
 /* One tensor of float32 elements. Shared tensors, in table order, laid end to end, are the model's flat vector. */
 typedef struct {
-  const char *name;         /* 1 to 31 bytes, unique in the table */
+  const char *name;         /* 1 to FM_MAX_TENSOR_NAME bytes, unique in the table */
   uint32_t count;           /* elements, at least 1 */
   bool local;               /* true: stays on the device (a personal head); it is neither sent nor overwritten */
   float *data;              /* in RAM; NULL: reached through `io` */

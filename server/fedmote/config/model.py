@@ -17,7 +17,7 @@ from fedmote.model.layout import Layout, Model, Tensor
 log = logging.getLogger(__name__)
 
 KEYS: Final = ("tensors", "widths", "initial")
-LONGEST_NAME: Final = 31  # bytes of a tensor's name
+LONGEST_NAME: Final = 255  # bytes of a tensor's name; firmware takes 31 by default (FM_MAX_TENSOR_NAME)
 
 
 def read_layout(reader: TomlReader) -> Layout:

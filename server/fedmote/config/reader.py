@@ -28,7 +28,7 @@ class TomlReader:
     def __init__(self, path: Path, ranges: Mapping[str, Range], choices: Sequence[str]) -> None:
         self.path, self.ranges, self.choices = path, ranges, choices
         try:
-            self.tables: dict[str, Any] = tomllib.loads(path.read_text())
+            self.tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from error
 
