@@ -16,7 +16,7 @@ C_SOURCES := $(wildcard csdk/include/*.h csdk/include/fedmote/*.h csdk/src/*.[ch
 BINDINGS  := $(wildcard bindings/src/*.[ch]) bindings/build_ffi.py
 C_FORMAT  := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
-.PHONY: help venv demo test crash hil bench size amalgamation firmware pictures format clean
+.PHONY: help venv demo test crash hil brokers frameworks bench size amalgamation firmware pictures format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -159,6 +159,20 @@ chaos: venv ## 30 minutes of a bad network while everything dies now and then; r
 	@.ci/need 'command -v mosquitto' mosquitto
 	@.ci/need 'command -v ip' iproute2
 	@PATH="$$PATH:/usr/sbin" $(BIN)/python tests/chaos/chaos.py $(ARGS)
+
+brokers: venv ## four C and two Python devices over mosquitto, RabbitMQ, NATS and aedes as they come; ARGS for pytest
+	@.ci/need 'command -v mosquitto' mosquitto
+	@.ci/need 'ls /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server' rabbitmq-server
+	@.ci/need 'command -v nats-server' nats-server
+	@.ci/need 'command -v npm && command -v node' npm nodejs
+	@mkdir -p build/aedes && cd build/aedes && { test -d node_modules/aedes || npm install --silent aedes; }
+	@PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest -rP $(ARGS) tests/foreign/brokers.py
+
+frameworks: venv ## torchvision's ResNet-18 and a network with BatchNorm over Python devices; ARGS for pytest
+	@.ci/need 'command -v mosquitto' mosquitto
+	@$(BIN)/python -c 'import torch, torchvision' 2>/dev/null || \
+	  $(BIN)/pip install -q --disable-pip-version-check 'torch>=2' 'torchvision>=0.15'
+	@PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest -rP $(ARGS) tests/foreign/frameworks.py
 
 format: venv ## put Python and C into the project's format
 	$(BIN)/ruff check --quiet --fix; $(BIN)/ruff format --quiet

@@ -139,7 +139,7 @@ def _as_dtype(array: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
         return np.asarray(array >= 0.5)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(dtype)
+        return np.asarray(np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max), dtype)
     return array.astype(dtype, copy=True)
 
 

@@ -12,7 +12,7 @@ from fedmote_device.parameters import ParameterTable
 
 GIVEN: dict[str, Any] = {
     "conv": {"weight": np.arange(6, dtype=np.float64).reshape(2, 3), "bias": np.zeros(2, np.float16)},
-    "seen": np.array(7, np.int64),
+    "seen": np.array(7, np.int64),  # as BatchNorm's counter: without a dimension
     "used": np.array([True, False]),
 }
 
@@ -30,7 +30,7 @@ def test_a_mapping_comes_back_as_it_went_in() -> None:
         (back["seen"], GIVEN["seen"]),
         (back["used"], GIVEN["used"]),
     ):
-        assert there.dtype == here.dtype
+        assert isinstance(there, np.ndarray) and there.dtype == here.dtype
         np.testing.assert_array_equal(there, here)
 
 
