@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import fedmote
 from fedmote import Server, load
+from fedmote.links.mqtt import _connect
 
 FEDMOTE = str(Path(sys.executable).parent / "fedmote")
 
@@ -24,6 +30,19 @@ def write(folder: Path) -> Path:
     return path
 
 
+@contextmanager
+def running(folder: Path, preexec_fn: Callable[[], None] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A server that is killed at the end if it has not ended, so that a failure is one and not a test that waits."""
+    with subprocess.Popen(
+        [FEDMOTE, "server", str(write(folder))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=preexec_fn,
+    ) as server:  # fmt: skip
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
 def ignore_interrupts() -> None:
     """What a shell without job control does to the jobs that a script puts into the background."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -31,10 +50,7 @@ def ignore_interrupts() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_background_job_ends_in_order(tmp_path: Path, number: signal.Signals) -> None:
-    with subprocess.Popen(
-        [FEDMOTE, "server", str(write(tmp_path))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        preexec_fn=ignore_interrupts,  # nothing else runs in this process
-    ) as server:  # fmt: skip
+    with running(tmp_path, preexec_fn=ignore_interrupts) as server:  # nothing else runs in this process
         assert server.stdout is not None
         said = server.stdout.readline()
         server.send_signal(number)
@@ -50,9 +66,7 @@ def test_a_signal_during_the_start_ends_it_without_a_traceback(
     tmp_path: Path, number: signal.Signals, after_s: float
 ) -> None:
     """The moment is not the same on each machine; wherever the start is then, there is no traceback."""
-    with subprocess.Popen(
-        [FEDMOTE, "server", str(write(tmp_path))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as server:
+    with running(tmp_path) as server:
         installed = Path(f"/proc/{server.pid}/status")
         while not handles(installed, signal.SIGTERM):
             time.sleep(0.001)  # Python itself begins
@@ -67,6 +81,30 @@ def handles(status: Path, number: signal.Signals) -> bool:
     """Tell whether a process has a handler for a signal."""
     caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt"))
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_a_signal_at_the_moment_of_connecting_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal cancels the server's task. Once a server went on for ever, since its connection was made just then."""
+
+    async def connect_interrupted() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def sock_connect(sock: socket.socket, address: object) -> None:
+            task.cancel()
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", sock_connect)
+        with await _connect("127.0.0.1", 1):
+            await asyncio.sleep(0)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(connect_interrupted())
+
+
+def test_the_server_waits_with_timeout() -> None:
+    """asyncio.wait_for() of Python 3.11 loses a cancellation that comes together with the result."""
+    package = Path(fedmote.__file__).parent
+    assert [str(path) for path in package.rglob("*.py") if "asyncio.wait_for(" in path.read_text()] == []
 
 
 def test_only_the_servers_user_reads_its_files(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ async def _connect(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setblocking(False)
-            await asyncio.wait_for(loop.sock_connect(sock, address), CONNECT_S)
+            async with asyncio.timeout(CONNECT_S):  # wait_for() of Python 3.11 loses a cancellation when both are due
+                await loop.sock_connect(sock, address)
             return sock
         except OSError as error:  # a timeout is one
             sock.close()
@@ -166,7 +167,8 @@ class MqttLink:
                 f"no MQTT broker at {self.host}:{self.port} ({error}); start one or name another"
             ) from error
         try:
-            await asyncio.wait_for(self._answered.wait(), ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                await self._answered.wait()
         except TimeoutError:
             self._refused = f"no answer within {ANSWER_S:g} s"
         if not self.connected.is_set():
