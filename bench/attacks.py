@@ -94,7 +94,7 @@ def run_server(url: str, seconds: float, out: Path) -> None:
     server = Server(federation, on_round=records.append)
 
     async def serve() -> None:
-        task = asyncio.create_task(server.run())
+        task = asyncio.create_task(server.run(ready=lambda: print("ready", flush=True)))
         deadline = time.monotonic() + 60
         while not records and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
@@ -240,7 +240,7 @@ ATTACKS: dict[str, Attack] = {
 def process(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run this file with other arguments for as long as the block."""
     with log.open("wb") as file:
-        child = subprocess.Popen([sys.executable, __file__, *arguments], stderr=file)
+        child = subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, stderr=file)
     try:
         yield child
     finally:
@@ -254,11 +254,10 @@ def measure(attack: Attack | None, seconds: float) -> dict[str, Any]:
         folder = Path(name)
         log, out = folder / "log", folder / "out"
         with process("--serve", url, str(seconds), str(out), log=log) as server:
-            time.sleep(2)  # the server's subscription; what is said before it is lost, as in the field
+            if not server.stdout or not server.stdout.readline():  # it says when it hears devices
+                raise RuntimeError(log.read_text())
             ended = threading.Event()
-            threads = []
-            if attack is not None:
-                threads = [threading.Thread(target=Hostile(url, *attack).run, args=(ended,))]
+            threads = [] if attack is None else [threading.Thread(target=Hostile(url, *attack).run, args=(ended,))]
             with process("--honest", url, log=folder / "honest"):
                 for thread in threads:
                     thread.start()

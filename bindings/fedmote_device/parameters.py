@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-LONGEST_NAME: Final = 255
+from fedmote_device._fedmote import lib
+
+LONGEST_NAME: Final[int] = lib.FMB_MAX_TENSOR_NAME
 """Bytes of a tensor's longest name."""
 _KINDS: Final = "fiub"  # NumPy's floats, integers and booleans
 _LARGEST_INTEGER: Final = 2**24
@@ -62,10 +65,9 @@ class ParameterTable:
             self.entries.append(entry)
         if not self.entries:
             raise ValueError("get_parameters() returned no arrays; a model needs one at least")
-        names = [entry.name for entry in self.entries]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise ValueError(f"get_parameters(): two arrays have the name {twice[0]!r}")
+        name, uses = Counter(entry.name for entry in self.entries).most_common(1)[0]
+        if uses > 1:
+            raise ValueError(f"get_parameters(): two arrays have the name {name!r}")
 
     @staticmethod
     def _check_entry(entry: Parameter) -> None:

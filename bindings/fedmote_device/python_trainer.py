@@ -22,8 +22,8 @@ _DONE: Final[int] = lib.FM_DONE
 _UNSUPPORTED: Final[int] = lib.FM_ERR_UNSUPPORTED
 _FAILED: Final[int] = lib.FM_ERR_TRAINING
 _LARGEST_FLOAT: Final = float(np.finfo(np.float32).max)
-_END: Final = object()
 _LARGEST_COUNT: Final = 0xFFFFFFFF
+_END: Final = object()  # of the steps of fit, which may hand over None
 _PLANNED: Final = ("round", "task", "epochs", "batch_size", "max_steps", "learning_rate", "prox_mu", "seed")
 
 

@@ -15,7 +15,7 @@
 #define FMB_IO_SIZE 32768
 #define FMB_TEXT_SIZE 256
 
-enum { FMB_MAX_TENSORS = FM_MAX_TENSORS }; /* for Python, which sees no macro */
+enum { FMB_MAX_TENSORS = FM_MAX_TENSORS, FMB_MAX_TENSOR_NAME = FM_MAX_TENSOR_NAME }; /* Python sees no macros */
 
 /* Settings, which Python fills in before fmb_device_init(). The arrays belong to Python and outlive the device. */
 typedef struct {

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fleet_thread import run_rounds
 from learners import WIDTHS, Learner, blobs, forward
 
 from fedmote.links.broker import reserve_port
@@ -25,7 +24,7 @@ from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
 from fedmote.server.federation import Federation
 from fedmote.server.server import Server
-from fedmote_device import CTrainer, Device, run_many
+from fedmote_device import CTrainer, Device
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 120.0
@@ -115,25 +114,25 @@ def aedes(folder: Path) -> Iterator[str]:
         yield f"mqtt://127.0.0.1:{port}"
 
 
+def make_device(name: str, url: str, trainer: CTrainer | Learner, examples: int = 0) -> Device:
+    """Return a device that tries again soon."""
+    return Device(
+        name, url, federation="f", trainer=trainer, examples=examples, backoff_ms=(100, 1000), retry_ms=(200, 2000)
+    )
+
+
 def make_devices(url: str) -> tuple[list[Device], list[Learner]]:
     """Return four devices that train in C and two that train in Python, and the clients of those two."""
-    options = {"federation": "f", "backoff_ms": (100, 1000), "retry_ms": (200, 2000)}
     learners = [Learner(seed) for seed in (4, 5)]
-    devices = [
-        Device(f"c{i}", url, trainer=CTrainer(WIDTHS, *blobs(i)), **options)  # type: ignore[arg-type]
-        for i in range(4)
-    ]
-    devices += [
-        Device(f"python{i}", url, trainer=learner, examples=len(learner.x), **options)  # type: ignore[arg-type]
-        for i, learner in enumerate(learners)
-    ]
+    devices = [make_device(f"c{i}", url, CTrainer(WIDTHS, *blobs(i))) for i in range(4)]
+    devices += [make_device(f"python{i}", url, learner, len(learner.x)) for i, learner in enumerate(learners)]
     return devices, learners
 
 
 @pytest.mark.parametrize("broker", [mosquitto, rabbitmq, nats, aedes])
-def test_a_federation_learns(broker: Callable[[Path], Iterator[str]], tmp_path: Path) -> None:
+def test_a_federation_learns(broker: Callable[[Path], AbstractContextManager[str]], tmp_path: Path) -> None:
     records: list[Record] = []
-    with broker(tmp_path) as url:  # type: ignore[attr-defined]
+    with broker(tmp_path) as url:
         server = Server(
             Federation(
                 "f", dense(WIDTHS), url, training=Training(epochs=5, learning_rate=0.1),
@@ -142,15 +141,8 @@ def test_a_federation_learns(broker: Callable[[Path], Iterator[str]], tmp_path: 
             on_round=records.append,
         )  # fmt: skip
         devices, learners = make_devices(url)
-        ended = threading.Event()
-        fleet = threading.Thread(target=run_many, args=(devices, ended.is_set))
-        fleet.start()
         started = time.monotonic()
-        try:
-            asyncio.run(asyncio.wait_for(server.run(ROUNDS), WAIT_S))
-        finally:
-            ended.set()
-            fleet.join()
+        run_rounds(server, devices, ROUNDS, WAIT_S)
     print(f"{broker.__name__}: {ROUNDS} rounds in {time.monotonic() - started:.1f} s")
     assert [record.reported for record in records] == [6] * ROUNDS
     assert [learner.fits for learner in learners] == [ROUNDS] * 2

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
+from fleet_thread import run_rounds
 from numpy.typing import NDArray
 
 from fedmote.datasets import digits
@@ -20,7 +19,7 @@ from fedmote.rounds.policy import Policy
 from fedmote.rounds.record import Record
 from fedmote.server.federation import Federation
 from fedmote.server.server import Server
-from fedmote_device import Device, run_many
+from fedmote_device import Device
 
 WAIT_S = 200.0
 
@@ -81,14 +80,7 @@ def federate(clients: list[TorchClient], rounds: int) -> tuple[dict[str, NDArray
             Device(f"d{i}", url, federation="f", trainer=client, examples=len(client.x), keep_alive_s=300)
             for i, client in enumerate(clients)
         ]
-        ended = threading.Event()
-        fleet = threading.Thread(target=run_many, args=(devices, ended.is_set))
-        fleet.start()
-        try:
-            asyncio.run(asyncio.wait_for(server.run(rounds), WAIT_S))
-        finally:
-            ended.set()
-            fleet.join()
+        run_rounds(server, devices, rounds, WAIT_S)
     return layout.arrays(server.model), records
 
 

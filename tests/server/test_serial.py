@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fleet_thread import run_rounds
 from numpy.typing import NDArray
 from real_broker import LONG_S, WAIT_S
 
@@ -24,7 +23,7 @@ from fedmote.rounds.policy import Policy, Training
 from fedmote.rounds.record import Record
 from fedmote.server.federation import Federation
 from fedmote.server.server import Server
-from fedmote_device import CTrainer, Device, run_many
+from fedmote_device import CTrainer, Device
 
 DEVICES = 2
 Fault = Callable[[bytes, int], bytes]
@@ -61,7 +60,6 @@ def federate(
     """Train on one cable for each fault; return the model, the rounds and the devices' counters."""
     rng = np.random.default_rng(3)
     records: list[Record] = []
-    done = threading.Event()
     with ExitStack() as stack:
         cables = [stack.enter_context(Cable(fault)) for fault in faults]
         devices = [
@@ -92,17 +90,7 @@ def federate(
             on_round=records.append,
         )
 
-        def until() -> bool:
-            befall(devices)
-            return done.is_set()
-
-        fleet = threading.Thread(target=run_many, args=(devices, until))
-        fleet.start()
-        try:
-            asyncio.run(asyncio.wait_for(server.run(rounds), WAIT_S))
-        finally:
-            done.set()
-            fleet.join()
+        run_rounds(server, devices, rounds, WAIT_S, lambda: befall(devices))
         counters = [
             {**d.counters, "held": int(d.state == "holding")} | {f"link_{k}": v for k, v in d.link_counters.items()}
             for d in devices

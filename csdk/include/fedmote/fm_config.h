@@ -12,9 +12,9 @@
 #define FM_MAX_DEVICE_ID 63
 #endif
 
-/* Most tensors of one model, shared and local together: 1 to 4096. Coverage is a 32-bit mask: from 33 tensors on, the
- * last of its bits stands for tensor 31 and all after it, which must then be all shared or all local. An update takes
- * 4 bytes of stack for each. */
+/* Most tensors of one model, shared and local together: 1 to 4096. Coverage is a 32-bit mask: in
+ * a library for more than 32 tensors, its bit 31 stands for tensor 31 and all after it. An update takes 4 bytes of
+ * stack for each of the most tensors. */
 #ifndef FM_MAX_TENSORS
 #define FM_MAX_TENSORS 16
 #endif
